@@ -1,0 +1,132 @@
+"""The files of a basedir, and the lock that says which master owns it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from litebot.errors import BasedirError
+from litebot.errors import MasterNotRunning
+from litebot.errors import MasterRunning
+from litebot.process import alive
+from litebot.process import working_directory
+
+# `litebot status` holds the lock for a moment to see whether somebody else does.
+LOCK_PATIENCE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The master that runs on a basedir: what it wrote into master.lock."""
+
+    pid: int
+    started_at: float
+    url: str | None = None
+
+
+class Basedir:
+    """A directory with a master in it.  Making one touches nothing on disk."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+        self.settings_file = self.path / "litebot.toml"
+        self.config_file = self.path / "master.cfg"
+        self.tac_file = self.path / "buildbot.tac"
+        self.log_file = self.path / "twistd.log"
+        self.pid_file = self.path / "twistd.pid"
+        self.lock_file = self.path / "master.lock"
+        self.control_socket = self.path / "control.sock"
+        self.users_file = self.path / "users"
+        self.secrets = self.path / "secrets"
+
+    def require(self) -> None:
+        """Raise BasedirError where no master was created here."""
+        if not self.path.is_dir():
+            raise BasedirError(f"{self.path} does not exist", f"litebot create-master {self.path}")
+        if not self.tac_file.exists():
+            raise BasedirError(
+                f"{self.path} is no basedir: it has no buildbot.tac",
+                f"litebot create-master --force {self.path}",
+            )
+
+    def owner(self) -> Owner | None:
+        """The master that runs here now, or None."""
+        try:
+            with self.lock_file.open("rb") as f:
+                try:
+                    fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _read_owner(f.read())
+        except FileNotFoundError:
+            pass
+        return self._stock_owner()
+
+    def require_owner(self) -> Owner:
+        """The master that runs here.  Raises MasterNotRunning."""
+        owner = self.owner()
+        if owner is None:
+            raise MasterNotRunning(f"no master runs in {self.path}", f"litebot start {self.path}")
+        return owner
+
+    def refuse_owner(self, need: str) -> None:
+        """Raise MasterRunning where one does; `need` says who can't have that."""
+        owner = self.owner()
+        if owner is not None:
+            raise MasterRunning(
+                f"{self.path} is open in the master with pid {owner.pid}; {need}",
+                f"litebot stop {self.path}",
+            )
+
+    def _stock_owner(self) -> Owner | None:
+        """A master of stock Buildbot takes no lock; its pid file tells, if that pid is its."""
+        try:
+            pid = int(self.pid_file.read_text(encoding="ascii"))
+            started_at = self.pid_file.stat().st_mtime
+        except (OSError, ValueError):
+            return None
+        runs_here = alive(pid) and working_directory(pid) == self.path.resolve()
+        return Owner(pid, started_at) if runs_here and pid != os.getpid() else None
+
+
+def _read_owner(text: bytes) -> Owner:
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError):
+        return Owner(pid=0, started_at=0.0)  # it has the lock and has not said its name yet
+
+
+class OwnerLock:
+    """Held by the one master of a basedir; the kernel drops it when the process dies."""
+
+    def __init__(self, basedir: Basedir) -> None:
+        """Take the lock.  Raises MasterRunning with the pid of the one that has it."""
+        self._fd = os.open(basedir.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_up_at = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    owner = _read_owner(os.pread(self._fd, 4096, 0))
+                    os.close(self._fd)
+                    raise MasterRunning(
+                        f"{basedir.path} is open in another master, with pid {owner.pid}",
+                        f"litebot stop {basedir.path}",
+                    ) from None
+                time.sleep(0.02)
+
+    def write(self, owner: Owner) -> None:
+        """Say who holds it, for `litebot status` and for a second master's refusal."""
+        text = json.dumps(asdict(owner)).encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def release(self) -> None:
+        """Let go of it; the file stays, since another may just be opening it."""
+        os.close(self._fd)

@@ -1,0 +1,118 @@
+"""litebot build"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from litebot.basedir import Basedir
+from litebot.cli.client import post
+from litebot.cli.client import stream
+from litebot.cli.common import basedir_argument
+from litebot.cli.common import example
+from litebot.cli.common import say
+from litebot.errors import LitebotError
+
+# Buildbot's numbers; buildbot.process.results would take half a second to import.
+SUCCESS, WARNINGS = 0, 1
+
+
+def _properties(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    properties = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+        properties[name] = text
+    return properties
+
+
+@example("litebot build hello ci")
+@click.command()
+@click.option("--branch", metavar="NAME", help="Build this branch.")
+@click.option("--revision", metavar="ID", help="Build this revision.")
+@click.option(
+    "--property",
+    "-p",
+    "properties",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_properties,
+    help="Give the build a property; may be repeated.",
+)
+@click.option("--reason", default="litebot build", show_default=True, help="Shown with the build.")
+@click.option("--no-wait", is_flag=True, help="Print the build request's id and return.")
+@click.argument("builder")
+@basedir_argument
+def build(
+    builder: str,
+    basedir: Basedir,
+    branch: str | None,
+    revision: str | None,
+    properties: dict[str, str],
+    reason: str,
+    no_wait: bool,
+) -> None:
+    """Force a build of BUILDER and follow its log to the end.
+
+    Exits with 0 for success (also with warnings) and 1 for everything else.  Interrupted, it
+    stops following; the build goes on.
+    """
+    basedir.require()
+    asked = {
+        "builder": builder,
+        "branch": branch,
+        "revision": revision,
+        "properties": properties,
+        "reason": reason,
+    }
+    brid = post(basedir, "/build", asked)["buildrequestid"]
+    if no_wait:
+        print(brid)
+        return
+    say(f"build request {brid} for {builder}")
+    try:
+        results = show(stream(basedir, f"/follow?buildrequestid={brid}"))
+    except KeyboardInterrupt:
+        say(f"\nbuild request {brid} goes on without you")
+        sys.exit(130)
+    if results is None:
+        raise LitebotError(
+            f"the master stopped before build request {brid} was complete; it goes on when the"
+            " master does",
+            f"litebot start {basedir.path}",
+        )
+    if results not in (SUCCESS, WARNINGS):
+        sys.exit(1)
+
+
+def show(events: Iterator[dict[str, Any]]) -> int | None:
+    """Print what happens; the results at the end, or None where the end did not come."""
+    for event in events:
+        kind = event["event"]
+        if kind == "build":
+            say(f"build {event['number']} on worker {event['worker']}: {event['url']}")
+        elif kind == "step":
+            say(f"--- {event['name']}")
+        elif kind == "log":
+            print(_plain(event["text"], event["type"]), end="", flush=True)
+        elif kind == "step-finished" and event["results"] != SUCCESS:
+            say(f"--- {event['name']}: {event['text'].upper()} ({event['state']})")
+        elif kind == "build-finished":
+            say(f"{event['text'].upper()}: {event['state']}")
+        elif kind == "finished":
+            results: int = event["results"]
+            return results
+    return None
+
+
+def _plain(text: str, log_type: str) -> str:
+    """A log's lines without the letter that says which stream each came from."""
+    if log_type != "s":
+        return text
+    return "".join(line[1:] for line in text.splitlines(keepends=True))

@@ -1,0 +1,50 @@
+"""litebot check-config"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from litebot.basedir import Basedir
+from litebot.cli.common import basedir_argument
+from litebot.cli.common import example
+from litebot.cli.common import working
+from litebot.errors import BasedirError
+from litebot.errors import LitebotError
+
+
+class ConfigFaulty(LitebotError):
+    """The check has found something."""
+
+    exit_code = 3
+
+
+@example("litebot check-config ci")
+@click.command()
+@basedir_argument
+def check_config(basedir: Basedir) -> None:
+    """Load the configuration of BASEDIR and say what is wrong in it, and in which line.
+
+    BASEDIR may also name a configuration file.  Exits with 3 where something is wrong.
+    """
+    folder, name = _split(basedir)
+    with working(f"loading {folder / name}"):
+        from buildbot.config.errors import ConfigErrors
+
+        from litebot.master.config import ConfigLoader
+
+        try:
+            ConfigLoader(str(folder), name).loadConfig()
+        except ConfigErrors as errors:
+            raise ConfigFaulty("the configuration has errors:\n" + str(errors)) from errors
+    print(f"{folder / name} is good")
+
+
+def _split(basedir: Basedir) -> tuple[Path, str]:
+    path = basedir.path
+    if path.is_file():
+        return path.parent, path.name
+    if not basedir.config_file.exists():
+        raise BasedirError(f"{basedir.config_file} does not exist", f"litebot create-master {path}")
+    return path, basedir.config_file.name

@@ -1,0 +1,71 @@
+"""Talking to the master of a basedir over its control socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from litebot.basedir import Basedir
+from litebot.errors import LitebotError
+from litebot.errors import MasterNotRunning
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the control socket of a basedir, however long its path."""
+
+    def __init__(self, basedir: Basedir) -> None:
+        super().__init__("localhost")
+        self._basedir = basedir
+
+    def connect(self) -> None:
+        path = str(self._basedir.control_socket)
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(self._basedir.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # A socket's name may have 108 bytes; through an open folder it always fits.
+            if os.path.exists(f"/proc/self/fd/{folder}"):
+                path = f"/proc/self/fd/{folder}/{self._basedir.control_socket.name}"
+            self.sock.connect(path)
+        finally:
+            os.close(folder)
+
+
+def post(basedir: Basedir, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """POST `body` as JSON; the reply.  Raises MasterNotRunning, or LitebotError for a refusal."""
+    response = _request(basedir, "POST", path, json.dumps(body))
+    reply: dict[str, Any] = json.loads(response.read())
+    return reply
+
+
+def stream(basedir: Basedir, path: str) -> Iterator[dict[str, Any]]:
+    """GET a stream of JSON objects, a line each; ends when the master ends it."""
+    response = _request(basedir, "GET", path, None)
+    try:
+        while line := response.readline():
+            yield json.loads(line)
+    except (http.client.HTTPException, ConnectionError):
+        return  # the master is gone; the last event tells whether anything is missing
+
+
+def _request(
+    basedir: Basedir, method: str, path: str, body: str | None
+) -> http.client.HTTPResponse:
+    basedir.require_owner()
+    connection = UnixConnection(basedir)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        raise MasterNotRunning(
+            f"the master of {basedir.path} does not answer on {basedir.control_socket.name}:"
+            f" {error}",
+            f"litebot status {basedir.path}",
+        ) from error
+    if response.status != http.client.OK:
+        refusal = json.loads(response.read())
+        raise LitebotError(refusal["what"], refusal["hint"])
+    return response

@@ -1,0 +1,45 @@
+"""litebot create-master"""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from litebot.basedir import Basedir
+from litebot.cli.common import basedir_argument
+from litebot.cli.common import example
+from litebot.cli.common import working
+
+
+@example("litebot create-master ci")
+@click.command()
+@click.option("--force", is_flag=True, help="Add what is missing to a folder that is not empty.")
+@basedir_argument
+def create_master(basedir: Basedir, force: bool) -> None:
+    """Make BASEDIR with a master, its state file and a sample project that it builds.
+
+    Prints the page's address and a login; the password is shown this once.
+    """
+    with working(f"creating {basedir.path}"):
+        from litebot.master.create import create
+
+        created = create(basedir.path, force=force)
+    name = shlex.quote(click.format_filename(basedir.path))
+    if not created.added:
+        print(f"{basedir.path} has all it needs; nothing was changed")
+    elif created.kept:
+        print(f"added to {basedir.path}: {', '.join(created.added)}")
+        print(f"left as it was: {', '.join(created.kept)}")
+    else:
+        print(f"created a master in {basedir.path}")
+    print()
+    url = created.settings.web.public_url
+    if url:
+        print(f"  page      {url}")
+    if created.password:
+        print("  login     admin")
+        print(f"  password  {created.password}   (shown once; litebot user passwd admin {name})")
+    if "project" in created.added:
+        print(f"  project   {basedir.path / 'project'}   (commit to it and watch the build go)")
+    print(f"\nNext: litebot start {name}")

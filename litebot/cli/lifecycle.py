@@ -1,0 +1,187 @@
+"""litebot start, stop and restart"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import click
+
+from litebot.basedir import Basedir
+from litebot.cli.common import basedir_argument
+from litebot.cli.common import example
+from litebot.cli.common import say
+from litebot.cli.common import working
+from litebot.errors import LitebotError
+from litebot.errors import MasterRunning
+
+LAST_LINES = 20
+# As litebot.master.outcome has it; importing that would import Buildbot's machinery for a name.
+READY_FD = "LITEBOT_READY_FD"
+
+start_timeout = click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for an answer.",
+)
+
+
+@example("litebot start ci")
+@click.command()
+@click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stdout.")
+@start_timeout
+@basedir_argument
+def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
+    """Start the master of BASEDIR; return when it answers, or say why it does not.
+
+    With --foreground, for containers and systemd, this process becomes the master; SIGTERM stops
+    it cleanly.
+    """
+    basedir.require()
+    refuse_stock_tac(basedir)
+    owner = basedir.owner()
+    if owner is not None:
+        raise MasterRunning(
+            f"{basedir.path} is open in another master, with pid {owner.pid}",
+            f"litebot stop {_quoted(basedir)}",
+        )
+    if foreground:
+        os.environ["LITEBOT_FOREGROUND"] = "1"
+        sys.stdout.flush()
+        os.execv(sys.executable, _command(basedir))
+    began_at = time.monotonic()
+    with working(f"starting the master of {basedir.path}"):
+        facts = _launch(basedir, timeout_s)
+    print(f"the master answers after {time.monotonic() - began_at:.1f} s, pid {facts['pid']}")
+    if facts.get("url"):
+        print(f"  page  {facts['url']}")
+    print(f"  log   {basedir.log_file}")
+
+
+def refuse_stock_tac(basedir: Basedir) -> None:
+    """Raise LitebotError where buildbot.tac would start stock Buildbot, without litebot's store."""
+    text = basedir.tac_file.read_text(encoding="utf-8", errors="replace")
+    if "litebot" not in text:
+        raise LitebotError(
+            f"{basedir.tac_file} starts stock Buildbot, not litebot",
+            f"litebot upgrade-master {_quoted(basedir)}",
+        )
+
+
+def _launch(basedir: Basedir, timeout_s: float) -> dict[str, Any]:
+    """Start the master in a process of its own; what it says of itself when it answers."""
+    reading, writing = os.pipe()
+    env = {**os.environ, READY_FD: str(writing)}
+    with open(basedir.log_file, "ab") as log:
+        log_start = log.tell()
+        process = subprocess.Popen(
+            _command(basedir),
+            env=env,
+            pass_fds=[writing],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        if not select.select([pipe], [], [], timeout_s)[0]:
+            raise LitebotError(
+                f"the master (pid {process.pid}) does not answer after {timeout_s:g} s; it goes on"
+                " starting",
+                f"tail -f {basedir.log_file}",
+            )
+        line = pipe.readline()
+    if not line:
+        code = process.wait()
+        raise LitebotError(
+            f"the master ended with exit code {code} before it answered; it said last:\n"
+            + _last_lines(basedir, log_start)
+        )
+    message = json.loads(line)
+    if "failed" in message:
+        process.wait()
+        raise LitebotError(message["failed"]["what"], message["failed"]["hint"])
+    facts: dict[str, Any] = message["ready"]
+    return facts
+
+
+def _command(basedir: Basedir) -> list[str]:
+    # -P: a folder named like a module, where the user stands, must not be imported.
+    return [sys.executable, "-P", "-m", "litebot.master.run", str(basedir.path)]
+
+
+def _last_lines(basedir: Basedir, log_start: int) -> str:
+    with open(basedir.log_file, "rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(log_start if log_start <= size else 0)  # it may have been rotated
+        lines = log.read().decode("utf-8", "replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+
+
+@example("litebot stop ci")
+@click.command()
+@click.option("--clean", is_flag=True, help="Let running builds finish first, however long.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for its end (not with --clean).",
+)
+@basedir_argument
+def stop(basedir: Basedir, clean: bool, timeout_s: float) -> None:
+    """Stop the master of BASEDIR and wait until it is gone; builds that run are retried later."""
+    basedir.require()
+    if not stop_master(basedir, clean, timeout_s):
+        print(f"no master runs in {basedir.path}")
+
+
+def stop_master(basedir: Basedir, clean: bool, timeout_s: float) -> bool:
+    """Whether one ran.  Raises LitebotError where it does not end in time."""
+    owner = basedir.owner()
+    if owner is None:
+        return False
+    os.kill(owner.pid, signal.SIGUSR1 if clean else signal.SIGTERM)
+    give_up_at = time.monotonic() + timeout_s
+    with working(f"stopping the master with pid {owner.pid}"):
+        while (still := basedir.owner()) is not None and still.pid == owner.pid:
+            if not clean and time.monotonic() > give_up_at:
+                raise LitebotError(
+                    f"the master with pid {owner.pid} still runs after {timeout_s:g} s",
+                    f"wait, or kill -9 {owner.pid} (nothing that it acknowledged is lost)",
+                )
+            time.sleep(0.05)
+    print(f"stopped the master with pid {owner.pid}")
+    return True
+
+
+@example("litebot restart ci")
+@click.command()
+@click.option("--clean", is_flag=True, help="Let running builds finish first, however long.")
+@start_timeout
+@basedir_argument
+@click.pass_context
+def restart(ctx: click.Context, basedir: Basedir, clean: bool, timeout_s: float) -> None:
+    """Stop the master of BASEDIR if it runs, then start it."""
+    basedir.require()
+    if not stop_master(basedir, clean, timeout_s):
+        say(f"no master ran in {basedir.path}; starting one")
+    ctx.invoke(start, basedir=basedir, foreground=False, timeout_s=timeout_s)
+
+
+def _quoted(basedir: Basedir) -> str:
+    return shlex.quote(str(basedir.path))

@@ -1,0 +1,1 @@
+"""Optional plugins, found through Buildbot's entry points; nothing imports this package."""

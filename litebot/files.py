@@ -1,0 +1,70 @@
+"""Replacing a file so that nobody ever meets half of one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from pathlib import Path
+
+from litebot.errors import LitebotError
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lock under which litebot reads, changes and replaces a file in `directory`.
+
+    Waits for another holder, in this process or elsewhere; the kernel drops it when one dies.
+    The lock is on the directory itself, so nothing is left behind.  Raises LitebotError when the
+    directory can't be opened.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LitebotError(f"{directory} can't be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, text: str, *, new_mode: int) -> None:
+    """Write `text` to `path` so that a reader, or a power loss, meets the old text or the new one.
+
+    Call it under `locked(path.parent)`.  An existing file keeps its mode and, for root, its
+    owner; a new one gets `new_mode` and, for root, the owner of its directory: else
+    `sudo litebot ...` would leave a file that the master can't read.  A symbolic link stays one.
+    Raises LitebotError when the file can't be written; the old one is then still there.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        old = path.stat() if path.exists() else None
+        temporary.unlink(missing_ok=True)
+        # 0600 from its first moment: it may be the file of password hashes.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            if os.geteuid() == 0:
+                owner = old or path.parent.stat()
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            os.fchmod(fd, old.st_mode & 0o7777 if old else new_mode)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        where = shlex.quote(str(path.parent))
+        raise LitebotError(
+            f"{path} can't be written: {error.strerror}", f"ls -ld {where}; df {where}"
+        ) from error

@@ -1,0 +1,79 @@
+"""Moving the write-ahead log into the file, in a thread: a checkpoint syncs, the reactor can't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+from twisted.internet import defer
+from twisted.internet import threads
+from twisted.python.failure import Failure
+
+from litebot.store import dbapi
+from litebot.store.connection import connect
+
+# 4 MiB of log, SQLite's own default.  Source: https://sqlite.org/wal.html#automatic_checkpoint
+START_PAGES = 1000
+# At 64 MiB the log has not started over for long: wait (a little) for readers to make it so.
+RESTART_PAGES = 16_000
+RESTART_WAIT_MS = 100
+
+
+class Checkpointer:
+    """Watches the log of `handle` grow and checkpoints it on a connection of its own."""
+
+    def __init__(
+        self,
+        handle: apsw.Connection,
+        path: Path,
+        reactor: Any,
+        on_fatal: Callable[[dbapi.Error], None],
+    ) -> None:
+        self._path = path
+        self._reactor = reactor
+        self._on_fatal = on_fatal
+        self._own: apsw.Connection | None = None
+        self._running: defer.Deferred[Any] | None = None
+        handle.set_wal_hook(self._after_commit)
+
+    def _after_commit(self, _handle: apsw.Connection, _name: str, pages: int) -> int:
+        if pages >= START_PAGES and self._running is None:
+            restart = pages >= RESTART_PAGES
+            pool = self._reactor.getThreadPool()
+            self._running = threads.deferToThreadPool(
+                self._reactor, pool, self._checkpoint, restart
+            )
+            self._running.addErrback(self._failed)
+            self._running.addBoth(self._finished)
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self, restart: bool) -> None:
+        if self._own is None:
+            self._own = connect(self._path, busy_timeout_ms=RESTART_WAIT_MS)
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
+        try:
+            self._own.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            pass  # a reader was in the way; the next commit tries again
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, apsw.Error):
+            error = dbapi.translate(error)
+        if not isinstance(error, dbapi.Error):
+            error = dbapi.DiskIOError(str(error))
+        self._on_fatal(error)
+
+    def _finished(self, _result: None) -> None:
+        self._running = None
+
+    @defer.inlineCallbacks
+    def stop(self) -> Any:
+        """Wait for a running checkpoint and close."""
+        if self._running is not None:
+            yield self._running
+        if self._own is not None:
+            self._own.close()
+            self._own = None

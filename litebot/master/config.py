@@ -1,0 +1,179 @@
+"""Loading master.cfg: Buildbot's loader, then what the file leaves out, from litebot.toml."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from buildbot.config.errors import ConfigErrors
+from buildbot.config.errors import capture_config_errors
+from buildbot.config.master import FileLoader
+from buildbot.config.master import MasterConfig
+from buildbot.config.master import loadConfigDict
+from buildbot.interfaces import IRenderable
+from buildbot.secrets.providers.file import SecretInAFile
+from buildbot.www.auth import NoAuth
+from sqlalchemy.engine import make_url
+
+from litebot.basedir import Basedir
+from litebot.errors import SettingsError
+from litebot.master.auth import AdminIfLoggedIn
+from litebot.master.auth import FileAuth
+from litebot.master.auth import RolesFromUserFile
+from litebot.master.auth import admins_act
+from litebot.master.database import sqlite_path
+from litebot.master.ports import endpoint
+from litebot.master.ports import origins
+from litebot.settings import Settings
+from litebot.settings import load
+
+VIEWS = ("waterfall_view", "console_view", "grid_view")
+
+
+class ConfigLoader(FileLoader):
+    """Buildbot's `config_loader` for a litebot master; litebot.toml is read anew each time.
+
+    `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
+    last load, or None.
+    """
+
+    errors: ConfigErrors | None = None
+
+    def __init__(self, basedir: str, configFileName: str) -> None:
+        super().__init__(basedir, configFileName)
+        self.files = Basedir(basedir)
+
+    def loadConfig(self) -> MasterConfig:
+        """The whole configuration.  Raises ConfigErrors, each with file and line if known."""
+        self.errors = None
+        try:
+            return self._load()
+        except ConfigErrors as error:
+            self.errors = error
+            raise
+
+    def _load(self) -> MasterConfig:
+        filename = self.files.path / self.configFileName
+        try:
+            settings = load(self.files.settings_file)
+        except SettingsError as error:
+            raise ConfigErrors(error.what.splitlines()) from error
+        try:
+            with capture_config_errors(raise_on_error=True) as errors:
+                # This one object collects what the file's statements complain of; say where.
+                errors.addError = functools.partial(_add_with_line, errors, str(filename))
+                config_dict = self._execute(filename)
+                fill(config_dict, settings, self.files, filename)
+        except ConfigErrors as raised:
+            raise ConfigErrors(_unique(raised.errors)) from raised
+        try:
+            return MasterConfig.loadFromDict(config_dict, str(filename))
+        except ConfigErrors as raised:
+            text = filename.read_text(encoding="utf-8", errors="replace")
+            found = [_with_likely_line(error, filename, text) for error in raised.errors]
+            raise ConfigErrors(_unique(found)) from raised
+
+    def _execute(self, filename: Path) -> dict[str, Any]:
+        try:
+            return loadConfigDict(str(self.files.path), self.configFileName)[1]
+        except ConfigErrors as raised:
+            cause = raised.__context__
+            if cause is None or isinstance(cause, ConfigErrors):
+                raise
+            line = _line_of(cause, str(filename))
+            raise ConfigErrors([f"{filename}:{line}: {type(cause).__name__}: {cause}"]) from cause
+
+
+def _line_of(error: BaseException, filename: str) -> int:
+    if isinstance(error, SyntaxError) and error.filename == filename:
+        return error.lineno or 0
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f.lineno or 0 for f in reversed(frames) if f.filename == filename), 0)
+
+
+def _add_with_line(errors: ConfigErrors, filename: str, message: str) -> None:
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != filename:
+        frame = frame.f_back  # type: ignore[assignment]
+    errors.errors.append(f"{filename}:{frame.f_lineno}: {message}" if frame else message)
+
+
+def _with_likely_line(message: str, filename: Path, text: str) -> str:
+    """Buildbot checks the whole after the file has run; names it quotes tell the place."""
+    for quoted in re.findall(r"""['"]([^'"]+)['"]""", message):
+        lines = [n for n, line in enumerate(text.splitlines(), 1) if quoted in line]
+        if len(lines) == 1:
+            return f"{filename}:{lines[0]}: {message}"
+    return f"{filename}: {message}"
+
+
+def _unique(messages: list[str]) -> list[str]:
+    return list(dict.fromkeys(messages))
+
+
+def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: Path) -> None:
+    """Add to what master.cfg defines what it leaves out; what it sets stays as it is.
+
+    Raises ConfigErrors where its database is another than litebot.toml's.
+    """
+    _agree_on_database(config, settings, files, filename)
+    config.setdefault("buildbotNetUsageData", None)
+    config.setdefault("title", settings.web.title or files.path.name)
+    if settings.workers.port:
+        pb = {"port": endpoint(settings.workers.listen, settings.workers.port)}
+        config.setdefault("protocols", {"pb": pb})
+    if files.secrets.is_dir():
+        config.setdefault("secretsProviders", [SecretInAFile(dirname=str(files.secrets))])
+    www = config.setdefault("www", {})
+    if settings.web.port:
+        www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
+    if settings.web.public_url:
+        config.setdefault("buildbotURL", settings.web.public_url)
+    if "buildbotURL" in config:
+        config.setdefault("titleURL", config["buildbotURL"])
+        www.setdefault("allowed_origins", origins(config["buildbotURL"]))
+    www.setdefault("plugins", {view: {} for view in VIEWS})
+    _fill_auth(www, files)
+
+
+def _fill_auth(www: dict[str, Any], files: Basedir) -> None:
+    if "auth" not in www:
+        www["auth"] = FileAuth(files.users_file)
+        www.setdefault("authz", admins_act(RolesFromUserFile(files.users_file)))
+    elif not isinstance(www["auth"], NoAuth):
+        www.setdefault("authz", admins_act(AdminIfLoggedIn()))
+
+
+def _agree_on_database(
+    config: dict[str, Any], settings: Settings, files: Basedir, filename: Path
+) -> None:
+    ours = settings.database.url
+    db = config.get("db") or {}
+    theirs = db.get("db_url", config.pop("db_url", None))
+    if theirs is not None and (
+        IRenderable.providedBy(theirs) or not _same_database(theirs, ours, files.path)
+    ):
+        raise ConfigErrors(
+            [
+                f"{filename}: the database is {_printable(theirs)} here and {ours!r} under"
+                f" [database] in {files.settings_file}; remove c['db'] or make them the same"
+            ]
+        )
+    config["db"] = {**db, "db_url": ours}
+
+
+def _same_database(theirs: str, ours: str, basedir: Path) -> bool:
+    a, b = make_url(theirs), make_url(ours)
+    if a.get_backend_name() == b.get_backend_name() == "sqlite":
+        return sqlite_path(a, basedir) == sqlite_path(b, basedir)
+    return a == b
+
+
+def _printable(url: Any) -> str:
+    if isinstance(url, str):
+        return repr(make_url(url).render_as_string(hide_password=True))
+    return "only known at run time"

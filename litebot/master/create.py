@@ -1,0 +1,193 @@
+"""Making a basedir, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import alembic.config
+import alembic.runtime.migration
+import alembic.script
+from buildbot.db.model import Model
+
+from litebot.basedir import Basedir
+from litebot.errors import BasedirError
+from litebot.errors import LitebotError
+from litebot.master import schema
+from litebot.master.database import create_file
+from litebot.process import port_is_free
+from litebot.settings import Settings
+from litebot.settings import Web
+from litebot.settings import Workers
+from litebot.settings import load
+from litebot.settings import render
+from litebot.store.connection import connect
+from litebot.store.dialect import engine_on
+from litebot.users import UserFile
+from litebot.users import generate_password
+
+TEMPLATE = Path(__file__).parent.parent / "template"
+PORTS_TRIED = 50
+ADMIN = "admin"
+
+
+@dataclass
+class Created:
+    """What create() made: paths relative to the basedir, and the admin's password if it is new."""
+
+    settings: Settings
+    added: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    password: str | None = None
+
+
+def create(basedir: Path, *, force: bool = False) -> Created:
+    """Make a basedir with a master, a state file and a sample project that it builds.
+
+    A new one is made under a temporary name beside it and renamed when it is whole.  With `force`
+    a folder that holds something gets what is missing, each part under a temporary name first;
+    nothing in it is changed.  Raises BasedirError where the target holds something, and
+    LitebotError where git or the file system refuses.
+    """
+    basedir = basedir.absolute()
+    if basedir.exists() and not basedir.is_dir():
+        raise BasedirError(f"{basedir} is not a folder", "name another one")
+    if basedir.is_dir() and any(basedir.iterdir()):
+        if not force:
+            raise BasedirError(
+                f"{basedir} is not empty",
+                f"name another folder, or add what is missing to this one: litebot create-master"
+                f" --force {basedir}",
+            )
+        Basedir(basedir).refuse_owner("it has all it needs")
+        return _complete(basedir)
+    stage = basedir.with_name(f".{basedir.name}.new")
+    try:
+        shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
+        stage.mkdir(parents=True)
+        created = _complete(stage)
+        os.rename(stage, basedir)
+    except OSError as error:
+        raise LitebotError(f"{basedir} can't be made: {error.strerror}", None) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return created
+
+
+def _complete(basedir: Path) -> Created:
+    """Add to a folder what a master needs and it lacks."""
+    files = Basedir(basedir)
+    had_config = files.config_file.exists()
+    if not files.settings_file.exists():
+        settings = Settings(
+            web=Web(port=_free_port(Web().listen, Web().port)),
+            workers=Workers(port=_free_port(Workers().listen, Workers().port)),
+        )
+    else:
+        settings = load(files.settings_file)
+    created = Created(settings)
+
+    def add(path: Path, make: Callable[[Path], None]) -> None:
+        if path.exists():
+            created.kept.append(str(path.relative_to(basedir)))
+            return
+        temporary = path.with_name(f".{path.name}.new")
+        _remove(temporary)
+        try:
+            make(temporary)
+            os.rename(temporary, path)
+        finally:
+            _remove(temporary)
+        created.added.append(str(path.relative_to(basedir)))
+
+    def users(path: Path) -> None:
+        password = generate_password()
+        UserFile(path).add(ADMIN, password)
+        created.password = password
+
+    add(files.settings_file, lambda path: _write(path, render(settings)))
+    add(files.config_file, lambda path: _copy(TEMPLATE / "master.cfg", path))
+    add(files.tac_file, lambda path: _copy(TEMPLATE / "buildbot.tac", path))
+    add(files.users_file, users)
+    add(files.secrets, _make_secrets)
+    state_file = settings.database.sqlite_path(basedir)
+    if state_file is not None:
+        add(state_file, make_state_file)
+    if not had_config:
+        add(basedir / "project", _make_project)
+    return created
+
+
+def make_state_file(path: Path) -> None:
+    """A new state file with Buildbot's tables and litebot's.  Raises StoreError."""
+    create_file(path)
+    handle = connect(path)
+    scripts = alembic.script.ScriptDirectory.from_config(alembic.config.Config(Model.config_path))
+    with engine_on(handle).connect() as conn:
+        Model.metadata.create_all(conn)
+        migrations = alembic.runtime.migration.MigrationContext.configure(conn)
+        migrations.stamp(scripts, scripts.get_current_head())
+        schema.upgrade(conn)
+    handle.close()
+
+
+def _make_secrets(path: Path) -> None:
+    path.mkdir(mode=0o700)
+    _write(path / "worker-password", secrets.token_urlsafe(24) + "\n", mode=0o600)
+
+
+def _make_project(path: Path) -> None:
+    """A git repository with one commit: the package that the sample master.cfg builds."""
+    shutil.copytree(TEMPLATE / "project", path, ignore=shutil.ignore_patterns("__pycache__"))
+    _git(path, "init", "--quiet", "--initial-branch=main")
+    _git(path, "config", "user.name", os.environ.get("GIT_AUTHOR_NAME", "litebot"))
+    _git(path, "config", "user.email", os.environ.get("GIT_AUTHOR_EMAIL", "litebot@localhost"))
+    _git(path, "add", ".")
+    _git(path, "commit", "--quiet", "--no-gpg-sign", "--message", "A package with tests")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    # The user's own configuration (hooks, templates, signing) has no say in the sample.
+    quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, env={**os.environ, **quiet}
+        )
+    except FileNotFoundError:
+        raise LitebotError(
+            "git is not installed; the sample project and most builds need it", "apt install git"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise LitebotError(f"{' '.join(command)} failed: {error.stderr.strip()}") from error
+
+
+def _free_port(address: str, first: int) -> int:
+    """The first free port from `first` on, so that a second master on a machine just works."""
+    ports = range(first, first + PORTS_TRIED)
+    return next((port for port in ports if port_is_free(address, port)), first)
+
+
+def _copy(source: Path, target: Path) -> None:
+    _write(target, source.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(fd)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Buildbot's DBConnector on litebot's store: the same components, another pool under them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.db import connector
+from buildbot.db import exceptions
+from buildbot.util import stripUrlPassword
+from buildbot.util.sautils import get_upsert_method
+from sqlalchemy.engine import URL
+from sqlalchemy.engine import make_url
+from twisted.internet import defer
+from twisted.python import log
+
+from litebot.errors import StoreFailed
+from litebot.master.turns import TurnQueue
+from litebot.store.connection import DURABILITY
+from litebot.store.connection import MASTER
+from litebot.store.connection import NEW_FILE
+from litebot.store.connection import connect
+
+
+class Database(connector.DBConnector):
+    """`master.db` of a litebot master.
+
+    A `sqlite:` url is opened by litebot's store; any other by Buildbot's engine and threads.
+    `durability` is a key of store.connection.DURABILITY.  `on_failure` is called once, with a
+    StoreFailed, when the disk fails while the master runs; `after_setup` once the schema is known
+    to be right and before anything uses it.
+    """
+
+    durability = "commit"
+    on_failure: Callable[[StoreFailed], None] | None = None
+    after_setup: Callable[[], defer.Deferred[None]] | None = None
+
+    @defer.inlineCallbacks
+    def setup(self, check_version: bool = True, verbose: bool = True) -> Any:
+        """Open the database; make its file where it is missing and `check_version` is false.
+
+        Raises StoreError where the file can't be opened, and DatabaseNotReadyError where its
+        schema is not that of this Buildbot (with check_version).
+        """
+        if self.configured_db_config is None:
+            self.configured_db_config = yield self.master.get_db_config(self.master.config)
+        url = make_url(self.configured_db_config.db_url)
+        if url.get_backend_name() == "sqlite":
+            yield self._setup_sqlite(url, check_version)
+        else:
+            yield super().setup(check_version=check_version, verbose=verbose)
+        if check_version and self.after_setup is not None:
+            yield self.after_setup()
+
+    @defer.inlineCallbacks
+    def _setup_sqlite(self, url: URL, check_version: bool) -> Any:
+        log.msg(f"Opening the database {stripUrlPassword(self.configured_db_config.db_url)!r}")
+        if self.configured_db_config.engine_kwargs:
+            log.msg("engine_kwargs in c['db'] are not used: litebot has its own SQLite engine")
+        path = sqlite_path(url, Path(self.basedir))
+        self.pool = self._open(path, create=not check_version)
+        self._engine = self.pool.engine
+        self.upsert = get_upsert_method(self._engine)
+        self.has_native_upsert = self.upsert != get_upsert_method(None)
+        self.pool.start()
+        if check_version:
+            if path is None:
+                yield self.model.upgrade()
+            if not (yield self.model.is_current()):
+                raise exceptions.DatabaseNotReadyError()
+
+    def _open(self, path: Path | None, *, create: bool) -> TurnQueue:
+        reactor = self.master.reactor
+        if path is None:
+            return TurnQueue(connect(":memory:"), reactor, on_failure=self.on_failure)
+        if create and not path.exists():
+            create_file(path)
+        # The writer never waits inside SQLite: the turn queue tries again instead.
+        handle = connect(path, MASTER + DURABILITY[self.durability], busy_timeout_ms=0)
+        return TurnQueue(handle, reactor, path, self.on_failure)
+
+
+def sqlite_path(url: URL, basedir: Path) -> Path | None:
+    """The file that a sqlite url names, relative to the basedir; None for one in memory."""
+    if not url.database or url.database == ":memory:":
+        return None
+    return basedir.absolute() / (url.database % {"basedir": str(basedir)})
+
+
+def create_file(path: Path) -> None:
+    """Make an empty state file that only its owner can read.  Raises OSError."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    connect(path, NEW_FILE).close()

@@ -1,0 +1,140 @@
+"""Following one build request to its end: builds, steps and log lines as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from buildbot.process.results import Results
+from twisted.internet import defer
+
+LINES_A_READ = 2000
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Follower:
+    """Tells `emit` what happens to build request `brid`, in order and each thing once.
+
+    Events of the message queue only say when to look; what is told comes from the database, so
+    nothing that happened before, or between two looks, is missed.  Events are dicts with a key
+    "event": build, step, log, step-finished, build-finished, finished.
+    """
+
+    def __init__(self, master: Any, brid: int, emit: Emit) -> None:
+        self.master = master
+        self._brid = brid
+        self._emit = emit
+        self._stopped = False
+        self._woken: defer.Deferred[None] = defer.Deferred()
+        self._told: set[tuple[str, int]] = set()
+        self._lines: dict[int, int] = {}
+
+    def stop(self) -> None:
+        """Nobody listens any more."""
+        self._stopped = True
+        self._wake()
+
+    async def run(self) -> None:
+        """Return when the request is complete and all is told, or after stop()."""
+        consumers = [
+            await self.master.mq.startConsuming(self._wake, (kind, None, None))
+            for kind in ("builds", "steps", "logs", "buildrequests")
+        ]
+        try:
+            while not self._stopped:
+                self._woken = defer.Deferred()
+                if await self._look():
+                    break
+                await self._woken
+        finally:
+            for consumer in consumers:
+                await defer.maybeDeferred(consumer.stopConsuming)
+
+    def _wake(self, *_event: Any) -> None:
+        if not self._woken.called:
+            self._woken.callback(None)
+
+    async def _look(self) -> bool:
+        """Tell what is new; true when the request is complete."""
+        # First, so that nothing can come after what is read next when it says complete.
+        request = await self.master.data.get(("buildrequests", self._brid))
+        for build in await self.master.data.get(("buildrequests", self._brid, "builds")):
+            await self._tell_build(build)
+        if not request["complete"]:
+            return False
+        results = request["results"]
+        self._emit({"event": "finished", "results": results, "text": Results[results]})
+        return True
+
+    def _once(self, kind: str, number: int) -> bool:
+        if (kind, number) in self._told:
+            return False
+        self._told.add((kind, number))
+        return True
+
+    async def _tell_build(self, build: dict[str, Any]) -> None:
+        buildid = build["buildid"]
+        if ("build-finished", buildid) in self._told:
+            return
+        if self._once("build", buildid):
+            builder = await self.master.data.get(("builders", build["builderid"]))
+            worker = await self.master.data.get(("workers", build["workerid"]))
+            url = f"{self.master.config.buildbotURL}#/builders/{build['builderid']}/builds/"
+            self._emit(
+                {
+                    "event": "build",
+                    "buildid": buildid,
+                    "number": build["number"],
+                    "builder": builder["name"],
+                    "worker": worker["name"],
+                    "url": url + str(build["number"]),
+                }
+            )
+        for step in await self.master.data.get(("builds", buildid, "steps")):
+            await self._tell_step(step)
+        if build["complete"] and self._once("build-finished", buildid):
+            results = build["results"]
+            self._emit(
+                {
+                    "event": "build-finished",
+                    "buildid": buildid,
+                    "results": results,
+                    "text": Results[results],
+                    "state": build["state_string"],
+                }
+            )
+
+    async def _tell_step(self, step: dict[str, Any]) -> None:
+        stepid = step["stepid"]
+        if ("step-finished", stepid) in self._told or step["hidden"]:
+            return
+        if step["started_at"] is None:
+            return
+        if self._once("step", stepid):
+            self._emit({"event": "step", "stepid": stepid, "name": step["name"]})
+        for entry in await self.master.data.get(("steps", stepid, "logs")):
+            await self._tell_log(entry)
+        if step["complete"] and self._once("step-finished", stepid):
+            results = step["results"]
+            self._emit(
+                {
+                    "event": "step-finished",
+                    "stepid": stepid,
+                    "name": step["name"],
+                    "results": results,
+                    "text": Results[results],
+                    "state": step["state_string"],
+                }
+            )
+
+    async def _tell_log(self, entry: dict[str, Any]) -> None:
+        if entry["type"] == "h":
+            return  # HTML is for the page
+        logid, last = entry["logid"], entry["num_lines"]
+        first = self._lines.get(logid, 0)
+        while first < last and not self._stopped:
+            end = min(first + LINES_A_READ, last)
+            text = await self.master.db.logs.getLogLines(logid, first, end - 1)
+            first = self._lines[logid] = end
+            self._emit({"event": "log", "log": entry["name"], "type": entry["type"], "text": text})

@@ -1,0 +1,77 @@
+"""TCP ports: how Buildbot writes them, and whether they are free."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.endpoints import serverFromString
+
+from litebot.errors import LitebotError
+from litebot.process import command_of
+from litebot.process import pids_listening
+from litebot.process import port_is_free
+
+
+def endpoint(address: str, port: int) -> str:
+    """A Twisted endpoint description for a TCP port on one address."""
+    if ":" in address:
+        escaped = address.replace(":", r"\:")
+        return f"tcp6:{port}:interface={escaped}"
+    return f"tcp:{port}:interface={address}"
+
+
+def origins(url: str) -> list[str]:
+    """The Origin headers that a browser sends for a page at `url`.
+
+    A loopback address has several names and people type all of them.
+    """
+    parts = urlsplit(url)
+    host, suffix = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    hosts = {host}
+    if host == "localhost" or _is_loopback(host):
+        hosts |= {"localhost", "127.0.0.1", "::1"}
+    shown = (f"[[]{name}]" if ":" in name else name for name in sorted(hosts))
+    return [f"{parts.scheme}://{name}{suffix}" for name in shown]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def address_of(description: Any) -> tuple[str, int] | None:
+    """Address and port of what Buildbot takes for a port; None where it is no TCP port."""
+    if description is None:
+        return None
+    text = str(description)
+    if text.isdigit():
+        return ("0.0.0.0", int(text))
+    try:
+        from twisted.internet import reactor
+
+        found = serverFromString(reactor, text)
+    except ValueError:
+        return None  # Buildbot says what is wrong with it
+    port, interface = getattr(found, "_port", None), getattr(found, "_interface", "")
+    return (interface or "0.0.0.0", port) if isinstance(port, int) else None
+
+
+def require_free(description: Any, section: str, settings_file: Any) -> None:
+    """Raise LitebotError, with the pid, where another process listens on a port.
+
+    `section` is the one of litebot.toml that sets it.
+    """
+    found = address_of(description)
+    if found is None or found[1] == 0 or port_is_free(*found):
+        return
+    address, port = found
+    pids = pids_listening(port)
+    who = ", ".join(f"pid {pid} ({command_of(pid)})" for pid in pids) or "another user's process"
+    raise LitebotError(
+        f"port {port} on {address} is taken by {who}",
+        f"set another port under [{section}] in {settings_file}",
+    )

@@ -1,0 +1,76 @@
+"""What must hold before a master may start; each refusal names what is wrong and a remedy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import alembic.config
+import alembic.script
+import apsw
+from buildbot.db.model import Model
+
+from litebot.basedir import Basedir
+from litebot.errors import BasedirError
+from litebot.errors import StoreError
+from litebot.settings import Settings
+from litebot.store.connection import connect
+from litebot.users import UserFile
+
+
+def check(files: Basedir, settings: Settings) -> None:
+    """Raise a LitebotError for the first thing that would keep the master from running well."""
+    check_writable(files.path)
+    if files.users_file.exists():
+        UserFile(files.users_file).names()
+    path = settings.database.sqlite_path(files.path)
+    if path is not None:
+        check_state_file(path, files.path)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise BasedirError where this user can't write files in a folder."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BasedirError(
+            f"{folder} can't be written by this user (uid {os.geteuid()})",
+            f"chown -R {os.geteuid()} {folder}",
+        )
+
+
+def check_state_file(path: Path, basedir: Path) -> None:
+    """Raise StoreError where a state file is missing, unusable, or of another Buildbot."""
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise StoreError(
+            f"{path} can't be read and written by this user (uid {os.geteuid()})",
+            f"chown {os.geteuid()} {path}",
+        )
+    db = connect(path)
+    try:
+        check_schema(db, path, basedir)
+    finally:
+        db.close()
+
+
+def check_schema(db: apsw.Connection, path: Path, basedir: Path) -> None:
+    """Raise StoreError where the tables are not exactly those of this Buildbot."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
+    if not tables:
+        raise StoreError(f"{path} holds no tables", f"litebot create-master --force {basedir}")
+    if "alembic_version" not in tables:
+        raise StoreError(
+            f"{path} is no database of a Buildbot since 3.0: it has no table alembic_version",
+            f"move it away, then: litebot create-master --force {basedir}",
+        )
+    revision = db.execute("SELECT version_num FROM alembic_version").get
+    scripts = alembic.script.ScriptDirectory.from_config(alembic.config.Config(Model.config_path))
+    if revision == scripts.get_current_head():
+        return
+    if revision in {script.revision for script in scripts.walk_revisions()}:
+        raise StoreError(
+            f"{path} has the tables of an older Buildbot (revision {revision})",
+            f"back it up, then: litebot upgrade-master {basedir}",
+        )
+    raise StoreError(
+        f"{path} has the tables of a newer Buildbot (revision {revision} is not known here)",
+        "pip install --upgrade litebot",
+    )

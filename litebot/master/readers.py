@@ -1,0 +1,81 @@
+"""Read-only connections in threads, for what visitors ask.
+
+What a visitor of the web page or the REST API asks may walk a large history; the builds must not
+wait for it.  Who asks decides: a request of the REST API sets `browsing`, and the database work
+that its coroutine then asks for runs here.  The connections are query_only, so work that turns out
+to write fails here before it has changed anything, and the turn queue runs it instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import apsw
+import sqlalchemy as sa
+from buildbot.util.twisted import ThreadPool
+from twisted.internet import defer
+from twisted.internet import threads
+
+from litebot.store.connection import READER
+from litebot.store.connection import connect
+from litebot.store.dialect import engine_on
+
+THREADS = 4
+
+browsing: ContextVar[bool] = ContextVar("browsing", default=False)
+
+
+class Readers:
+    """A few threads, each with a read-only connection of its own to the state file."""
+
+    def __init__(self, path: Path, reactor: Any) -> None:
+        self._path = path
+        self._reactor = reactor
+        self._pool = ThreadPool(minthreads=0, maxthreads=THREADS, name="readers")
+        self._local = threading.local()
+        self._handles: list[apsw.Connection] = []
+        self._started = False
+
+    def run(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
+        """callable(connection, *args, **kwargs) in a thread, on one snapshot of the file.
+
+        Fails with ReadOnlyError (as the `orig` of SQLAlchemy's error) where it writes.
+        """
+        if not self._started:
+            self._started = True
+            self._pool.start()
+        return threads.deferToThreadPool(
+            self._reactor, self._pool, self._in_thread, callable, *args, **kwargs
+        )
+
+    def _in_thread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(self._local, "handle"):
+            self._local.handle = connect(self._path, READER)
+            self._local.engine = engine_on(self._local.handle)
+            self._handles.append(self._local.handle)
+        self._local.handle.execute("BEGIN")
+        try:
+            with self._local.engine.connect() as conn:
+                result = callable(conn, *args, **kwargs)
+                if isinstance(result, sa.engine.Result):
+                    raise TypeError(f"{callable} returned rows that are not fetched yet")
+                return result
+        finally:
+            if self._local.handle.in_transaction:
+                self._local.handle.execute("ROLLBACK")
+
+    def stop(self) -> None:
+        """Interrupt what still runs and close the connections."""
+        if not self._started:
+            return
+        for handle in self._handles:
+            handle.interrupt()
+        self._pool.stop()
+        for handle in self._handles:
+            handle.close()
+        self._handles.clear()
+        self._started = False

@@ -1,0 +1,60 @@
+"""litebot's own tables, beside Buildbot's: all are named litebot_* and stock Buildbot ignores them.
+
+Each migration is a function of a connection; the table litebot_schema holds how many have run.
+They use SQLAlchemy only for what differs between databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+versions = sa.Table("litebot_schema", metadata, sa.Column("version", sa.Integer, nullable=False))
+
+# One row for each start of a master on this database.
+starts = sa.Table(
+    "litebot_starts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("master", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    # NULL while it runs, and for ever after a crash.
+    sa.Column("stopped_at", sa.Float),
+)
+
+# What a start found half done and set right, one row each.
+repairs = sa.Table(
+    "litebot_repairs",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("startid", sa.Integer, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("buildid", sa.Integer),
+    sa.Column("message", sa.Text, nullable=False),
+)
+
+
+def _starts_and_repairs(conn: sa.engine.Connection) -> None:
+    starts.create(conn)
+    repairs.create(conn)
+
+
+MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (_starts_and_repairs,)
+
+
+def upgrade(conn: sa.engine.Connection) -> None:
+    """Bring litebot's tables up to date, all or nothing."""
+    versions.create(conn, checkfirst=True)
+    done = conn.execute(sa.select(versions.c.version)).scalar()
+    if done is None:
+        conn.execute(versions.insert().values(version=0))
+        done = 0
+    for migration in MIGRATIONS[done:]:
+        migration(conn)
+    conn.execute(versions.update().values(version=len(MIGRATIONS)))
+    conn.commit()

@@ -1,0 +1,442 @@
+"""litebot.toml: what a master runs on, as frozen dataclasses.
+
+Each key is documented and checked in one place, its dataclass field; the file that create-master
+writes, the errors of `load` and the editing of `set_value` all come from there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from typing import TypeVar
+from urllib.parse import parse_qsl
+from urllib.parse import urlsplit
+
+from litebot.errors import LitebotError
+from litebot.errors import SettingsError
+from litebot.files import locked
+from litebot.files import replace_file
+
+# tomlkit and difflib cost 60 ms and 7 ms to import, so only the functions that need them do.
+
+Value = TypeVar("Value", str, int)
+
+DATABASE_FORMS = "sqlite:///FILE, sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME"
+SQLITE_PREFIX = "sqlite:///"
+DURABILITIES = ("commit", "process")
+
+
+class _CheckError(Exception):
+    """What a check found: `need` completes "KEY is VALUE; ", `shown` is the value as printed."""
+
+    def __init__(self, need: str, hint: str | None = None, shown: str | None = None) -> None:
+        super().__init__(need)
+        self.need = need
+        self.hint = hint
+        self.shown = shown
+
+
+def _check_port(port: int) -> int:
+    if not 0 <= port <= 65535:
+        raise _CheckError("it must be from 0 to 65535")
+    return port
+
+
+def _check_listen(address: str) -> str:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        # What a host name stands for is up to someone's DNS; where we listen must not be.
+        if address != "localhost":
+            raise _CheckError(
+                "it must be an IP address or 'localhost'",
+                "127.0.0.1 serves this machine only, 0.0.0.0 every network it is on",
+            ) from None
+    return address
+
+
+def _check_durability(durability: str) -> str:
+    if durability not in DURABILITIES:
+        raise _CheckError("it must be " + " or ".join(map(repr, DURABILITIES)))
+    return durability
+
+
+def _check_database_url(url: str) -> str:
+    scheme, colon, _ = url.partition(":")
+    if scheme == "sqlite":
+        return _check_sqlite_url(url)
+    # Whatever follows the scheme may hold a password, in this form or in one that we don't know.
+    shown = repr(f"{scheme}:..." if colon else url)
+    if not url.startswith("postgresql://"):
+        raise _CheckError(f"it must be {DATABASE_FORMS}", shown=shown)
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        raise _CheckError(f"it must be {DATABASE_FORMS}", shown=shown) from None
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    # A bare "/", "?" or "#" in a password ends the host part early and leaves the "@" behind.
+    stray = "@" in parts.path + parts.query + parts.fragment
+    if parts.password is not None or stray or {"password", "sslpassword"} & options.keys():
+        raise _CheckError(
+            "it must not hold a password",
+            "put the password into ~/.pgpass (or the file named by PGPASSFILE) or into PGPASSWORD",
+            shown,
+        )
+    if not (host or parts.path.strip("/") or {"host", "dbname"} & options.keys()):
+        raise _CheckError("it must name a host or a database", DATABASE_FORMS, shown)
+    return url
+
+
+def _check_sqlite_url(url: str) -> str:
+    name = url.removeprefix(SQLITE_PREFIX)
+    if url in {"sqlite:", "sqlite:/", "sqlite://", SQLITE_PREFIX} or ":memory:" in name:
+        raise _CheckError(
+            "it must name a file: a database in memory holds nothing after a stop",
+            f'url = "{Database.url}"',
+        )
+    if not url.startswith(SQLITE_PREFIX):
+        raise _CheckError(
+            "it must have three slashes, or four before an absolute path", DATABASE_FORMS
+        )
+    if "?" in name:
+        raise _CheckError("it must not have options after a '?'", DATABASE_FORMS)
+    if name.endswith("/") or name.rpartition("/")[2] in {".", ".."}:
+        raise _CheckError(
+            "it must end in the name of a file", f'url = "{url.rstrip("/.")}/state.sqlite"'
+        )
+    return url
+
+
+def _check_web_url(url: str) -> str:
+    if not url:
+        return url
+    hint = 'url = "https://ci.example.org/"'
+    shown = repr(url.partition(":")[0] + ":...") if "@" in url else None
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or " " in url:
+        raise _CheckError("it must be http:// or https:// and a host", hint, shown)
+    if "@" in url or "?" in url or "#" in url:
+        raise _CheckError("it must have no user, '?' or '#': links append to it", hint, shown)
+    return url if url.endswith("/") else url + "/"
+
+
+def _key(default: Value, doc: str, check: Callable[[Value], Value] | None = None) -> Value:
+    """A field that is one key of litebot.toml; `doc` becomes the comment above it."""
+    made: Value = field(default=default, metadata={"doc": doc, "check": check})
+    return made
+
+
+class _Section:
+    """A [section]: its fields are checked, and URLs completed, however it is made."""
+
+    def __post_init__(self) -> None:
+        section = type(self).__name__.lower()
+        for name in (f.name for f in fields(type(self))):  # type: ignore[arg-type]
+            object.__setattr__(self, name, _checked(section, name, getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Database(_Section):
+    """Where everything is kept."""
+
+    url: str = _key(
+        "sqlite:///state.sqlite",
+        "sqlite:///FILE, relative to this directory (sqlite:////FILE is absolute), or\n"
+        "postgresql://USER@HOST/NAME, with the password in ~/.pgpass or PGPASSWORD, not here.",
+        _check_database_url,
+    )
+    durability: str = _key(
+        "commit",
+        'What a power loss may take from a SQLite file: "commit" nothing that was acknowledged,\n'
+        '"process" the latest commits.  Both survive a crash of the master and kill -9.',
+        _check_durability,
+    )
+
+    def sqlite_path(self, basedir: Path) -> Path | None:
+        """The absolute path of the state file, or None when the database is not SQLite."""
+        if not self.url.startswith(SQLITE_PREFIX):
+            return None
+        return basedir.absolute() / self.url.removeprefix(SQLITE_PREFIX)
+
+
+@dataclass(frozen=True)
+class Web(_Section):
+    """The web page and its REST API."""
+
+    listen: str = _key(
+        "127.0.0.1",
+        "The IP address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for every network.",
+        _check_listen,
+    )
+    port: int = _key(8010, "The TCP port of the web page; 0 turns it off.", _check_port)
+    url: str = _key(
+        "",
+        "The address under which people reach the page, for links and mails, such as\n"
+        '"https://ci.example.org/".  Empty: made from listen and port.',
+        _check_web_url,
+    )
+    title: str = _key("", "The title of the page.  Empty: the name of this directory.")
+
+    @property
+    def public_url(self) -> str:
+        """The address for links, ending in "/": `url`, or else one made from listen and port.
+
+        Empty when there is neither: no `url` and no web server.
+        """
+        if self.url or not self.port:
+            return self.url
+        host = self.listen
+        # 0.0.0.0 and :: stand for all networks; no browser can open them.
+        if host == "localhost" or ipaddress.ip_address(host).is_unspecified:
+            host = "localhost"
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
+
+
+@dataclass(frozen=True)
+class Workers(_Section):
+    """Where remote workers connect."""
+
+    listen: str = _key(
+        "127.0.0.1",
+        "The IP address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for every network.",
+        _check_listen,
+    )
+    port: int = _key(9989, "The TCP port for remote workers; 0: local workers only.", _check_port)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of litebot.toml; `settings.database.url` is the flag that chooses the database."""
+
+    database: Database = field(default_factory=Database)
+    web: Web = field(default_factory=Web)
+    workers: Workers = field(default_factory=Workers)
+
+
+SECTIONS: dict[str, type[Database | Web | Workers]] = {
+    "database": Database,
+    "web": Web,
+    "workers": Workers,
+}
+
+HEADER = """\
+# litebot.toml: what this master runs on.  What it builds stands in master.cfg.
+# Read when the master starts.  A key that is left out has its default.
+"""
+
+
+def render(settings: Settings) -> str:
+    """The text of a litebot.toml: every key with its value, and its documentation as a comment."""
+    lines = [HEADER]
+    for name, section in SECTIONS.items():
+        lines += [f"[{name}]", f"# {section.__doc__}", ""]
+        for key in fields(section):
+            lines += [f"# {line}" for line in key.metadata["doc"].split("\n")]
+            lines += [f"{key.name} = {_toml(getattr(getattr(settings, name), key.name))}", ""]
+    return "\n".join(lines)
+
+
+def load(path: Path) -> Settings:
+    """Read a litebot.toml; a file that does not exist means the defaults.
+
+    Raises SettingsError with every error of the file, one to a line of `what`, as PATH:LINE: ...
+    """
+    text = _read(path)
+    return Settings() if text is None else _parse(text, path)
+
+
+def set_value(path: Path, key: str, value: str | int) -> None:
+    """Set one key, such as "web.port", in the file at `path`; its comments and its mode stay.
+
+    The file is replaced in one step, after what it would hold has been checked, so it is never half
+    written.  A file that does not exist is made, with all keys.  Raises SettingsError when the key
+    is unknown, the value is refused, or another line of the file is wrong, and LitebotError when
+    the file can't be written.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    section, _, name = key.partition(".")
+    if section not in SECTIONS or not name:
+        every = [f"{s}.{f.name}" for s, cls in SECTIONS.items() for f in fields(cls)]
+        raise SettingsError(f"unknown setting {key!r}", _suggestion(key, every, "settings"))
+    checked = _checked(section, name, value)
+    with locked(path.parent):
+        text = _read(path)
+        text = render(Settings()) if text is None else text
+        if not isinstance(_load_toml(text, path).get(section, {}), dict):
+            _parse(text, path)
+        try:
+            document: Any = tomlkit.parse(text)
+            document.setdefault(section, tomlkit.table())[name] = checked
+            edited = tomlkit.dumps(document)
+        except TOMLKitError as error:
+            raise SettingsError(
+                f"{path}: {key} can't be set by program here: {error}",
+                f"write it into the file by hand: {name} = {_toml(checked)} under [{section}]",
+            ) from error
+        _parse(edited, path)
+        replace_file(path, edited, new_mode=0o644)
+
+
+def _read(path: Path) -> str | None:
+    """The text of a file with its line ends as they are, or None when there is no such file."""
+    data = b""
+    try:
+        data = path.read_bytes()
+        return data.decode()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(
+            f"{path} can't be read: {error.strerror}", f"ls -ld {shlex.quote(str(path))}"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SettingsError(
+            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8",
+            "save the file as UTF-8 in your editor",
+        ) from error
+
+
+def _load_toml(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        # The position is in the message alone before Python 3.14.  Without one it is the end.
+        message, _, place = str(error).partition(" (at ")
+        found = re.match(r"line (\d+)", place)
+        line = int(found[1]) if found else text.rstrip().count("\n") + 1
+        raise SettingsError(
+            f"{path}:{line}: not TOML: {message}",
+            'a text stands in quotes, listen = "127.0.0.1"; a number without, port = 8010',
+        ) from error
+
+
+def _parse(text: str, path: Path) -> Settings:
+    faults: dict[tuple[str, ...], SettingsError] = {}
+    sections: dict[str, dict[str, Any]] = {}
+    for name, table in _load_toml(text, path).items():
+        if name not in SECTIONS:
+            faults[name,] = _unknown_section(name, table)
+        elif not isinstance(table, dict):
+            faults[name,] = SettingsError(
+                f"{name} is {_shown(table)}; it must be a section", f"put its keys under [{name}]"
+            )
+        else:
+            sections[name] = table
+    for name, table in sections.items():
+        for key, value in table.items():
+            try:
+                _checked(name, key, value)
+            except SettingsError as fault:
+                faults[name, key] = fault
+    if not faults:
+        made: dict[str, Any] = {n: SECTIONS[n](**table) for n, table in sections.items()}
+        return Settings(**made)
+    lines = _find_lines(text)
+    found = sorted(((lines[place], fault) for place, fault in faults.items()), key=lambda f: f[0])
+    hints = [
+        fault.hint if len(found) == 1 else f"line {line}: {fault.hint}"
+        for line, fault in found
+        if fault.hint
+    ]
+    raise SettingsError(
+        "\n".join(f"{path}:{line}: {fault.what}" for line, fault in found),
+        "\n".join(hints) or None,
+    )
+
+
+def _find_lines(text: str) -> dict[tuple[str, ...], int]:
+    """The line where each section and each key of a valid TOML text begins.
+
+    Reads ever longer beginnings of the text: those that end inside a value don't parse, and what is
+    new in the next that does began right after the last that did.  So the TOML parser alone decides
+    what is a key, with dotted keys, inline tables and quotes.  Quadratic, for a file with errors.
+    """
+    found: dict[tuple[str, ...], int] = {}
+    lines = text.split("\n")
+    begin = 1
+    for end in range(1, len(lines) + 1):
+        try:
+            tables = tomllib.loads("\n".join([*lines[:end], ""]))
+        except tomllib.TOMLDecodeError:
+            continue
+        for name, table in tables.items():
+            found.setdefault((name,), begin)
+            for key in table if isinstance(table, dict) else ():
+                found.setdefault((name, key), begin)
+        begin = end + 1
+    return found
+
+
+def _checked(section: str, key: str, value: object) -> object:
+    """The value as the field takes it; SettingsError, without a place, when it doesn't."""
+    known = {f.name: f for f in fields(SECTIONS[section])}
+    if key not in known:
+        raise SettingsError(
+            f"unknown key {key!r} in [{section}]", _suggestion(key, list(known), "keys")
+        )
+    default, check = known[key].default, known[key].metadata["check"]
+    name = f"{section}.{key}"
+    if type(value) is not type(default):  # isinstance would take true for 1
+        need = "a whole number" if isinstance(default, int) else "a text in quotes"
+        raise SettingsError(
+            f"{name} is {_shown(value)}; it must be {need}", f"{key} = {_toml(default)}"
+        )
+    if isinstance(value, str) and not value.isprintable():
+        raise SettingsError(f"{name} must be one line of printable characters")
+    try:
+        taken: object = check(value) if check else value
+    except _CheckError as error:
+        shown = error.shown or repr(value)
+        raise SettingsError(f"{name} is {shown}; {error.need}", error.hint) from None
+    return taken
+
+
+def _unknown_section(name: str, table: object) -> SettingsError:
+    if isinstance(table, (dict, list)):
+        return SettingsError(
+            f"unknown section [{name}]", _suggestion(name, list(SECTIONS), "sections")
+        )
+    homes = [s for s, cls in SECTIONS.items() if name in {f.name for f in fields(cls)}]
+    return SettingsError(
+        f"key {name!r} stands before any [section]",
+        "put it under " + " or ".join(f"[{home}]" for home in homes or SECTIONS),
+    )
+
+
+def _suggestion(name: str, known: list[str], kind: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"{f'did you mean {near[0]!r}? ' if near else ''}known {kind}: {', '.join(sorted(known))}"
+    )
+
+
+def _shown(value: object) -> str:
+    # Not what is inside: it may be a URL with a password.
+    if isinstance(value, dict):
+        return "a table"
+    return "an array" if isinstance(value, list) else repr(value)
+
+
+def _toml(value: object) -> str:
+    """A checked value in TOML; being printable, a text needs no other escapes than these."""
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)

@@ -1,0 +1,1 @@
+"""The state file: opening it, and SQLAlchemy on it.  Knows no reactor and no Buildbot."""

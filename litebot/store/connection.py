@@ -1,0 +1,156 @@
+"""Opening the state file: the only place that sets pragmas, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from litebot.errors import StoreError
+
+# SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has more than one connection.
+# Source: https://sqlite.org/wal.html#walresetbug
+OLDEST_SAFE_SQLITE = (3, 51, 3)
+
+Pragma = Callable[[apsw.Connection], None]
+
+
+def check_sqlite_version(version: str) -> None:
+    """Refuse a SQLite library with the WAL-reset bug.  Raises StoreError.
+
+    `version` is a dotted version as `apsw.sqlite_lib_version()` gives it.
+    """
+    if tuple(int(part) for part in version.split(".")) < OLDEST_SAFE_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SAFE_SQLITE))
+        raise StoreError(
+            f"apsw carries SQLite {version}, which can corrupt a WAL file; litebot needs"
+            f" {oldest} or newer",
+            "pip install --upgrade apsw",
+        )
+
+
+def incremental_vacuum(db: apsw.Connection) -> None:
+    """Lets the file give pages back bit by bit; can only be chosen before the first table."""
+    db.pragma("auto_vacuum", "INCREMENTAL")
+
+
+def write_ahead_log(db: apsw.Connection) -> None:
+    """Readers never block the writer, and a commit is one append to one file."""
+    mode = db.pragma("journal_mode", "wal")
+    if mode != "wal":
+        raise StoreError(
+            f"{db.filename} can't use a write-ahead log (SQLite answers {mode!r}); its file"
+            " system lacks shared memory or locks",
+            "put the basedir on a local file system",
+        )
+
+
+def sync_every_commit(db: apsw.Connection) -> None:
+    """Durability "commit": fsync of the log at every commit, so power loss loses no commit."""
+    db.pragma("synchronous", "FULL")
+
+
+def sync_at_checkpoints(db: apsw.Connection) -> None:
+    """Durability "process": no fsync at a commit; kill -9 loses nothing, power loss may."""
+    db.pragma("synchronous", "NORMAL")
+
+
+def no_checkpoint_at_commit(db: apsw.Connection) -> None:
+    """The master checkpoints in a thread: a checkpoint syncs, and a commit must stay short."""
+    db.pragma("wal_autocheckpoint", 0)
+
+
+def bounded_log(db: apsw.Connection) -> None:
+    """After a burst the log file shrinks to 16 MiB instead of staying at its largest."""
+    db.pragma("journal_size_limit", 16 * 1024 * 1024)
+
+
+def page_cache(db: apsw.Connection) -> None:
+    """8 MiB: the upper levels of every index that a build touches, at 1 M builds of history."""
+    db.pragma("cache_size", -8 * 1024)
+
+
+def sorts_in_memory(db: apsw.Connection) -> None:
+    """A full /tmp must not stop a query."""
+    db.pragma("temp_store", "MEMORY")
+
+
+def refuses_damaged_cells(db: apsw.Connection) -> None:
+    """Turns a damaged page into SQLITE_CORRUPT when it is first read, not later."""
+    db.pragma("cell_size_check", True)
+
+
+def reads_only(db: apsw.Connection) -> None:
+    """Makes a wrong guess about what only reads an error instead of a second writer."""
+    db.pragma("query_only", True)
+
+
+EVERY_CONNECTION: tuple[Pragma, ...] = (page_cache, sorts_in_memory, refuses_damaged_cells)
+NEW_FILE: tuple[Pragma, ...] = (incremental_vacuum, write_ahead_log)
+MASTER: tuple[Pragma, ...] = (write_ahead_log, bounded_log, no_checkpoint_at_commit)
+DURABILITY: dict[str, tuple[Pragma, ...]] = {
+    "commit": (sync_every_commit,),
+    "process": (sync_at_checkpoints,),
+}
+READER: tuple[Pragma, ...] = (reads_only,)
+
+
+def connect(
+    path: Path | str,
+    pragmas: tuple[Pragma, ...] = (),
+    *,
+    create: bool = False,
+    readonly: bool = False,
+    busy_timeout_ms: int = 5000,
+) -> apsw.Connection:
+    """Open a state file (":memory:" for a private one in memory) and set it up.
+
+    A missing file is made only with `create`.  `pragmas` come on top of EVERY_CONNECTION.
+    `busy_timeout_ms` is how long a statement waits for another process's lock.
+
+    Raises StoreError, with the reason, for a missing file, one that is not a database, one that
+    can't be read or written, and a SQLite library with the WAL-reset bug.
+    """
+    check_sqlite_version(apsw.sqlite_lib_version())
+    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+    if create:
+        flags |= apsw.SQLITE_OPEN_CREATE
+    db = None
+    try:
+        db = apsw.Connection(str(path), flags=flags)
+        db.set_busy_timeout(busy_timeout_ms)
+        for pragma in EVERY_CONNECTION + pragmas:
+            pragma(db)
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # reads the header
+    except apsw.Error as error:
+        if db is not None:
+            db.close()
+        raise _refusal(Path(path), error) from error
+    except StoreError:
+        if db is not None:
+            db.close()
+        raise
+    return db
+
+
+def _refusal(path: Path, error: apsw.Error) -> StoreError:
+    if isinstance(error, apsw.NotADBError):
+        return StoreError(
+            f"{path} is not a SQLite database",
+            "move it away and restore a backup, or create a new basedir",
+        )
+    if isinstance(error, apsw.CorruptError):
+        return StoreError(f"{path} is damaged: {error}", "restore a backup of it")
+    if isinstance(error, apsw.CantOpenError) and not path.exists():
+        return StoreError(f"{path} does not exist", f"litebot create-master --force {path.parent}")
+    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+        return StoreError(
+            f"{path} can't be opened for reading and writing: {error}",
+            f"chown the files of {path.parent} to the user that runs the master",
+        )
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return StoreError(
+            f"{path} is locked by another process: {error}", "stop the process that writes to it"
+        )
+    return StoreError(f"{path} can't be opened: {error}")

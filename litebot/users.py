@@ -1,0 +1,262 @@
+"""Who may log in on the web page: the file `users` of a basedir.
+
+One user a line, `name:role:scrypt$N$r$p$salt$hash`, with salt and hash in base64.  The parameters
+of scrypt (RFC 7914) stand in each line, so that raising them here leaves old passwords working.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import shlex
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from litebot.errors import LitebotError
+from litebot.files import locked
+from litebot.files import replace_file
+
+ROLES = ("admin", "viewer")
+PASSWORD_MIN = 8  # characters
+
+# 16 MiB and about 50 ms for each guess: what Percival's paper on scrypt has for logins.
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 1
+SALT_BYTES, KEY_BYTES = 16, 32
+# What a line may ask for: a damaged one must not take all memory.
+MAX_BYTES, MAX_P = 2**28, 16
+
+# No l, 1, i, o, 0: 31 characters are log2(31) = 4.95 bits each, 20 of them 99 bits.
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+
+
+@dataclass(frozen=True)
+class User:
+    """Someone who may log in.  Role "admin": may force, stop, cancel, pause; "viewer": may look."""
+
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class _Hash:
+    n: int
+    r: int
+    p: int
+    salt: bytes
+    key: bytes
+
+    def matches(self, password: str) -> bool:
+        key = _scrypt(password, self.n, self.r, self.p, self.salt)
+        return hmac.compare_digest(key, self.key)
+
+    def __str__(self) -> str:
+        salt, key = (base64.b64encode(part).decode() for part in (self.salt, self.key))
+        return f"scrypt${self.n}${self.r}${self.p}${salt}${key}"
+
+    def __repr__(self) -> str:
+        return "_Hash(...)"  # kept out of tracebacks and logs
+
+
+_Users = dict[str, tuple[User, _Hash]]
+
+# Costs verify() as much for an unknown name as for a known one.
+_NOBODY = _Hash(SCRYPT_N, SCRYPT_R, SCRYPT_P, bytes(SALT_BYTES), bytes(KEY_BYTES))
+
+
+def generate_password() -> str:
+    """A random password of 99 bits, easy to read out and type: xxxx-xxxx-xxxx-xxxx-xxxx."""
+    return "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(5))
+
+
+class UserFile:
+    """The users in one file; a file that does not exist holds none.
+
+    Every method reads the file when it has changed, and raises LitebotError when it can't be read,
+    has a malformed line, or can be read by others than its owner.  Changes are made under a lock
+    and replace the file in one step; a refused one leaves it as it was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: tuple[tuple[int, int, int], _Users] | None = None
+
+    def names(self) -> list[User]:
+        """Return the users, in the order of the file."""
+        return [user for user, _ in self._read().values()]
+
+    def add(self, name: str, password: str, role: str = "admin") -> None:
+        """Add a user.  Refuses a name that exists, a bad name or role, and a short password."""
+        if not _NAME.fullmatch(name):
+            raise LitebotError(
+                f"user name {name!r} can't be used; it must be 1 to 64 of A-Z a-z 0-9 . _ @ -"
+            )
+        if role not in ROLES:
+            raise LitebotError(f"role {role!r} is unknown; it must be {' or '.join(ROLES)}")
+        _check_password(name, password)
+
+        def change(users: _Users) -> None:
+            if name in users:
+                raise LitebotError(
+                    f"user {name!r} exists already in {self.path}", f"litebot user passwd {name}"
+                )
+            users[name] = (User(name, role), _hash(password))
+
+        self._change(change)
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a user another password; the role stays.  Refuses as `add` does."""
+        _check_password(name, password)
+
+        def change(users: _Users) -> None:
+            user, _ = self._find(users, name)
+            users[name] = (user, _hash(password))
+
+        self._change(change)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove a user.  Refuses the last admin unless `force`, as nobody could then act."""
+
+        def change(users: _Users) -> None:
+            user, _ = self._find(users, name)
+            admins = [other for other, _ in users.values() if other.role == "admin"]
+            if admins == [user] and not force:
+                raise LitebotError(
+                    f"user {name!r} is the last admin in {self.path}; nobody could force or stop "
+                    "builds on the web page",
+                    f"litebot user remove --force {name}",
+                )
+            del users[name]
+
+        self._change(change)
+
+    def verify(self, name: str, password: str) -> User | None:
+        """Return the user when the password is right, else None.
+
+        Takes about 50 ms, for an unknown name as well, so that the time tells nothing: call it in a
+        thread, not on the reactor's.  Several threads may call it at once.
+        """
+        user, stored = self._read().get(name, (None, _NOBODY))
+        return user if stored.matches(password) else None
+
+    def _find(self, users: _Users, name: str) -> tuple[User, _Hash]:
+        if name not in users:
+            raise LitebotError(
+                f"no user {name!r} in {self.path}; known: {', '.join(users) or 'none'}",
+                "litebot user list",
+            )
+        return users[name]
+
+    def _change(self, change: Callable[[_Users], None]) -> None:
+        with locked(self.path.parent):
+            users = dict(self._read())
+            change(users)
+            lines = [f"{user.name}:{user.role}:{stored}\n" for user, stored in users.values()]
+            replace_file(self.path, "".join(lines), new_mode=0o600)
+
+    def _read(self) -> _Users:
+        # _known is read once and replaced whole: verify() runs in several threads.
+        known = self._known
+        try:
+            if known and known[0] == _signature(self.path.stat()):
+                return known[1]
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                data = file.read()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise LitebotError(
+                f"{self.path} can't be read: {error.strerror}",
+                f"ls -l {shlex.quote(str(self.path))}",
+            ) from error
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077:
+            raise LitebotError(
+                f"{self.path} has mode {mode:04o}; it holds password hashes, which only its owner "
+                "may read",
+                f"chmod 600 {shlex.quote(str(self.path))}",
+            )
+        users = self._parse(data.decode("ascii", "replace"))
+        self._known = (_signature(status), users)
+        return users
+
+    def _parse(self, text: str) -> _Users:
+        users: _Users = {}
+        for number, line in enumerate(text.split("\n"), start=1):
+            if not line.strip():
+                continue
+            # The line itself is not shown: it holds a hash, or was meant to.
+            place = f"{self.path}:{number}"
+            try:
+                name, role, stored = line.strip().split(":")
+                entry = (User(name, role), _parse_hash(stored))
+            except ValueError:
+                raise LitebotError(
+                    f"{place}: malformed; it must be name:role:scrypt$N$r$p$salt$hash",
+                    f"delete line {number}, then add the user again: litebot user add NAME",
+                ) from None
+            if not _NAME.fullmatch(name) or role not in ROLES:
+                raise LitebotError(
+                    f"{place}: bad name or role; a name is 1 to 64 of A-Z a-z 0-9 . _ @ -, "
+                    f"a role {' or '.join(ROLES)}"
+                )
+            if name in users:
+                raise LitebotError(f"{place}: user {name!r} is there twice", "delete one line")
+            users[name] = entry
+        return users
+
+
+def _signature(status: os.stat_result) -> tuple[int, int, int]:
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _check_password(name: str, password: str) -> None:
+    if not password:
+        raise LitebotError(f"the password of user {name!r} is empty")
+    if len(password) < PASSWORD_MIN:
+        raise LitebotError(
+            f"the password of user {name!r} has {len(password)} characters; it must have at least "
+            f"{PASSWORD_MIN}"
+        )
+
+
+def _scrypt(password: str, n: int, r: int, p: int, salt: bytes) -> bytes:
+    return hashlib.scrypt(
+        # A password from a terminal in another encoding may hold surrogates: no reason to fail.
+        password.encode("utf-8", "surrogatepass"),
+        salt=salt,
+        n=n,
+        r=r,
+        p=p,
+        # OpenSSL allows 32 MiB by default and counts these three (EVP_PBE_scrypt(3)).
+        maxmem=128 * r * (n + p + 2),
+        dklen=KEY_BYTES,
+    )
+
+
+def _hash(password: str) -> _Hash:
+    salt = secrets.token_bytes(SALT_BYTES)
+    key = _scrypt(password, SCRYPT_N, SCRYPT_R, SCRYPT_P, salt)
+    return _Hash(SCRYPT_N, SCRYPT_R, SCRYPT_P, salt, key)
+
+
+def _parse_hash(stored: str) -> _Hash:
+    """Raise ValueError unless `stored` is a hash that `_scrypt` can compare with."""
+    kind, n, r, p, salt, key = stored.split("$")
+    if kind != "scrypt":
+        raise ValueError(kind)
+    decoded = (base64.b64decode(part, validate=True) for part in (salt, key))
+    made = _Hash(int(n), int(r), int(p), *decoded)
+    power_of_two = made.n > 1 and made.n & (made.n - 1) == 0
+    in_bounds = made.r > 0 and 128 * made.n * made.r <= MAX_BYTES and 0 < made.p <= MAX_P
+    if not (power_of_two and in_bounds and made.salt and len(made.key) == KEY_BYTES):
+        raise ValueError("parameters")
+    return made

@@ -1,0 +1,58 @@
+"""Packaging of litebot."""
+
+from pathlib import Path
+
+from setuptools import find_packages
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION: dict[str, str] = {}
+exec((HERE / "litebot/__init__.py").read_text(encoding="utf-8"), VERSION)
+
+setup(
+    name="litebot",
+    version=VERSION["__version__"],
+    description="Buildbot, ready to run, on one crash-safe SQLite file",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="GPL-2.0-only",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["litebot", "litebot.*"]),
+    package_data={"litebot": ["template/**", "template/project/**", "py.typed"]},
+    python_requires=">=3.11",
+    # The upper bounds are what the conformance run passes with: Buildbot warns of newer ones.
+    install_requires=[
+        "buildbot>=4.3.0,<4.4",
+        "buildbot-worker>=4.3.0,<4.4",
+        "buildbot-www>=4.3.0,<4.4",
+        "buildbot-waterfall-view>=4.3.0,<4.4",
+        "buildbot-console-view>=4.3.0,<4.4",
+        "buildbot-grid-view>=4.3.0,<4.4",
+        "twisted>=24.7",
+        "apsw>=3.51.3",
+        "SQLAlchemy>=2.0.36,<2.1",
+        "alembic>=1.13,<1.16",
+        "click>=8.1,<9",
+        "rich>=13",
+        "tomlkit>=0.12",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "selenium>=4.20",
+        ],
+        "dev": ["ruff>=0.6", "mypy>=1.11"],
+    },
+    entry_points={
+        "console_scripts": ["litebot = litebot.cli.main:main"],
+        "sqlalchemy.dialects": ["sqlite.apsw = litebot.store.dialect:ApswDialect"],
+    },
+    classifiers=[
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Topic :: Software Development :: Build Tools",
+        "Topic :: Software Development :: Testing",
+    ],
+)
