@@ -20,7 +20,6 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 from urllib.parse import urlsplit
 
-from litebot.errors import LitebotError
 from litebot.errors import SettingsError
 from litebot.files import locked
 from litebot.files import replace_file

@@ -46,6 +46,7 @@ def _properties(
     help="Give the build a property; may be repeated.",
 )
 @click.option("--reason", default="litebot build", show_default=True, help="Shown with the build.")
+@click.option("--headers", is_flag=True, help="Also print how each command was run.")
 @click.option("--no-wait", is_flag=True, help="Print the build request's id and return.")
 @click.argument("builder")
 @basedir_argument
@@ -56,6 +57,7 @@ def build(
     revision: str | None,
     properties: dict[str, str],
     reason: str,
+    headers: bool,
     no_wait: bool,
 ) -> None:
     """Force a build of BUILDER and follow its log to the end.
@@ -77,7 +79,7 @@ def build(
         return
     say(f"build request {brid} for {builder}")
     try:
-        results = show(stream(basedir, f"/follow?buildrequestid={brid}"))
+        results = show(stream(basedir, f"/follow?buildrequestid={brid}"), headers)
     except KeyboardInterrupt:
         say(f"\nbuild request {brid} goes on without you")
         sys.exit(130)
@@ -91,7 +93,7 @@ def build(
         sys.exit(1)
 
 
-def show(events: Iterator[dict[str, Any]]) -> int | None:
+def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
     """Print what happens; the results at the end, or None where the end did not come."""
     for event in events:
         kind = event["event"]
@@ -100,7 +102,7 @@ def show(events: Iterator[dict[str, Any]]) -> int | None:
         elif kind == "step":
             say(f"--- {event['name']}")
         elif kind == "log":
-            print(_plain(event["text"], event["type"]), end="", flush=True)
+            print(_plain(event["text"], event["type"], headers), end="", flush=True)
         elif kind == "step-finished" and event["results"] != SUCCESS:
             say(f"--- {event['name']}: {event['text'].upper()} ({event['state']})")
         elif kind == "build-finished":
@@ -111,8 +113,13 @@ def show(events: Iterator[dict[str, Any]]) -> int | None:
     return None
 
 
-def _plain(text: str, log_type: str) -> str:
-    """A log's lines without the letter that says which stream each came from."""
+def _plain(text: str, log_type: str, headers: bool) -> str:
+    """A log's lines without the letter that says which stream each came from.
+
+    The stream h holds headers: how the command was run and how it ended.
+    """
     if log_type != "s":
         return text
-    return "".join(line[1:] for line in text.splitlines(keepends=True))
+    # Only \n ends a line here; \r and the like are the program's own.
+    lines = text.removesuffix("\n").split("\n")
+    return "".join(f"{line[1:]}\n" for line in lines if headers or not line.startswith("h"))

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from typing import TypeVar
 
 import click
 
 from litebot.basedir import Basedir
 
 
-class BasedirType(click.ParamType):
+class BasedirType(click.ParamType[Basedir]):
     """The last argument of every command; a folder that need not exist yet."""
 
     name = "basedir"
@@ -28,10 +29,13 @@ basedir_argument = click.argument("basedir", type=BasedirType(), default=".")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 
 
-def example(line: str) -> Callable[[click.Command], click.Command]:
+C = TypeVar("C", bound=click.Command)
+
+
+def example(line: str) -> Callable[[C], C]:
     """End a command's help with an example."""
 
-    def add(command: click.Command) -> click.Command:
+    def add(command: C) -> C:
         command.epilog = f"Example:  {line}"
         return command
 

@@ -59,7 +59,7 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     if foreground:
         os.environ["LITEBOT_FOREGROUND"] = "1"
         sys.stdout.flush()
-        os.execv(sys.executable, _command(basedir))
+        os.execv(sys.executable, _command(basedir))  # noqa: S606 (no shell is wanted)
     began_at = time.monotonic()
     with working(f"starting the master of {basedir.path}"):
         facts = _launch(basedir, timeout_s)

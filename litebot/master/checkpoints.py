@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,8 @@ class Checkpointer:
         if self._own is None:
             self._own = connect(self._path, busy_timeout_ms=RESTART_WAIT_MS)
         mode = apsw.SQLITE_CHECKPOINT_RESTART if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
-        try:
+        with suppress(apsw.BusyError):  # a reader was in the way; the next commit tries again
             self._own.wal_checkpoint(mode=mode)
-        except apsw.BusyError:
-            pass  # a reader was in the way; the next commit tries again
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value

@@ -157,12 +157,11 @@ def _agree_on_database(
     if theirs is not None and (
         IRenderable.providedBy(theirs) or not _same_database(theirs, ours, files.path)
     ):
-        raise ConfigErrors(
-            [
-                f"{filename}: the database is {_printable(theirs)} here and {ours!r} under"
-                f" [database] in {files.settings_file}; remove c['db'] or make them the same"
-            ]
+        disagreement = (
+            f"{filename}: the database is {_printable(theirs)} here and {ours!r} under [database]"
+            f" in {files.settings_file}; remove c['db'] or make them the same"
         )
+        raise ConfigErrors([disagreement])
     config["db"] = {**db, "db_url": ours}
 
 

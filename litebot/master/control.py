@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from buildbot.process.properties import Properties
 from buildbot.schedulers.forcesched import CollectedValidationError
 from buildbot.schedulers.forcesched import ForceScheduler
+from buildbot.schedulers.forcesched import NestedParameter
 from buildbot.util import service
 from twisted.internet import defer
 from twisted.python import log
@@ -40,7 +43,7 @@ class Control(service.AsyncService):
     @defer.inlineCallbacks
     def startService(self) -> Any:
         yield super().startService()
-        root = resource.Resource()
+        root: Any = resource.Resource()
         root.putChild(b"build", BuildResource(self.master))
         root.putChild(b"follow", FollowResource(self.master))
         root.putChild(b"reconfig", ReconfigResource(self.master))
@@ -72,7 +75,7 @@ class Resource(resource.Resource):
 
     def render(self, request: server.Request) -> int:
         d = defer.ensureDeferred(self._answer(request))
-        d.addErrback(log.err, f"while answering {request.uri!r} on the control socket")
+        d.addErrback(lambda f: log.err(f, f"while answering {request.uri!r} on the control socket"))
         return server.NOT_DONE_YET
 
     async def _answer(self, request: server.Request) -> None:
@@ -99,7 +102,7 @@ class BuildResource(Resource):
     """POST /build {"builder", "branch", "revision", "properties", "reason"}: forces a build."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        asked = json.loads(request.content.read())
+        asked = json.loads(request.content.read())  # type: ignore[union-attr]
         name = asked["builder"]
         names = sorted(self.master.botmaster.builderNames)
         if name not in names:
@@ -147,9 +150,17 @@ class BuildResource(Resource):
         scheduler: ForceScheduler,
         builder: str,
         asked: dict[str, Any],
-        source: dict[str, str],
+        source: dict[str, Any],
     ) -> Any:
-        params = {"reason": asked["reason"], **asked.get("properties", {})}
+        properties = asked.get("properties", {})
+        if unknown := sorted(properties.keys() - set(_names(scheduler.all_fields))):
+            # It would drop them without a word.
+            raise LitebotError(
+                f"the force scheduler {scheduler.name!r} takes no property"
+                f" {', '.join(map(repr, unknown))}",
+                f"properties=[util.StringParameter({unknown[0]!r})] in its definition in master.cfg",
+            )
+        params = {"reason": asked["reason"], **properties}
         for codebase in scheduler.codebases:
             for key, value in source.items():
                 params[f"{codebase}_{key}" if codebase else key] = value
@@ -160,6 +171,15 @@ class BuildResource(Resource):
                 f"the force scheduler {scheduler.name!r} refuses: {error}",
                 "pass what it asks for with --property NAME=VALUE",
             ) from error
+
+
+def _names(fields: Iterable[Any]) -> Iterator[str]:
+    """Of all parameters that a form of a force scheduler has."""
+    for parameter in fields:
+        if isinstance(parameter, NestedParameter):
+            yield from _names(parameter.fields)
+        else:
+            yield parameter.fullName
 
 
 class FollowResource(Resource):

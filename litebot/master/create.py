@@ -132,7 +132,7 @@ def make_state_file(path: Path) -> None:
     with engine_on(handle).connect() as conn:
         Model.metadata.create_all(conn)
         migrations = alembic.runtime.migration.MigrationContext.configure(conn)
-        migrations.stamp(scripts, scripts.get_current_head())
+        migrations.stamp(scripts, scripts.get_current_head() or "")
         schema.upgrade(conn)
     handle.close()
 

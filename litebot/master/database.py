@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from buildbot.db import connector
 from buildbot.db import exceptions
 from buildbot.util import stripUrlPassword
@@ -31,12 +30,13 @@ class Database(connector.DBConnector):
     A `sqlite:` url is opened by litebot's store; any other by Buildbot's engine and threads.
     `durability` is a key of store.connection.DURABILITY.  `on_failure` is called once, with a
     StoreFailed, when the disk fails while the master runs; `after_setup` once the schema is known
-    to be right and before anything uses it.
+    to be right and before anything uses it, `before_stop` when all that used it has stopped.
     """
 
     durability = "commit"
     on_failure: Callable[[StoreFailed], None] | None = None
     after_setup: Callable[[], defer.Deferred[None]] | None = None
+    before_stop: Callable[[], defer.Deferred[None]] | None = None
 
     @defer.inlineCallbacks
     def setup(self, check_version: bool = True, verbose: bool = True) -> Any:
@@ -45,7 +45,7 @@ class Database(connector.DBConnector):
         Raises StoreError where the file can't be opened, and DatabaseNotReadyError where its
         schema is not that of this Buildbot (with check_version).
         """
-        if self.configured_db_config is None:
+        if self.configured_db_config is None:  # type: ignore[has-type]
             self.configured_db_config = yield self.master.get_db_config(self.master.config)
         url = make_url(self.configured_db_config.db_url)
         if url.get_backend_name() == "sqlite":
@@ -71,6 +71,12 @@ class Database(connector.DBConnector):
                 yield self.model.upgrade()
             if not (yield self.model.is_current()):
                 raise exceptions.DatabaseNotReadyError()
+
+    @defer.inlineCallbacks
+    def _shutdown(self) -> Any:
+        yield super()._shutdown()
+        if self.before_stop is not None:
+            yield self.before_stop()
 
     def _open(self, path: Path | None, *, create: bool) -> TurnQueue:
         reactor = self.master.reactor

@@ -14,6 +14,9 @@ from litebot.process import pids_listening
 from litebot.process import port_is_free
 
 
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared with)
+
+
 def endpoint(address: str, port: int) -> str:
     """A Twisted endpoint description for a TCP port on one address."""
     if ":" in address:
@@ -49,7 +52,7 @@ def address_of(description: Any) -> tuple[str, int] | None:
         return None
     text = str(description)
     if text.isdigit():
-        return ("0.0.0.0", int(text))
+        return (EVERY_ADDRESS, int(text))
     try:
         from twisted.internet import reactor
 
@@ -57,7 +60,7 @@ def address_of(description: Any) -> tuple[str, int] | None:
     except ValueError:
         return None  # Buildbot says what is wrong with it
     port, interface = getattr(found, "_port", None), getattr(found, "_interface", "")
-    return (interface or "0.0.0.0", port) if isinstance(port, int) else None
+    return (interface or EVERY_ADDRESS, port) if isinstance(port, int) else None
 
 
 def require_free(description: Any, section: str, settings_file: Any) -> None:

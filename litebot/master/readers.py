@@ -20,6 +20,7 @@ from buildbot.util.twisted import ThreadPool
 from twisted.internet import defer
 from twisted.internet import threads
 
+from litebot.store import dbapi
 from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
@@ -39,6 +40,7 @@ class Readers:
         self._local = threading.local()
         self._handles: list[apsw.Connection] = []
         self._started = False
+        self._stopping = False
 
     def run(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
         """callable(connection, *args, **kwargs) in a thread, on one snapshot of the file.
@@ -53,6 +55,8 @@ class Readers:
         )
 
     def _in_thread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._stopping:
+            raise dbapi.OperationalError("the database is being closed")
         if not hasattr(self._local, "handle"):
             self._local.handle = connect(self._path, READER)
             self._local.engine = engine_on(self._local.handle)
@@ -69,9 +73,10 @@ class Readers:
                 self._local.handle.execute("ROLLBACK")
 
     def stop(self) -> None:
-        """Interrupt what still runs and close the connections."""
+        """Interrupt what runs, refuse what waits for a thread, and close the connections."""
         if not self._started:
             return
+        self._stopping = True
         for handle in self._handles:
             handle.interrupt()
         self._pool.stop()
@@ -79,3 +84,4 @@ class Readers:
             handle.close()
         self._handles.clear()
         self._started = False
+        self._stopping = False

@@ -64,7 +64,7 @@ def begin(conn: sa.engine.Connection, master: str) -> tuple[int, list[Finding]]:
     findings = [finding for ask in QUESTIONS for finding in ask(conn, master)]
     values = {"master": master, "pid": os.getpid(), "version": __version__}
     result = conn.execute(schema.starts.insert().values(started_at=time.time(), **values))
-    startid = result.inserted_primary_key[0]
+    startid: int = result.inserted_primary_key[0]  # type: ignore[index]
     for finding in findings:
         row = {"kind": finding.kind, "message": finding.message, "buildid": finding.buildid}
         conn.execute(schema.repairs.insert().values(startid=startid, **row))

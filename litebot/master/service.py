@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class BuildMaster(master.BuildMaster):
     def db(self, _stock: Any) -> None:
         self._db = Database(self.basedir)
         self._db.after_setup = self._begin
+        self._db.before_stop = self._end
         self._db.on_failure = self._disk_failed
 
     # starting
@@ -127,6 +129,11 @@ class BuildMaster(master.BuildMaster):
         for finding in findings:
             log.msg(f"found: {finding.message}")
 
+    @defer.inlineCallbacks
+    def _end(self) -> Any:
+        if self._startid is not None:
+            yield self.db.pool.do(recovery.end, self._startid)
+
     def _ports(self) -> list[tuple[Any, str]]:
         protocols = self.config.protocols.values()
         workers = [(options.get("port"), "workers") for options in protocols]
@@ -148,10 +155,8 @@ class BuildMaster(master.BuildMaster):
             self._stopping_for = error
             log.msg(f"litebot: {error.what}" + (f"\n  Try: {error.hint}" if error.hint else ""))
             outcome.failed(error)
-        try:
+        with suppress(internet_error.ReactorNotRunning):  # Buildbot may have stopped it already
             self.reactor.stop()
-        except internet_error.ReactorNotRunning:
-            pass  # Buildbot has already stopped it
 
     # stopping
 

@@ -82,8 +82,8 @@ class TurnQueue:
     """Runs database work on the thread that made it (the reactor's), a transaction a turn.
 
     `handle` is the one connection that writes and `path` its file, or None for one in memory,
-    which nobody else can read and nothing has to checkpoint.  `on_failure` is called once, with a StoreFailed,
-    when the disk fails; from then on all work fails with it.
+    which nobody else can read and nothing has to checkpoint.  `on_failure` is called once, with a
+    StoreFailed, when the disk fails; from then on all work fails with it.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class TurnQueue:
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
         self._fatal: dbapi.Error | None = None
-        self._writes: set[CodeType] = set()
+        self._writes: set[CodeType | None] = set()
         self._busy_since: float | None = None
         self._busy_said_at = 0.0
 
@@ -119,11 +119,14 @@ class TurnQueue:
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Finish what was asked so far, then close every connection."""
+        """Finish what was asked so far, cut visitors' reads short, and close every connection."""
         if not self.running:
             return
-        while self._queue:
-            yield self.do(lambda _conn: None)
+        try:
+            while self._queue:
+                yield self.do(lambda _conn: None)
+        except StoreFailed:
+            pass  # on_failure was told; closing is all that is left
         self.running = False
         if self._readers is not None:
             self._readers.stop()
@@ -157,7 +160,8 @@ class TurnQueue:
 
     def _ask(self, work: Work) -> defer.Deferred[Any]:
         if not self.running or self.failure is not None:
-            return defer.fail(self.failure or StoreFailed("the database is closed"))
+            self._refuse(work)
+            return work.deferred
         self._queue.append(work)
         self._schedule()
         return work.deferred
@@ -180,41 +184,48 @@ class TurnQueue:
             self._drain(done, reads)
             if self._handle.in_transaction:
                 self._handle.execute("COMMIT")
-        except apsw.BusyError:
-            self._in_turn = False
-            self._wait_for_lock()
-        except apsw.Error as error:
-            self._fail(dbapi.translate(error), done + reads)
-        except dbapi.Error as error:
-            self._fail(error, done + reads)
-        else:
-            self._in_turn = False
-            if self._queue:
-                self._schedule()
+        except (apsw.Error, dbapi.Error, sa.exc.DBAPIError) as error:
+            # None of it is on disk, so all of it fails together with what waits.
+            self._queue.extendleft(reversed(done + reads))
+            done, reads = [], []
+            self._fail(error)
         finally:
             self._in_turn = False
-        if self.failure is None:
-            for work in reads:
-                self._read(work)
+        for work in reads:
+            self._read(work)
         for work in done:
             work.deliver()
+        if self._queue:
+            self._schedule()
 
     def _drain(self, done: list[Work], reads: list[Work]) -> None:
-        """Run queued work for at most TURN_S.  Raises where the disk fails or is locked."""
+        """Run queued work until TURN_S is over.  Raises where the disk fails."""
         ends_at = time.monotonic() + TURN_S
-        while self._queue and time.monotonic() < ends_at:
+        while self._queue:
             if self._queue[0].for_reader:
                 # Starts after this turn's commit, so that it sees all that was asked before it.
                 reads.append(self._queue.popleft())
                 continue
-            if not self._handle.in_transaction:
-                self._handle.execute("BEGIN IMMEDIATE")
-                self._busy_since = None
+            if not self._handle.in_transaction and not self._begin():
+                return
             work = self._queue.popleft()
             done.append(work)
             work.result = self._run(work)
+            self._settle()
             if self._fatal is not None:
                 raise self._fatal
+            if time.monotonic() > ends_at:
+                return
+
+    def _begin(self) -> bool:
+        """Take the write lock; false where another process has it and the turn has to wait."""
+        try:
+            self._handle.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self._wait_for_lock()
+            return False
+        self._busy_since = None
+        return True
 
     def _run(self, work: Work) -> Any:
         """The result of one piece of work, or its Failure."""
@@ -227,9 +238,15 @@ class TurnQueue:
             if not isinstance(error, EXPECTED) and self._fatal is None:
                 log.err(error, "Got fatal Exception on DB")
             return Failure()
-        finally:
-            if self._connection is not None and not self._connection.closed:
-                self._connection.rollback()  # what was not committed does not count
+
+    def _settle(self) -> None:
+        """Undo what a piece of work did not commit, and what it set on the connection."""
+        conn = self._connection
+        if conn is None or conn.closed:
+            return
+        conn.rollback()
+        if conn.get_execution_options():
+            conn.close()
 
     def _argument(self, work: Work) -> sa.Engine | sa.engine.Connection:
         if work.with_engine:
@@ -254,37 +271,41 @@ class TurnQueue:
 
     def _read_failed(self, failure: Failure, work: Work) -> None:
         error = getattr(failure.value, "orig", failure.value)
-        if isinstance(error, dbapi.ReadOnlyError):
+        if not self.running or self.failure is not None:
+            self._refuse(work)
+        elif isinstance(error, dbapi.ReadOnlyError):
             # A wrong guess: it writes.  Nothing has happened yet, so run it where writing works.
-            self._writes.add(work.callable.__code__)
+            self._writes.add(getattr(work.callable, "__code__", None))
             work.for_reader = False
             self._ask(work)
-            return
-        if isinstance(error, dbapi.FATAL):
+        elif isinstance(error, dbapi.FATAL):
             self.fail(error)
-            failure = Failure(self.failure)
-        elif not isinstance(error, EXPECTED):
-            log.err(failure, "Got fatal Exception on DB")
-        work.deferred.errback(failure)
+            self._refuse(work)
+        else:
+            if not isinstance(error, EXPECTED):
+                log.err(failure, "Got fatal Exception on DB")
+            work.deferred.errback(failure)
 
     # when the disk does not do its part
 
     def fail(self, error: dbapi.Error) -> None:
         """Fail all work, now and later, because the disk failed outside a turn."""
-        self._fail(error, [])
+        self._fail(error)
 
     def _note_fatal(self, error: dbapi.Error) -> None:
         self._fatal = error
 
     def _wait_for_lock(self) -> None:
-        """Try again soon: another process writes to the file, which it should not."""
+        """Try again soon: another process writes to the file, which it should not.
+
+        Raises BusyError when that has gone on for BUSY_GIVE_UP_S.
+        """
         now = time.monotonic()
         if self._busy_since is None:
             self._busy_since = self._busy_said_at = now
         waited_s = now - self._busy_since
         if waited_s > BUSY_GIVE_UP_S:
-            self.fail(dbapi.BusyError(f"locked for {BUSY_GIVE_UP_S:.0f} s"))
-            return
+            raise dbapi.BusyError(f"locked for {BUSY_GIVE_UP_S:.0f} s")
         if now - self._busy_said_at > BUSY_SAY_EVERY_S:
             self._busy_said_at = now
             log.msg(
@@ -294,8 +315,8 @@ class TurnQueue:
         self._scheduled = True
         self.reactor.callLater(BUSY_RETRY_S, self._turn)
 
-    def _fail(self, error: dbapi.Error, unacknowledged: list[Work]) -> None:
-        """Fail all work of this turn and all that waits, and say so once."""
+    def _fail(self, error: Exception) -> None:
+        """Fail all work that waits and all that comes, and say so once."""
         if self.failure is None:
             self.failure = store_failed(self._handle.filename, error)
             if self._handle.in_transaction:
@@ -305,30 +326,33 @@ class TurnQueue:
                     log.msg(f"rollback after {error}: {second}")
             if self._on_failure is not None:
                 self._on_failure(self.failure)
-        waiting = list(self._queue)
-        self._queue.clear()
-        for work in unacknowledged:
-            work.result = Failure(self.failure)
-        for work in [*(w for w in unacknowledged if w.for_reader), *waiting]:
-            work.result = Failure(self.failure)
-            work.deliver()
+        while self._queue:
+            self._refuse(self._queue.popleft())
+
+    def _refuse(self, work: Work) -> None:
+        work.result = Failure(self.failure or StoreFailed("the database is closed"))
+        work.deliver()
 
 
-def store_failed(filename: str, error: dbapi.Error) -> StoreFailed:
+def store_failed(filename: str, error: Exception) -> StoreFailed:
     """What to tell the user when the disk failed under a running master."""
+    error = getattr(error, "orig", None) or error
+    if isinstance(error, apsw.Error):
+        error = dbapi.translate(error)
+    kept = ", and nothing that it had acknowledged is lost"
     if isinstance(error, dbapi.FullDiskError):
         what, hint = "no space is left to write it", "free some space, then: litebot start"
     elif isinstance(error, dbapi.DamagedError):
         what, hint = "a page of it is damaged", "restore a backup of it; the old file may tell more"
+        kept = ""
     elif isinstance(error, dbapi.BusyError):
         what, hint = "another process keeps it locked", "stop the other process: fuser -v FILE"
     elif isinstance(error, dbapi.ReadOnlyError):
         what, hint = "it can't be written any more", "check its permissions and its file system"
     else:
         what, hint = "the operating system refused to read or write it", "check the disk: dmesg"
-    code = f", code {error.code}" if error.code is not None else ""
+    code = getattr(error, "code", None)
+    because = f"{error}, code {code}" if code is not None else f"{error}"
     return StoreFailed(
-        f"{filename}: {what} ({error}{code}); the master stops, and nothing that it had"
-        " acknowledged is lost",
-        hint.replace("FILE", filename),
+        f"{filename}: {what} ({because}); the master stops{kept}", hint.replace("FILE", filename)
     )

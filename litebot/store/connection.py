@@ -142,6 +142,8 @@ def _refusal(path: Path, error: apsw.Error) -> StoreError:
         )
     if isinstance(error, apsw.CorruptError):
         return StoreError(f"{path} is damaged: {error}", "restore a backup of it")
+    if path.is_dir():
+        return StoreError(f"{path} is a folder, not a SQLite database", "name a file in it")
     if isinstance(error, apsw.CantOpenError) and not path.exists():
         return StoreError(f"{path} does not exist", f"litebot create-master --force {path.parent}")
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):

@@ -142,9 +142,9 @@ class Connection:
     """A PEP 249 connection over an apsw handle.
 
     With `owned` closing it closes the handle.  `on_fatal` is told of each error of the FATAL
-    classes, also of one that the caller goes on to swallow.  While `autocommit` is set nothing begins by
-    itself, and setting it commits what the handle has open: VACUUM and the like run in no
-    transaction.
+    classes, also of one that the caller goes on to swallow.  While `autocommit` is set nothing
+    begins by itself, and setting it commits what the handle has open: VACUUM and the like run in
+    no transaction.
     """
 
     def __init__(
@@ -177,13 +177,23 @@ class Connection:
         """A new cursor.  Raises ProgrammingError when closed."""
         if self._closed:
             raise ProgrammingError("the connection is closed")
-        return Cursor(self)
+        try:
+            return Cursor(self)
+        except apsw.Error as error:  # its handle was closed
+            raise self.failed(error) from error
 
     def begin(self) -> None:
-        """Begin, where nothing of ours is open; called before the first statement that writes."""
-        if self._open is not None or self._autocommit:
+        """Begin, where nothing of ours is open; called before each statement that writes.
+
+        Raises OperationalError where what was open is gone: SQLite rolls back by itself when a disk
+        is full, and what is written after that would be kept alone.
+        """
+        if self._autocommit:
             return
-        if self.handle.in_transaction:
+        if self._open is not None:
+            if not self.handle.in_transaction:
+                raise OperationalError("the transaction is over; roll it back first")
+        elif self.handle.in_transaction:
             name = f"work{next(_savepoints)}"
             self._run(f"SAVEPOINT {name}")
             self._open = name
@@ -267,18 +277,18 @@ class Cursor:
         handle = self.connection.handle
         self.description = None
         self._writes = False
-        before = handle.total_changes()
         try:
+            before = handle.total_changes()
             run(sql, parameters)
         except apsw.Error as error:
             raise self.connection.failed(error) from error
         except TypeError as error:
             raise ProgrammingError(str(error)) from error
+        self.rowcount = -1
         if self._writes:
-            self.rowcount = handle.total_changes() - before
             self.lastrowid = handle.last_insert_rowid()
-        else:
-            self.rowcount = -1
+            if self.description is None:  # with RETURNING SQLite counts after the last row
+                self.rowcount = handle.total_changes() - before
         return self
 
     def fetchone(self) -> Any:

@@ -38,6 +38,9 @@ class ApswDialect(SQLiteDialect):
     def create_connect_args(self, url: URL) -> ConnectArgsType:
         return ([url.database or ":memory:"], {})
 
+    def _get_server_version_info(self, connection: sa.engine.Connection) -> tuple[int, ...]:
+        return dbapi.sqlite_version_info  # reflection asks for it
+
     def get_isolation_level_values(self, dbapi_connection: Any) -> list[IsolationLevel]:
         return ["SERIALIZABLE", "AUTOCOMMIT"]
 

@@ -1,10 +1,16 @@
 """Run tests of Buildbot's own suite and write each one's outcome as JSON.
 
-    python outcomes.py stock|litebot OUTCOMES.json MODULE [MODULE ...]
+    python outcomes.py stock|litebot SOURCE OUTCOMES.json NAME [NAME ...]
 
-The archive of Buildbot's source must come first on PYTHONPATH.  With "litebot" the database
-connector of Buildbot is replaced by litebot's before any test is loaded, on files rather than in
-memory; the tests themselves are untouched.
+SOURCE is the directory that holds the package buildbot with its tests; it must also come first on
+PYTHONPATH, for the processes that tests start.  A NAME is a package, a module or a test.  With
+"litebot" the database connector of Buildbot is replaced by litebot's before any test is loaded, on
+files rather than in memory; the tests themselves are untouched.  Trial leaves its _trial_temp in
+the current directory.
+
+OUTCOMES.json is {"databases": N, "seconds": S, "results": {TEST: [OUTCOME, REASON]}}: how many
+databases litebot's store opened, how long it took, and for each test one of OUTCOMES with what
+trial said about it.
 """
 
 from __future__ import annotations
@@ -14,22 +20,49 @@ import json
 import os
 import sys
 import tempfile
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+from twisted.python.failure import Failure
 from twisted.trial import reporter
 from twisted.trial import runner
 
+# From best to worst; a test that reports twice, as one that fails in its clean-up, has the worse.
+OUTCOMES = (
+    "unfinished",
+    "passed",
+    "todo",
+    "skipped",
+    "unexpected success",
+    "failed",
+    "error",
+    "not loaded",
+)
+
+# Buildbot's suite makes every warning an error, also those of packages released after it.
+LATER_WARNINGS = (
+    # Twisted 26.10, when buildbot.util.ssl takes everything that twisted.internet.ssl has.
+    r"twisted\.internet\.ssl\.ProtocolNegotiationSupport was deprecated in Twisted",
+)
+
 
 class Recorder(reporter.TreeReporter):
-    """Prints as trial does and keeps test id -> outcome."""
+    """Prints as trial does and keeps what each test reported."""
 
-    outcomes: dict[str, str] = {}
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.results: dict[str, tuple[str, str]] = {}
 
-    def _keep(self, test: Any, outcome: str) -> None:
-        # A test can report twice: a failure, then an error while it is cleaned up.
-        if self.outcomes.get(test.id(), "passed") == "passed":
-            self.outcomes[test.id()] = outcome
+    def _keep(self, test: Any, outcome: str, reason: str = "") -> None:
+        before, _ = self.results.get(test.id(), (OUTCOMES[0], ""))
+        if OUTCOMES.index(outcome) >= OUTCOMES.index(before):
+            self.results[test.id()] = (outcome, reason)
+
+    def startTest(self, test: Any) -> None:
+        super().startTest(test)
+        self._keep(test, "unfinished")
 
     def addSuccess(self, test: Any) -> None:
         super().addSuccess(test)
@@ -37,57 +70,81 @@ class Recorder(reporter.TreeReporter):
 
     def addFailure(self, test: Any, fail: Any) -> None:
         super().addFailure(test, fail)
-        self._keep(test, "failed")
+        self._keep(test, "failed", _text(fail))
 
     def addError(self, test: Any, error: Any) -> None:
         super().addError(test, error)
-        self._keep(test, "error")
+        # A module that can't be imported stands in the suite as an ErrorHolder.
+        outcome = "not loaded" if isinstance(test, runner.ErrorHolder) else "error"
+        self._keep(test, outcome, _text(error))
 
     def addSkip(self, test: Any, reason: Any) -> None:
         super().addSkip(test, reason)
-        self._keep(test, "skipped")
+        self._keep(test, "skipped", str(reason))
 
     def addExpectedFailure(self, test: Any, error: Any, todo: Any = None) -> None:
         super().addExpectedFailure(test, error, todo)
         self._keep(test, "todo")
 
+    def addUnexpectedSuccess(self, test: Any, todo: Any = None) -> None:
+        super().addUnexpectedSuccess(test, todo)
+        self._keep(test, "unexpected success")
 
-def use_litebot_store() -> None:
-    """Put litebot's database where Buildbot's tests find Buildbot's."""
+
+def _text(error: Any) -> str:
+    failure = error if isinstance(error, Failure) else Failure(error[1], error[0], error[2])
+    return str(failure.getTraceback())
+
+
+def use_litebot_store(folder: Path) -> itertools.count[int]:
+    """Put litebot's database where Buildbot's tests find Buildbot's.
+
+    Tests ask for a database in memory; they get the real thing, a file in `folder`.  Returns the
+    counter that names the files.
+    """
     from buildbot.db import connector
 
     from litebot.master.database import Database
 
-    numbers = itertools.count(1)
-    folder = Path(tempfile.mkdtemp(prefix="conformance-"))
+    numbers = itertools.count()
 
     class OnFile(Database):
-        """Tests ask for a database in memory; give them the real thing, a file."""
-
         durability = "process"
 
         def _open(self, path: Path | None, *, create: bool) -> Any:
+            number = next(numbers)
             if path is None:
-                return super()._open(folder / f"{next(numbers)}.sqlite", create=True)
+                return super()._open(folder / f"{number}.sqlite", create=True)
             return super()._open(path, create=create)
 
+    early = {"buildbot.master", "buildbot.test.fakedb"} & sys.modules.keys()
+    if early:
+        raise RuntimeError(f"{early} took Buildbot's database connector before it was replaced")
     connector.DBConnector = OnFile
+    return numbers
 
 
-def main(store: str, target: str, modules: list[str]) -> int:
-    # Everything else is imported by the tests: nothing of Buildbot may be loaded before this.
-    if store == "litebot":
-        use_litebot_store()
-    suite = runner.TestLoader().loadByNames(modules, recurse=True)
-    os.environ.setdefault("TRIAL_PYTHONPATH", os.environ.get("PYTHONPATH", ""))
-    trial = runner.TrialRunner(
-        Recorder, workingDirectory=os.path.join(tempfile.mkdtemp(prefix="trial-"), "work")
-    )
-    trial.run(suite)
-    with open(target, "w", encoding="utf-8") as f:
-        json.dump(Recorder.outcomes, f, indent=1, sort_keys=True)
-    return 0
+def main(store: str, source: Path, target: Path, names: list[str]) -> None:
+    started_at = time.monotonic()
+    import buildbot.test
+
+    if not Path(buildbot.test.__file__).is_relative_to(source):
+        raise RuntimeError(f"{source} is not first on PYTHONPATH: got {buildbot.test.__file__}")
+    for message in LATER_WARNINGS:
+        warnings.filterwarnings("ignore", message, DeprecationWarning)
+    os.environ["TRIAL_PYTHONPATH"] = str(source)  # tells Buildbot that it is being tested
+    with tempfile.TemporaryDirectory(prefix="databases-") as folder:
+        databases = use_litebot_store(Path(folder)) if store == "litebot" else itertools.count()
+        suite = runner.TestLoader().loadByNames(names, recurse=True)
+        make_recorder: Any = Recorder
+        recorder: Any = runner.TrialRunner(make_recorder).run(suite)
+    found = {
+        "databases": next(databases),
+        "seconds": time.monotonic() - started_at,
+        "results": recorder.results,
+    }
+    target.write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    main(sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve(), sys.argv[4:])

@@ -1,0 +1,65 @@
+"""litebot copy-db"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from litebot.basedir import Basedir
+from litebot.cli.common import basedir_argument
+from litebot.cli.common import example
+from litebot.errors import LitebotError
+
+
+@example("litebot copy-db sqlite:////srv/copy.sqlite ci")
+@click.command()
+@click.argument("destination_url")
+@basedir_argument
+def copy_db(destination_url: str, basedir: Basedir) -> None:
+    """Copy the database of BASEDIR into an empty one; the master must be stopped.
+
+    Only the copy is made: litebot.toml keeps its url.
+    """
+    basedir.require()
+    basedir.refuse_owner("a copy needs it stopped")
+    import sqlalchemy as sa
+    from rich.progress import Progress
+
+    from litebot.master.copy import copy
+    from litebot.master.database import create_file
+    from litebot.master.database import sqlite_path
+    from litebot.settings import load
+    from litebot.store.dialect import engine_for
+
+    try:
+        url = sa.engine.make_url(destination_url)
+    except sa.exc.ArgumentError:
+        raise LitebotError(
+            f"{destination_url!r} is not the url of a database",
+            "sqlite:////ABSOLUTE/FILE or postgresql+psycopg://USER@HOST/NAME",
+        ) from None
+
+    def engine(url: sa.engine.URL) -> sa.Engine:
+        path = sqlite_path(url, basedir.path) if url.get_backend_name() == "sqlite" else None
+        if path is None:
+            return sa.create_engine(url)
+        if not path.exists():
+            create_file(path)
+        return engine_for(path)
+
+    source = engine(sa.engine.make_url(load(basedir.settings_file).database.url))
+    target = engine(url)
+    if source.url == target.url:
+        raise LitebotError(f"{destination_url} is the database of {basedir.path} itself")
+    with Progress(disable=not sys.stderr.isatty(), transient=True) as bars:
+        tasks = {}
+
+        def progress(table: str, rows: int) -> None:
+            if table not in tasks:
+                tasks[table] = bars.add_task(table, total=None)
+            bars.update(tasks[table], completed=rows)
+
+        with source.connect() as reading, target.connect() as writing:
+            rows = copy(reading, writing, progress)
+    print(f"copied {rows} rows to {url.render_as_string()}")

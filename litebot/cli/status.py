@@ -1,0 +1,95 @@
+"""litebot status"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+from typing import Any
+
+import click
+
+from litebot.basedir import Basedir
+from litebot.cli.common import basedir_argument
+from litebot.cli.common import example
+from litebot.cli.common import json_option
+
+if TYPE_CHECKING:
+    from litebot.master.status import Status
+
+NOT_RUNNING = 3
+
+
+@example("litebot status ci")
+@click.command()
+@json_option
+@basedir_argument
+def status(basedir: Basedir, as_json: bool) -> None:
+    """Say what the master of BASEDIR does, and what it found and repaired at its last start.
+
+    Exits with 0 where it runs and 3 where it does not.
+    """
+    basedir.require()
+    from litebot.master.status import status as look
+
+    found = look(basedir)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+    else:
+        _print(found)
+    if not found.running:
+        sys.exit(NOT_RUNNING)
+
+
+def _print(found: Status) -> None:
+    for name, value in _rows(found):
+        print(f"{name:<10}  {value}")
+
+
+def _rows(found: Status) -> list[tuple[str, str]]:
+    if found.running:
+        rows = [("running", f"since {_time(found.started_at)}, pid {found.pid}")]
+    else:
+        rows = [("stopped", _how_it_ended(found.last_start))]
+    if found.url:
+        rows.append(("page", found.url))
+    rows.append(("database", _database(found.database)))
+    rows.append(("builders", ", ".join(found.builders) or "none"))
+    for build in found.running_builds:
+        where = f"on {build['worker']}, since {_time(build['started_at'])}"
+        rows.append(("build", f"{build['builder']} {build['number']} {where}: {build['state']}"))
+    if not found.running_builds:
+        rows.append(("builds", "none running"))
+    rows.append(("pending", str(found.pending) if found.pending else "nothing"))
+    if found.last_start:
+        repairs = found.last_start["repairs"]
+        rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))
+        rows += [("", repair["message"]) for repair in repairs]
+    return rows
+
+
+def _found(repairs: list[dict[str, Any]]) -> str:
+    if not repairs:
+        return "found nothing to repair"
+    return f"found and repaired {len(repairs)}:"
+
+
+def _how_it_ended(last_start: dict[str, Any] | None) -> str:
+    if last_start is None:
+        return "never started"
+    if last_start["stopped_at"] is None:
+        return f"it ended without a clean stop; it ran since {_time(last_start['started_at'])}"
+    return f"since {_time(last_start['stopped_at'])}"
+
+
+def _database(database: dict[str, Any]) -> str:
+    if "path" not in database:
+        return str(database["url"])
+    size, log = (f"{database[key] / 1e6:.1f} MB" for key in ("size_bytes", "log_bytes"))
+    return f"{database['path']}, {size} (and {log} of log)"
+
+
+def _time(epoch_s: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch_s or 0))

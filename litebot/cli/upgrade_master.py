@@ -1,0 +1,37 @@
+"""litebot upgrade-master"""
+
+from __future__ import annotations
+
+import click
+
+from litebot.basedir import Basedir
+from litebot.cli.common import basedir_argument
+from litebot.cli.common import example
+from litebot.cli.common import working
+
+
+@example("litebot upgrade-master ci")
+@click.command()
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing when all is well.")
+@click.option("--replace", "-r", is_flag=True, hidden=True)  # Buildbot's; nothing is replaced here
+@basedir_argument
+def upgrade_master(basedir: Basedir, quiet: bool, replace: bool) -> None:
+    """Bring BASEDIR and its database up to date; its master must be stopped.
+
+    A basedir of stock Buildbot becomes one of litebot; its master.cfg is not touched.
+    """
+    with working(f"upgrading {basedir.path}"):
+        from litebot.master.upgrade import upgrade
+
+        created = upgrade(basedir)
+    if quiet:
+        return
+    print(f"{basedir.path} is up to date" + _added(created.added))
+    if created.password:
+        print("  login     admin")
+        print(f"  password  {created.password}   (shown once)")
+    print(f"\nNext: litebot start {basedir.path}")
+
+
+def _added(names: list[str]) -> str:
+    return f"; added {', '.join(names)}" if names else ""

@@ -1,0 +1,99 @@
+"""Copying the whole database into an empty one, of the same kind or another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from buildbot.db.model import Model
+
+from litebot.errors import StoreError
+from litebot.master import schema
+
+ROWS_A_BATCH = 2000
+
+
+def copy(
+    source: sa.engine.Connection,
+    target: sa.engine.Connection,
+    progress: Callable[[str, int], None],
+) -> int:
+    """Copy every row of Buildbot's and litebot's tables; returns how many.
+
+    The target must hold no table; it gets all or nothing.  `progress` is told each table's name
+    and rows so far.  Raises StoreError where the target holds something or a count differs.
+    """
+    present = sa.inspect(target).get_table_names()
+    if present:
+        raise StoreError(
+            f"{target.engine.url.render_as_string()} holds tables ({present[0]}, ...)",
+            "name an empty database",
+        )
+    Model.metadata.create_all(target)
+    scripts = ScriptDirectory.from_config(Config(Model.config_path))
+    MigrationContext.configure(target).stamp(scripts, scripts.get_current_head() or "")
+    schema.metadata.create_all(target)
+    total = 0
+    tables = [*Model.metadata.sorted_tables, *schema.metadata.sorted_tables]
+    for table in tables:
+        total += _copy_table(source, target, table, progress)
+    for table in tables:
+        _fill_late_columns(source, target, table)
+    for table in tables:
+        count = sa.select(sa.func.count()).select_from(table)
+        here, there = source.execute(count).scalar(), target.execute(count).scalar()
+        if here != there:
+            raise StoreError(f"table {table.name} has {here} rows and its copy {there}")
+        _set_sequence(target, table)
+    target.commit()
+    return total
+
+
+def _late_columns(table: sa.Table) -> list[sa.Column[int]]:
+    """Columns that refer to rows which are copied later: Buildbot marks these foreign keys."""
+    return [next(iter(key.columns)) for key in table.foreign_key_constraints if key.use_alter]
+
+
+def _copy_table(
+    source: sa.engine.Connection,
+    target: sa.engine.Connection,
+    table: sa.Table,
+    progress: Callable[[str, int], None],
+) -> int:
+    late = {column.name: None for column in _late_columns(table)}
+    # In the order of the key, since a row may refer to an older one of its own table.
+    rows = source.execution_options(yield_per=ROWS_A_BATCH).execute(
+        sa.select(table).order_by(*table.primary_key.columns)
+    )
+    copied = 0
+    for batch in rows.partitions():
+        target.execute(table.insert(), [{**row._mapping, **late} for row in batch])
+        copied += len(batch)
+        progress(table.name, copied)
+    return copied
+
+
+def _fill_late_columns(
+    source: sa.engine.Connection, target: sa.engine.Connection, table: sa.Table
+) -> None:
+    for column in _late_columns(table):
+        query = sa.select(table.c.id.label("row_id"), column.label("value"))
+        found = source.execute(query.where(column.is_not(None))).mappings().all()
+        if found:
+            update = table.update().where(table.c.id == sa.bindparam("row_id"))
+            statement = update.values({column.name: sa.bindparam("value")})
+            target.execute(statement, [dict(row) for row in found])
+
+
+def _set_sequence(target: sa.engine.Connection, table: sa.Table) -> None:
+    """Postgres numbers new rows by a sequence, which must go on after the copied ones."""
+    column = table.autoincrement_column
+    if target.dialect.name != "postgresql" or column is None:
+        return
+    top = target.execute(sa.select(sa.func.max(column))).scalar()
+    if top is not None:
+        sequence = sa.func.pg_get_serial_sequence(table.name, column.name)
+        target.execute(sa.select(sa.func.setval(sequence, top)))

@@ -1,0 +1,67 @@
+"""Work on the database of a basedir whose master is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from collections.abc import Callable
+from typing import Any
+from typing import TypeVar
+from typing import cast
+
+from buildbot.config.master import MasterConfig
+from twisted.internet import defer
+from twisted.internet import reactor as installed_reactor
+from twisted.python.failure import Failure
+
+from litebot.basedir import Basedir
+from litebot.basedir import OwnerLock
+from litebot.master.database import Database
+from litebot.master.service import BuildMaster
+from litebot.settings import load
+
+T = TypeVar("T")
+
+
+def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Open the database as the master would, own the basedir meanwhile, and run `work` on it.
+
+    Runs the reactor, which a process can do once.  Raises MasterRunning where a master owns the
+    basedir, StoreError where the file can't be opened, and what `work` raises.
+    """
+    settings = load(files.settings_file)
+    files.refuse_owner("this needs it stopped")
+    lock = OwnerLock(files)
+    results: list[Any] = []
+    reactor: Any = installed_reactor
+
+    async def run() -> T:
+        config = MasterConfig()
+        config.db.db_url = settings.database.url
+        master = BuildMaster(str(files.path))
+        master.config = config
+        db = master.db
+        db.durability = settings.database.durability
+        try:
+            await db.setup(check_version=False, verbose=False)
+            await db.startService()
+            return await work(db)
+        finally:
+            if db.pool is not None:
+                await db.stopService()
+
+    def start() -> None:
+        d = defer.ensureDeferred(run())
+        d.addBoth(results.append)
+        d.addBoth(lambda _: reactor.stop())
+
+    try:
+        reactor.callWhenRunning(start)
+        reactor.run()
+    finally:
+        lock.release()
+    if not results:
+        raise KeyboardInterrupt
+    result = results[0]
+    if isinstance(result, Failure):
+        result.raiseException()
+    return cast(T, result)

@@ -1,0 +1,131 @@
+"""What a master does, read from its database, whether it runs or not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.db.model import Model
+
+from litebot.basedir import Basedir
+from litebot.master import schema
+from litebot.settings import Settings
+from litebot.settings import load
+from litebot.store.dialect import engine_for
+
+PENDING_SHOWN = 100
+
+
+@dataclass
+class Status:
+    """The answer of `litebot status`; times are epoch seconds, sizes bytes."""
+
+    basedir: str
+    running: bool
+    pid: int | None
+    started_at: float | None
+    url: str | None
+    database: dict[str, Any]
+    builders: list[str] = field(default_factory=list)
+    running_builds: list[dict[str, Any]] = field(default_factory=list)
+    pending: int = 0
+    # The oldest PENDING_SHOWN of them.
+    pending_requests: list[dict[str, Any]] = field(default_factory=list)
+    last_start: dict[str, Any] | None = None
+
+
+def status(files: Basedir) -> Status:
+    """Look at a basedir.  Raises SettingsError, and StoreError where the file can't be read."""
+    settings = load(files.settings_file)
+    owner = files.owner()
+    result = Status(
+        basedir=str(files.path),
+        running=owner is not None,
+        pid=owner.pid if owner else None,
+        started_at=owner.started_at if owner else None,
+        url=owner.url if owner else None,
+        database=_database(settings, files.path),
+    )
+    path = settings.database.sqlite_path(files.path)
+    engine = engine_for(path) if path else sa.create_engine(settings.database.url)
+    with engine.connect() as conn:
+        result.builders = _builders(conn)
+        result.running_builds = _running_builds(conn)
+        result.pending, result.pending_requests = _pending(conn)
+        result.last_start = _last_start(conn)
+    return result
+
+
+def _database(settings: Settings, basedir: Path) -> dict[str, Any]:
+    path = settings.database.sqlite_path(basedir)
+    if path is None:
+        return {"url": settings.database.url}
+    sizes = {}
+    for name, suffix in (("size_bytes", ""), ("log_bytes", "-wal")):
+        try:
+            sizes[name] = os.stat(f"{path}{suffix}").st_size
+        except FileNotFoundError:
+            sizes[name] = 0
+    return {"path": str(path), **sizes}
+
+
+def _builders(conn: sa.engine.Connection) -> list[str]:
+    """Builders that a master has configured; those of the past have no row in builder_masters."""
+    b, bm = Model.builders, Model.builder_masters
+    query = sa.select(b.c.name).where(b.c.id.in_(sa.select(bm.c.builderid))).order_by(b.c.name)
+    return list(conn.execute(query).scalars())
+
+
+def _running_builds(conn: sa.engine.Connection) -> list[dict[str, Any]]:
+    b = Model.builds
+    query = (
+        sa.select(
+            b.c.id.label("buildid"),
+            b.c.number,
+            Model.builders.c.name.label("builder"),
+            Model.workers.c.name.label("worker"),
+            b.c.started_at,
+            b.c.state_string.label("state"),
+        )
+        .join_from(b, Model.builders, b.c.builderid == Model.builders.c.id)
+        .outerjoin(Model.workers, b.c.workerid == Model.workers.c.id)
+        .where(b.c.complete_at.is_(None))
+        .order_by(b.c.id)
+    )
+    return [dict(row) for row in conn.execute(query).mappings()]
+
+
+def _pending(conn: sa.engine.Connection) -> tuple[int, list[dict[str, Any]]]:
+    r, claims = Model.buildrequests, Model.buildrequest_claims
+    unclaimed = sa.and_(r.c.complete == 0, r.c.id.not_in(sa.select(claims.c.brid)))
+    count = conn.execute(sa.select(sa.func.count()).where(unclaimed)).scalar() or 0
+    query = (
+        sa.select(
+            r.c.id.label("buildrequestid"),
+            Model.builders.c.name.label("builder"),
+            r.c.submitted_at,
+            r.c.priority,
+        )
+        .join_from(r, Model.builders, r.c.builderid == Model.builders.c.id)
+        .where(unclaimed)
+        .order_by(r.c.id)
+        .limit(PENDING_SHOWN)
+    )
+    return count, [dict(row) for row in conn.execute(query).mappings()]
+
+
+def _last_start(conn: sa.engine.Connection) -> dict[str, Any] | None:
+    starts, repairs = schema.starts, schema.repairs
+    if not sa.inspect(conn).has_table(starts.name):
+        return None  # never started by litebot
+    query = sa.select(starts).order_by(starts.c.id.desc()).limit(1)
+    row = conn.execute(query).mappings().first()
+    if row is None:
+        return None
+    found = sa.select(repairs.c.kind, repairs.c.message, repairs.c.buildid)
+    mine = found.where(repairs.c.startid == row["id"]).order_by(repairs.c.id)
+    return {**row, "repairs": [dict(r) for r in conn.execute(mine).mappings()]}

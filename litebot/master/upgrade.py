@@ -1,0 +1,100 @@
+"""Bringing a basedir up to date: one of an older litebot, or one of stock Buildbot."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from buildbot.config.errors import ConfigErrors
+from buildbot.config.master import MasterConfig
+from buildbot.config.master import loadConfigDict
+
+from litebot.basedir import Basedir
+from litebot.errors import BasedirError
+from litebot.errors import ConfigError
+from litebot.errors import LitebotError
+from litebot.files import locked
+from litebot.files import replace_file
+from litebot.master import schema
+from litebot.master.create import Created
+from litebot.master.create import create
+from litebot.master.database import Database
+from litebot.master.offline import with_database
+from litebot.settings import load
+from litebot.settings import set_value
+
+STOCK_IMPORT = re.compile(r"^from buildbot\.master import BuildMaster$", re.MULTILINE)
+OUR_IMPORT = "from litebot.master.service import BuildMaster"
+
+
+def upgrade(files: Basedir) -> Created:
+    """Upgrade files and database of a basedir whose master is stopped.
+
+    A basedir of stock Buildbot becomes one of litebot: its master.cfg stays as it is, its database
+    stays where it is, buildbot.tac starts litebot (the old one is kept as buildbot.tac.stock).
+    Raises MasterRunning, BasedirError, ConfigError, SettingsError and StoreError.
+    """
+    files.require()
+    files.refuse_owner("the upgrade needs it stopped")
+    if not files.settings_file.exists():
+        set_value(files.settings_file, "database.url", stock_database_url(files))
+    state_file = load(files.settings_file).database.sqlite_path(files.path)
+    if state_file is not None and not state_file.exists():
+        raise BasedirError(
+            f"{state_file} does not exist: there is nothing to upgrade",
+            f"litebot create-master --force {files.path}",
+        )
+    use_litebot(files.tac_file)
+    created = create(files.path, force=True)
+    with_database(files, _upgrade_tables)
+    if state_file is not None:
+        state_file.chmod(0o600)  # it holds the key of the login cookies
+    return created
+
+
+async def _upgrade_tables(db: Database) -> None:
+    await db.model.upgrade()
+    await db.pool.do(schema.upgrade)
+
+
+def stock_database_url(files: Basedir) -> str:
+    """The database that a basedir without litebot.toml uses.  Raises ConfigError."""
+    name = tac_config_file(files.tac_file)
+    try:
+        _, config = loadConfigDict(str(files.path), name)
+    except ConfigErrors as errors:
+        raise ConfigError(
+            f"{files.path / name} can't be loaded to see which database it uses: {errors}",
+            f"litebot check-config {files.path}",
+        ) from errors
+    url = MasterConfig.get_dbconfig_from_config(config).db_url
+    if not isinstance(url, str):
+        raise ConfigError(
+            f"{files.path / name}: c['db'] is only known at run time",
+            f"write its url under [database] in {files.settings_file}",
+        )
+    return url
+
+
+def tac_config_file(tac: Path) -> str:
+    """The configuration file that a buildbot.tac names."""
+    found = re.search(
+        r"^configfile\s*=\s*['\"](.+?)['\"]", tac.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return found.group(1) if found else "master.cfg"
+
+
+def use_litebot(tac: Path) -> None:
+    """Make a buildbot.tac of stock Buildbot start litebot; one that does stays as it is."""
+    text = tac.read_text(encoding="utf-8")
+    if "litebot" in text:
+        return
+    changed, count = STOCK_IMPORT.subn(OUR_IMPORT, text)
+    if count != 1:
+        raise LitebotError(
+            f"{tac} does not import BuildMaster from buildbot.master as Buildbot writes it",
+            f"edit it to say: {OUR_IMPORT}",
+        )
+    with locked(tac.parent):
+        replace_file(tac.with_name(tac.name + ".stock"), text, new_mode=0o644)
+        replace_file(tac, changed, new_mode=0o644)
