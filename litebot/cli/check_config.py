@@ -9,6 +9,7 @@ import click
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
+from litebot.cli.common import quiet_option
 from litebot.cli.common import working
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
@@ -22,6 +23,7 @@ class ConfigFaulty(LitebotError):
 
 @example("litebot check-config ci")
 @click.command()
+@quiet_option
 @basedir_argument
 def check_config(basedir: Basedir) -> None:
     """Load the configuration of BASEDIR and say what is wrong in it, and in which line.

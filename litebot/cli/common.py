@@ -29,6 +29,9 @@ basedir_argument = click.argument("basedir", type=BasedirType(), default=".")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 
 
+# Buildbot's, for scripts that were written for it; ours say little as it is.
+quiet_option = click.option("--quiet", "-q", is_flag=True, hidden=True, expose_value=False)
+
 C = TypeVar("C", bound=click.Command)
 
 

@@ -12,14 +12,14 @@ from litebot.cli.common import example
 from litebot.errors import LitebotError
 
 
-@example("litebot copy-db sqlite:////srv/copy.sqlite ci")
+@example("litebot copy-db sqlite:///copy.sqlite ci")
 @click.command()
 @click.argument("destination_url")
 @basedir_argument
 def copy_db(destination_url: str, basedir: Basedir) -> None:
     """Copy the database of BASEDIR into an empty one; the master must be stopped.
 
-    Only the copy is made: litebot.toml keeps its url.
+    Only the copy is made: litebot.toml keeps its url.  A relative file lies in BASEDIR.
     """
     basedir.require()
     basedir.refuse_owner("a copy needs it stopped")

@@ -9,12 +9,14 @@ import click
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
+from litebot.cli.common import quiet_option
 from litebot.cli.common import working
 
 
 @example("litebot create-master ci")
 @click.command()
 @click.option("--force", is_flag=True, help="Add what is missing to a folder that is not empty.")
+@quiet_option
 @basedir_argument
 def create_master(basedir: Basedir, force: bool) -> None:
     """Make BASEDIR with a master, its state file and a sample project that it builds.

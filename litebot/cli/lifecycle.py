@@ -17,6 +17,7 @@ import click
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
+from litebot.cli.common import quiet_option
 from litebot.cli.common import say
 from litebot.cli.common import working
 from litebot.errors import LitebotError
@@ -39,8 +40,14 @@ start_timeout = click.option(
 
 @example("litebot start ci")
 @click.command()
-@click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stdout.")
+@click.option(
+    "--foreground",
+    "--nodaemon",
+    is_flag=True,
+    help="Stay in the foreground and log to stdout.",
+)
 @start_timeout
+@quiet_option
 @basedir_argument
 def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     """Start the master of BASEDIR; return when it answers, or say why it does not.
@@ -142,20 +149,25 @@ def _last_lines(basedir: Basedir, log_start: int) -> str:
     metavar="SECONDS",
     help="How long to wait for its end (not with --clean).",
 )
+@click.option("--no-wait", is_flag=True, help="Return at once.")
+@quiet_option
 @basedir_argument
-def stop(basedir: Basedir, clean: bool, timeout_s: float) -> None:
+def stop(basedir: Basedir, clean: bool, timeout_s: float, no_wait: bool) -> None:
     """Stop the master of BASEDIR and wait until it is gone; builds that run are retried later."""
     basedir.require()
-    if not stop_master(basedir, clean, timeout_s):
+    if not stop_master(basedir, clean, timeout_s, wait=not no_wait):
         print(f"no master runs in {basedir.path}")
 
 
-def stop_master(basedir: Basedir, clean: bool, timeout_s: float) -> bool:
+def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool = True) -> bool:
     """Whether one ran.  Raises LitebotError where it does not end in time."""
     owner = basedir.owner()
     if owner is None:
         return False
     os.kill(owner.pid, signal.SIGUSR1 if clean else signal.SIGTERM)
+    if not wait:
+        print(f"asked the master with pid {owner.pid} to stop")
+        return True
     give_up_at = time.monotonic() + timeout_s
     with working(f"stopping the master with pid {owner.pid}"):
         while (still := basedir.owner()) is not None and still.pid == owner.pid:
@@ -173,6 +185,7 @@ def stop_master(basedir: Basedir, clean: bool, timeout_s: float) -> bool:
 @click.command()
 @click.option("--clean", is_flag=True, help="Let running builds finish first, however long.")
 @start_timeout
+@quiet_option
 @basedir_argument
 @click.pass_context
 def restart(ctx: click.Context, basedir: Basedir, clean: bool, timeout_s: float) -> None:

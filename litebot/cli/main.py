@@ -91,6 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         show_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        show_error(LitebotError(f"{where}{error.strerror or error}"))
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        show_error(
+            LitebotError(f"{type(error).__name__}: {error}", "again, as litebot --debug ...")
+        )
+        sys.exit(1)
 
 
 def show_error(error: LitebotError) -> None:

@@ -56,7 +56,8 @@ def _rows(found: Status) -> list[tuple[str, str]]:
     if found.url:
         rows.append(("page", found.url))
     rows.append(("database", _database(found.database)))
-    rows.append(("builders", ", ".join(found.builders) or "none"))
+    if found.running:  # a stopped master has no builders, only a history of some
+        rows.append(("builders", ", ".join(found.builders) or "none"))
     for build in found.running_builds:
         where = f"on {build['worker']}, since {_time(build['started_at'])}"
         rows.append(("build", f"{build['builder']} {build['number']} {where}: {build['state']}"))

@@ -27,7 +27,7 @@ class UserCommands(click.Group):
         return super().parse_args(ctx, args)
 
 
-@example("litebot user add ada ci")
+@example("litebot user add --generate ada ci")
 @click.group(cls=UserCommands)
 def user() -> None:
     """Add, remove and list those who may log in on the page; changes count at once.
@@ -60,7 +60,7 @@ def _file(basedir: Basedir) -> UserFile:
     return UserFile(basedir.users_file)
 
 
-@example("litebot user add ada ci")
+@example("litebot user add --generate ada ci")
 @user.command()
 @click.option(
     "--role",
@@ -80,7 +80,7 @@ def add(name: str, basedir: Basedir, role: str, generate: bool, password_stdin: 
     print(f"added {role} {name}" + (f", password {password}" if generate else ""))
 
 
-@example("litebot user passwd admin ci")
+@example("litebot user passwd --generate admin ci")
 @user.command()
 @password_options
 @click.argument("name")

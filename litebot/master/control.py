@@ -158,7 +158,7 @@ class BuildResource(Resource):
             raise LitebotError(
                 f"the force scheduler {scheduler.name!r} takes no property"
                 f" {', '.join(map(repr, unknown))}",
-                f"properties=[util.StringParameter({unknown[0]!r})] in its definition in master.cfg",
+                f"properties=[util.StringParameter({unknown[0]!r})] where master.cfg defines it",
             )
         params = {"reason": asked["reason"], **properties}
         for codebase in scheduler.codebases:

@@ -37,7 +37,7 @@ def copy(
     MigrationContext.configure(target).stamp(scripts, scripts.get_current_head() or "")
     schema.metadata.create_all(target)
     total = 0
-    tables = [*Model.metadata.sorted_tables, *schema.metadata.sorted_tables]
+    tables = _in_order()
     for table in tables:
         total += _copy_table(source, target, table, progress)
     for table in tables:
@@ -52,9 +52,20 @@ def copy(
     return total
 
 
+def _in_order() -> list[sa.Table]:
+    """Every table after those that it refers to, but for the late columns."""
+    tables = [*Model.metadata.tables.values(), *schema.metadata.tables.values()]
+    ordered = sa.schema.sort_tables_and_constraints(tables, filter_fn=_is_late)
+    return [table for table, _ in ordered if table is not None]
+
+
+def _is_late(key: sa.ForeignKeyConstraint) -> bool:
+    """Whether a reference closes a circle and can be filled in when both tables are copied."""
+    return key.use_alter and all(column.nullable for column in key.columns)
+
+
 def _late_columns(table: sa.Table) -> list[sa.Column[int]]:
-    """Columns that refer to rows which are copied later: Buildbot marks these foreign keys."""
-    return [next(iter(key.columns)) for key in table.foreign_key_constraints if key.use_alter]
+    return [next(iter(key.columns)) for key in table.foreign_key_constraints if _is_late(key)]
 
 
 def _copy_table(

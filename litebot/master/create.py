@@ -146,20 +146,20 @@ def _make_project(path: Path) -> None:
     """A git repository with one commit: the package that the sample master.cfg builds."""
     shutil.copytree(TEMPLATE / "project", path, ignore=shutil.ignore_patterns("__pycache__"))
     _git(path, "init", "--quiet", "--initial-branch=main")
-    _git(path, "config", "user.name", os.environ.get("GIT_AUTHOR_NAME", "litebot"))
-    _git(path, "config", "user.email", os.environ.get("GIT_AUTHOR_EMAIL", "litebot@localhost"))
+    _git(path, "config", "user.name", "litebot")
+    _git(path, "config", "user.email", "litebot@localhost")
     _git(path, "add", ".")
     _git(path, "commit", "--quiet", "--no-gpg-sign", "--message", "A package with tests")
 
 
 def _git(folder: Path, *arguments: str) -> None:
-    # The user's own configuration (hooks, templates, signing) has no say in the sample.
-    quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    # The user's own configuration (hooks, templates, signing) has no say in the sample, nor has a
+    # repository that this is called from a hook of.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     command = ["git", "-C", str(folder), *arguments]
     try:
-        subprocess.run(
-            command, check=True, capture_output=True, text=True, env={**os.environ, **quiet}
-        )
+        subprocess.run(command, check=True, capture_output=True, text=True, env=env)
     except FileNotFoundError:
         raise LitebotError(
             "git is not installed; the sample project and most builds need it", "apt install git"

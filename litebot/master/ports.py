@@ -13,7 +13,6 @@ from litebot.process import command_of
 from litebot.process import pids_listening
 from litebot.process import port_is_free
 
-
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared with)
 
 

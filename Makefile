@@ -1,0 +1,60 @@
+# `make` alone prints the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+MASTER ?= ci
+
+.DEFAULT_GOAL = help
+.PHONY: help run stop test lint types format docs conformance package clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+# The stamps say which of the package's requirements the environment holds.
+$(VENV)/.run: setup.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: setup.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@ $(VENV)/.run
+
+run: $(VENV)/.run ## make a master in ./ci, start it, run one build and show its log and result
+	@test -e $(MASTER)/buildbot.tac || $(BIN)/litebot create-master $(MASTER)
+	@$(BIN)/litebot status $(MASTER) >/dev/null 2>&1 || $(BIN)/litebot start $(MASTER)
+	@$(BIN)/litebot build hello $(MASTER)
+
+stop: $(VENV)/.run ## stop what `make run` left running
+	@$(BIN)/litebot stop $(MASTER)
+
+test: $(VENV)/.test ## run every test (LITEBOT_TEST_ALL=1: a skipped one fails)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test ## look for mistakes and for what the formatter would change
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.test ## check the types
+	$(BIN)/mypy
+
+format: $(VENV)/.test ## format the code
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+docs: $(VENV)/.test ## write docs/cli.md anew from the commands
+	$(BIN)/python docs/write_cli.py
+
+conformance: $(VENV)/.test ## run Buildbot's own tests on litebot's store and on stock, and compare
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/conformance/requirements.txt
+	$(BIN)/python -m pytest tests/conformance
+
+package: $(VENV)/.test ## build a wheel and a source archive into dist/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist .
+
+clean: ## remove what the targets made, but no master
+	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
