@@ -97,7 +97,9 @@ def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
     """Print what happens; the results at the end, or None where the end did not come."""
     for event in events:
         kind = event["event"]
-        if kind == "build":
+        if kind == "waiting":
+            say(f"waiting: {event['why']}")
+        elif kind == "build":
             say(f"build {event['number']} on worker {event['worker']}: {event['url']}")
         elif kind == "step":
             say(f"--- {event['name']}")

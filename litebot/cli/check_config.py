@@ -33,9 +33,12 @@ def check_config(basedir: Basedir) -> None:
     folder, name = _split(basedir)
     with working(f"loading {folder / name}"):
         from buildbot.config.errors import ConfigErrors
+        from twisted.logger import globalLogBeginner
 
         from litebot.master.config import ConfigLoader
 
+        # Where nobody listens to its log, Buildbot's traceback would go to stderr.
+        globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
         try:
             ConfigLoader(str(folder), name).loadConfig()
         except ConfigErrors as errors:
@@ -47,6 +50,9 @@ def _split(basedir: Basedir) -> tuple[Path, str]:
     path = basedir.path
     if path.is_file():
         return path.parent, path.name
+    basedir.require()
     if not basedir.config_file.exists():
-        raise BasedirError(f"{basedir.config_file} does not exist", f"litebot create-master {path}")
+        raise BasedirError(
+            f"{basedir.config_file} does not exist", f"litebot create-master --force {path}"
+        )
     return path, basedir.config_file.name

@@ -20,6 +20,7 @@ from litebot.cli.common import example
 from litebot.cli.common import quiet_option
 from litebot.cli.common import say
 from litebot.cli.common import working
+from litebot.errors import BasedirError
 from litebot.errors import LitebotError
 from litebot.errors import MasterRunning
 
@@ -56,6 +57,7 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     it cleanly.
     """
     basedir.require()
+    refuse_unwritable(basedir)
     refuse_stock_tac(basedir)
     owner = basedir.owner()
     if owner is not None:
@@ -76,10 +78,21 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     print(f"  log   {basedir.log_file}")
 
 
+def refuse_unwritable(basedir: Basedir) -> None:
+    """Raise BasedirError where this user can't write what a master writes before it can speak."""
+    for path in (basedir.path, basedir.log_file, basedir.lock_file):
+        if path.exists() and not os.access(path, os.W_OK):
+            user = os.geteuid()
+            raise BasedirError(
+                f"{path} can't be written by this user (uid {user})",
+                f"chown -R {user} {_quoted(basedir)}",
+            )
+
+
 def refuse_stock_tac(basedir: Basedir) -> None:
     """Raise LitebotError where buildbot.tac would start stock Buildbot, without litebot's store."""
     text = basedir.tac_file.read_text(encoding="utf-8", errors="replace")
-    if "litebot" not in text:
+    if "litebot.master" not in text:  # a path in it may hold our name
         raise LitebotError(
             f"{basedir.tac_file} starts stock Buildbot, not litebot",
             f"litebot upgrade-master {_quoted(basedir)}",

@@ -83,7 +83,6 @@ def create(basedir: Path, *, force: bool = False) -> Created:
 def _complete(basedir: Path) -> Created:
     """Add to a folder what a master needs and it lacks."""
     files = Basedir(basedir)
-    had_config = files.config_file.exists()
     if not files.settings_file.exists():
         settings = Settings(
             web=Web(port=_free_port(Web().listen, Web().port)),
@@ -112,6 +111,9 @@ def _complete(basedir: Path) -> Created:
         created.password = password
 
     add(files.settings_file, lambda path: _write(path, render(settings)))
+    if not files.config_file.exists():
+        # Before the master.cfg that builds it, so that an interrupted create is not left without.
+        add(basedir / "project", _make_project)
     add(files.config_file, lambda path: _copy(TEMPLATE / "master.cfg", path))
     add(files.tac_file, lambda path: _copy(TEMPLATE / "buildbot.tac", path))
     add(files.users_file, users)
@@ -119,8 +121,6 @@ def _complete(basedir: Path) -> Created:
     state_file = settings.database.sqlite_path(basedir)
     if state_file is not None:
         add(state_file, make_state_file)
-    if not had_config:
-        add(basedir / "project", _make_project)
     return created
 
 

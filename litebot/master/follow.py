@@ -7,8 +7,13 @@ from typing import Any
 
 from buildbot.process.results import Results
 from twisted.internet import defer
+from twisted.internet import task
 
 LINES_A_READ = 2000
+# Between two looks; a step that prints much would else be looked at for every line.
+REST_S = 0.05
+# A request that is not built by then is said to be waiting, and why.
+PATIENCE_S = 1.0
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -18,7 +23,7 @@ class Follower:
 
     Events of the message queue only say when to look; what is told comes from the database, so
     nothing that happened before, or between two looks, is missed.  Events are dicts with a key
-    "event": build, step, log, step-finished, build-finished, finished.
+    "event": waiting, build, step, log, step-finished, build-finished, finished.
     """
 
     def __init__(self, master: Any, brid: int, emit: Emit) -> None:
@@ -29,6 +34,7 @@ class Follower:
         self._woken: defer.Deferred[None] = defer.Deferred()
         self._told: set[tuple[str, int]] = set()
         self._lines: dict[int, int] = {}
+        self._began_at = master.reactor.seconds()
 
     def stop(self) -> None:
         """Nobody listens any more."""
@@ -38,20 +44,33 @@ class Follower:
     async def run(self) -> None:
         """Return when the request is complete and all is told, or after stop()."""
         consumers = [
-            await self.master.mq.startConsuming(self._wake, (kind, None, None))
+            await self.master.mq.startConsuming(self._heard, (kind, None, None))
             for kind in ("builds", "steps", "logs", "buildrequests")
         ]
+        patience = self.master.reactor.callLater(PATIENCE_S, self._wake)
         try:
             while not self._stopped:
                 self._woken = defer.Deferred()
                 if await self._look():
                     break
                 await self._woken
+                await task.deferLater(self.master.reactor, REST_S)
         finally:
+            if patience.active():
+                patience.cancel()
             for consumer in consumers:
                 await defer.maybeDeferred(consumer.stopConsuming)
 
-    def _wake(self, *_event: Any) -> None:
+    def _heard(self, _key: tuple[str, ...], data: dict[str, Any]) -> None:
+        # A step is known before its logs say anything, and a build before its steps do.
+        if (
+            data.get("buildrequestid") == self._brid
+            or ("build", data.get("buildid")) in self._told
+            or ("step", data.get("stepid")) in self._told
+        ):
+            self._wake()
+
+    def _wake(self) -> None:
         if not self._woken.called:
             self._woken.callback(None)
 
@@ -59,9 +78,12 @@ class Follower:
         """Tell what is new; true when the request is complete."""
         # First, so that nothing can come after what is read next when it says complete.
         request = await self.master.data.get(("buildrequests", self._brid))
-        for build in await self.master.data.get(("buildrequests", self._brid, "builds")):
+        builds = await self.master.data.get(("buildrequests", self._brid, "builds"))
+        for build in builds:
             await self._tell_build(build)
         if not request["complete"]:
+            if not builds:
+                await self._tell_waiting(request["builderid"])
             return False
         results = request["results"]
         self._emit({"event": "finished", "results": results, "text": Results[results]})
@@ -72,6 +94,21 @@ class Follower:
             return False
         self._told.add((kind, number))
         return True
+
+    async def _tell_waiting(self, builderid: int) -> None:
+        patient = self.master.reactor.seconds() - self._began_at < PATIENCE_S
+        if patient or not self._once("waiting", self._brid):
+            return
+        name = (await self.master.data.get(("builders", builderid)))["name"]
+        builder = self.master.botmaster.builders.get(name)
+        if builder is None:
+            why = f"no master that runs has a builder {name!r}"
+        elif not builder.workers:
+            names = ", ".join(builder.config.workernames)
+            why = f"none of the workers of {name!r} is connected ({names})"
+        else:
+            why = f"the workers of {name!r} are busy"
+        self._emit({"event": "waiting", "why": why})
 
     async def _tell_build(self, build: dict[str, Any]) -> None:
         buildid = build["buildid"]

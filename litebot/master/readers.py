@@ -9,6 +9,7 @@ to write fails here before it has changed anything, and the turn queue runs it i
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -26,6 +27,7 @@ from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
 
 THREADS = 4
+INTERRUPT_AGAIN_S = 0.002
 
 browsing: ContextVar[bool] = ContextVar("browsing", default=False)
 
@@ -39,6 +41,7 @@ class Readers:
         self._pool = ThreadPool(minthreads=0, maxthreads=THREADS, name="readers")
         self._local = threading.local()
         self._handles: list[apsw.Connection] = []
+        self._busy: set[apsw.Connection] = set()
         self._started = False
         self._stopping = False
 
@@ -55,33 +58,37 @@ class Readers:
         )
 
     def _in_thread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._stopping:
-            raise dbapi.OperationalError("the database is being closed")
         if not hasattr(self._local, "handle"):
             self._local.handle = connect(self._path, READER)
             self._local.engine = engine_on(self._local.handle)
             self._handles.append(self._local.handle)
-        self._local.handle.execute("BEGIN")
+        handle: apsw.Connection = self._local.handle
+        self._busy.add(handle)
         try:
+            if self._stopping:
+                raise dbapi.OperationalError("the database is being closed")
+            handle.execute("BEGIN")
             with self._local.engine.connect() as conn:
                 result = callable(conn, *args, **kwargs)
                 if isinstance(result, sa.engine.Result):
                     raise TypeError(f"{callable} returned rows that are not fetched yet")
                 return result
         finally:
-            if self._local.handle.in_transaction:
-                self._local.handle.execute("ROLLBACK")
+            if handle.in_transaction:
+                handle.execute("ROLLBACK")
+            self._busy.discard(handle)
 
     def stop(self) -> None:
         """Interrupt what runs, refuse what waits for a thread, and close the connections."""
         if not self._started:
             return
         self._stopping = True
-        for handle in self._handles:
-            handle.interrupt()
+        while busy := list(self._busy):
+            for handle in busy:
+                handle.interrupt()
+            time.sleep(INTERRUPT_AGAIN_S)  # one that was between two statements did not notice
         self._pool.stop()
         for handle in self._handles:
             handle.close()
         self._handles.clear()
-        self._started = False
-        self._stopping = False
+        self._started = self._stopping = False

@@ -87,7 +87,7 @@ def tac_config_file(tac: Path) -> str:
 def use_litebot(tac: Path) -> None:
     """Make a buildbot.tac of stock Buildbot start litebot; one that does stays as it is."""
     text = tac.read_text(encoding="utf-8")
-    if "litebot" in text:
+    if "litebot.master" in text:
         return
     changed, count = STOCK_IMPORT.subn(OUR_IMPORT, text)
     if count != 1:
