@@ -14,7 +14,7 @@ import click
 from litebot.basedir import Basedir
 
 
-class BasedirType(click.ParamType[Basedir]):
+class BasedirType(click.ParamType):  # type: ignore[type-arg]
     """The last argument of every command; a folder that need not exist yet."""
 
     name = "basedir"

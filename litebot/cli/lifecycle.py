@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -23,20 +24,25 @@ from litebot.cli.common import working
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
 from litebot.errors import MasterRunning
+from litebot.master.outcome import READY_FD
 
 LAST_LINES = 20
-# As litebot.master.outcome has it; importing that would import Buildbot's machinery for a name.
-READY_FD = "LITEBOT_READY_FD"
 
-start_timeout = click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for an answer.",
-)
+
+def timeout_option(help_text: str) -> Callable[[Any], Any]:
+    """--timeout SECONDS, as `timeout_s`."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help=help_text,
+    )
+
+
+start_timeout = timeout_option("How long to wait for an answer.")
 
 
 @example("litebot start ci")
@@ -153,15 +159,7 @@ def _last_lines(basedir: Basedir, log_start: int) -> str:
 @example("litebot stop ci")
 @click.command()
 @click.option("--clean", is_flag=True, help="Let running builds finish first, however long.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for its end (not with --clean).",
-)
+@timeout_option("How long to wait for its end (not with --clean).")
 @click.option("--no-wait", is_flag=True, help="Return at once.")
 @quiet_option
 @basedir_argument
