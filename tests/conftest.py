@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import os
@@ -29,6 +30,7 @@ import pytest
 
 LITEBOT = str(Path(sys.executable).with_name("litebot"))
 COMMAND_TIMEOUT_S = 60
+HTTP_TIMEOUT_S = 20
 LOG_TAIL_LINES = 60
 SUCCESS, FAILURE, EXCEPTION, RETRY, CANCELLED = 0, 2, 4, 5, 6
 
@@ -109,7 +111,7 @@ class Visitor:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self._cookies:
             sent["Cookie"] = "; ".join(f"{k}={v}" for k, v in self._cookies.items())
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=COMMAND_TIMEOUT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HTTP_TIMEOUT_S)
         try:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
@@ -245,6 +247,15 @@ class Master:
     def log(self) -> str:
         path = self.basedir / "twistd.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def contents(self) -> dict[str, str]:
+        """A hash of each file of the basedir, but for those that every start writes to."""
+        written = {"twistd.log", "http.log", "master.lock", "state.sqlite-shm", "state.sqlite-wal"}
+        return {
+            str(path.relative_to(self.basedir)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.basedir.rglob("*"))
+            if path.is_file() and path.name not in written
+        }
 
     def visitor(self) -> Visitor:
         return Visitor(self.ports[0])

@@ -1,16 +1,18 @@
-"""A disk that fails when it is told to: a SQLite VFS over the real one.
+"""A disk that fails when it is told to, as a SQLite VFS over the real one; and damage to a file.
 
-While it is in use it is SQLite's default, so code under test opens files as it always does.
+While the VFS is in use it is SQLite's default, so code under test opens files as it always does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import apsw
 
 REAL = "unix"
+INTERIOR = 5  # the kind of a table's page that has children
 
 
 class FaultyDisk(apsw.VFS):
@@ -79,3 +81,34 @@ def faulty_disk() -> Iterator[FaultyDisk]:
     finally:
         disk.heal()
         disk.unregister()
+
+
+def damage(path: Path, table: str) -> int:
+    """Overwrite the pages that hold a table's rows, but the first; nobody may have the file open.
+
+    Returns the number of pages left whole: 1, or 0 where the table is a single page.
+    """
+    db = apsw.Connection(str(path))
+    root: int = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).get
+    size_bytes: int = db.pragma("page_size")
+    db.close()
+    data = bytearray(path.read_bytes())
+
+    def page(number: int) -> bytes:
+        return bytes(data[(number - 1) * size_bytes : number * size_bytes])
+
+    leaves, level = [], [root]
+    for number in level:
+        if page(number)[0] != INTERIOR:
+            leaves.append(number)
+            continue
+        cells = int.from_bytes(page(number)[3:5])
+        starts = [int.from_bytes(page(number)[12 + 2 * n :][:2]) for n in range(cells)]
+        level += [int.from_bytes(page(number)[start:][:4]) for start in starts]
+        level.append(int.from_bytes(page(number)[8:12]))
+    spared = leaves[:1] if len(leaves) > 1 else []
+    for number in leaves:
+        if number not in spared:
+            data[(number - 1) * size_bytes : number * size_bytes] = b"\xff" * size_bytes
+    path.write_bytes(data)
+    return len(spared)

@@ -201,11 +201,26 @@ class ReconfigResource(Resource):
     """POST /reconfig: loads the configuration anew; a faulty one changes nothing."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        await self.master.reconfig()
+        failures: list[BaseException] = []
+
+        def remember(event: dict[str, Any]) -> None:
+            if event.get("isError") and "failure" in event:
+                failures.append(event["failure"].value)
+
+        log.addObserver(remember)
+        try:
+            await self.master.reconfig()
+        finally:
+            log.removeObserver(remember)
         errors = self.master.config_loader.errors
         if errors is not None:
             raise LitebotError(
                 f"the master keeps its old configuration: {errors}",
                 f"litebot check-config {self.master.basedir}",
+            )
+        if failures:  # Buildbot logs them and goes on
+            raise LitebotError(
+                f"the master uses only a part of its new configuration: {failures[0]}",
+                f"correct it, then: litebot restart {self.master.basedir}",
             )
         return {"pid": os.getpid()}

@@ -139,7 +139,8 @@ def make_state_file(path: Path) -> None:
 
 def _make_secrets(path: Path) -> None:
     path.mkdir(mode=0o700)
-    _write(path / "worker-password", secrets.token_urlsafe(24) + "\n", mode=0o600)
+    for name in ("worker-password", "webhook-secret"):
+        _write(path / name, secrets.token_urlsafe(24) + "\n", mode=0o600)
 
 
 def _make_project(path: Path) -> None:

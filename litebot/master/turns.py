@@ -330,7 +330,9 @@ class TurnQueue:
             self._refuse(self._queue.popleft())
 
     def _refuse(self, work: Work) -> None:
-        work.result = Failure(self.failure or StoreFailed("the database is closed"))
+        why = self.failure or StoreFailed("the database is closed")
+        # One for each: on a shared one the tracebacks of all who let it pass would pile up.
+        work.result = Failure(StoreFailed(why.what, why.hint))
         work.deliver()
 
 

@@ -143,6 +143,7 @@ class Comparison:
                 f"  run again alone: {test}: {stock.outcome} and {litebot.outcome}, then"
                 f" {' and '.join(self._outcomes(test))}"
             )
+            lines += [f"      {line}" for line in _last_lines(stock, litebot)]
         lines += [
             f"  known: {self._said_of(test)}" for test in self.known if self.is_expected(test)
         ]
@@ -156,9 +157,7 @@ class Comparison:
             if test in self.known:
                 entry = self.known[test]
                 lines.append(f"    listed as {entry.stock} on stock, {entry.litebot} on litebot")
-            for reason in dict.fromkeys(result.reason for result in self.pair(test)):
-                said = [line for line in reason.splitlines() if line.strip()]
-                lines += [f"    {line}" for line in said[-REASON_LINES:]]
+            lines += [f"    {line}" for line in _last_lines(*self.pair(test))]
         if len(tests) > SHOWN_AT_MOST:
             lines.append(f"and {len(tests) - SHOWN_AT_MOST} more")
         return "\n".join(lines)
@@ -166,3 +165,11 @@ class Comparison:
     def _said_of(self, test: str) -> str:
         stock, litebot = self._outcomes(test)
         return f"{test}: {stock} on stock, {litebot} on litebot"
+
+
+def _last_lines(*results: Result) -> list[str]:
+    lines = []
+    for reason in dict.fromkeys(result.reason for result in results):
+        said = [line for line in reason.splitlines() if line.strip()]
+        lines += said[-REASON_LINES:]
+    return lines

@@ -15,6 +15,7 @@ trial said about it.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -136,6 +137,9 @@ def main(store: str, source: Path, target: Path, names: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="databases-") as folder:
         databases = use_litebot_store(Path(folder)) if store == "litebot" else itertools.count()
         suite = runner.TestLoader().loadByNames(names, recurse=True)
+        # Else a full collection walks through all of the suite, for seconds on a busy machine:
+        # longer than some tests sleep to let a step start.
+        gc.freeze()
         make_recorder: Any = Recorder
         recorder: Any = runner.TrialRunner(make_recorder).run(suite)
     found = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import os
+import random
 import re
 import shutil
 import signal
@@ -11,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
 import pytest
 from conftest import FAILURE
 from conftest import LITEBOT
+from conftest import RETRY
 from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
@@ -27,33 +31,29 @@ from conftest import wait_for
 # Of what the machine takes, 1 to 2 s; a busy one may take longer, a slow start must not pass.
 START_S = 15
 KILLS = 6
+REQUESTS = 100
 
-PYTHON = sys.executable
-
-# A step that says a line, then waits until somebody makes the file `go` in the basedir.
+# What a step runs that says so, then waits until somebody makes the file `go` in the basedir.
 WAITS = """
-import pathlib, sys, time
-print("waiting for", sys.argv[1], flush=True)
-while not pathlib.Path(sys.argv[1]).exists():
+import pathlib, time
+here = pathlib.Path(__file__).parent
+print("waiting", flush=True)
+(here / "waiting").touch()
+while not (here / "go").exists():
     time.sleep(0.02)
 print("went on", flush=True)
 """
 
 
 def waiting_step(master: Master) -> str:
-    """A command for define_builder; its file is master.basedir / "go"."""
+    """A command for define_builder, see WAITS."""
     script = master.basedir / "waits.py"
     script.write_text(WAITS, encoding="utf-8")
-    return f"{PYTHON} {script} {master.basedir / 'go'}"
+    return f"{sys.executable} {script}"
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """What every file under a folder holds."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def wait_for_waiting_step(master: Master) -> None:
+    wait_for((master.basedir / "waiting").exists, "the step to wait")
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +112,13 @@ def test_create_start_build_commit_stop(tmp_path: Path, watch: Callable[[Master]
 
 
 def test_a_commit_that_breaks_the_tests_gives_a_red_build(master: Master) -> None:
+    config = master.basedir / "master.cfg"
+    text = config.read_text(encoding="utf-8")
+    assert "pollInterval=5" in text
+    config.write_text(text.replace("pollInterval=5", "pollInterval=1"), encoding="utf-8")
     master.start()
-    assert master.force("hello").returncode == 0
     master.commit("hello/__init__.py", "def greet(name='world'):\n    return 'Hi!'\n")
-    build = master.finished_build("hello", 2)
+    build = master.finished_build("hello")
     assert build["results"] == FAILURE
     assert "FAILED (failures=" in master.log_text(build["buildid"], "tests")
 
@@ -204,7 +207,16 @@ def test_build_without_waiting_prints_the_id_of_the_request(running: Master) -> 
 
 
 def test_build_passes_branch_properties_and_reason(running: Master) -> None:
-    options = "-p colour=blue --property sum=a=b --reason because --branch dev".split()
+    options = [
+        "-p",
+        "colour=blue",
+        "--property",
+        "sum=a=b",
+        "--reason",
+        "because",
+        "--branch",
+        "dev",
+    ]
     brid = int(succeeded(running.force("painted", "--no-wait", *options)).stdout)
     request = running.rest(f"buildrequests/{brid}")["buildrequests"][0]
     buildset = running.rest(f"buildsets/{request['buildsetid']}")["buildsets"][0]
@@ -216,12 +228,12 @@ def test_build_passes_branch_properties_and_reason(running: Master) -> None:
 
 
 def test_build_refuses_a_property_that_the_force_scheduler_would_drop(running: Master) -> None:
-    requests = running.rest("buildrequests")
+    buildsets = running.rest("buildsets")["meta"]["total"]
     done = running.force("good", "-p", "colour=blue")
     assert done.returncode == 1
     assert "the force scheduler 'force-good' takes no property 'colour'" in done.stderr
     assert "util.StringParameter('colour')" in done.stderr
-    assert running.rest("buildrequests") == requests
+    assert running.rest("buildsets")["meta"]["total"] == buildsets
 
 
 def test_a_line_arrives_while_the_step_runs(running: Master) -> None:
@@ -229,7 +241,7 @@ def test_a_line_arrives_while_the_step_runs(running: Master) -> None:
     command = [LITEBOT, "build", "slow", str(running.basedir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
-        assert any(line.startswith("waiting for") for line in client.stdout)
+        assert any(line == "waiting\n" for line in client.stdout)
         assert client.poll() is None
         assert not running.builds("slow")[-1]["complete"]
         go.touch()
@@ -239,14 +251,13 @@ def test_a_line_arrives_while_the_step_runs(running: Master) -> None:
 
 
 def test_an_interrupted_client_leaves_the_build_running(running: Master) -> None:
-    go = running.basedir / "go"
+    go, waiting = running.basedir / "go", running.basedir / "waiting"
+    waiting.unlink(missing_ok=True)
     command = [LITEBOT, "build", "slow", str(running.basedir)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as client:
-        assert client.stdout is not None
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as client:
         assert client.stderr is not None
-        assert any(line.startswith("waiting for") for line in client.stdout)
+        assert any(line == "--- shell\n" for line in client.stderr)
+        wait_for_waiting_step(running)
         client.send_signal(signal.SIGINT)
         assert client.wait(timeout=30) == 130
         assert "goes on without you" in client.stderr.read()
@@ -255,6 +266,29 @@ def test_an_interrupted_client_leaves_the_build_running(running: Master) -> None
     go.touch()
     assert running.finished_build("slow", build["number"])["results"] == SUCCESS
     go.unlink()
+
+
+def test_a_long_list_arrives_whole_however_often_it_is_asked_for(running: Master) -> None:
+    admin = running.login()
+    builderid = running.rest("builders/good")["builders"][0]["builderid"]
+    for _ in range(REQUESTS):
+        reply = admin.control("forceschedulers/force-good", "force", builderid=builderid)
+        assert reply.status == 200
+    filters = {"builderid": builderid, "order": "buildrequestid"}
+    wait_for(
+        lambda: all(
+            r["complete"] for r in running.rest("buildrequests", **filters)["buildrequests"]
+        ),
+        "the queue to drain",
+    )
+    whole = running.rest("buildrequests", **filters)
+    assert len(whole["buildrequests"]) >= REQUESTS
+
+    def ask(_number: int) -> bool:
+        return bool(running.rest("buildrequests", **filters) == whole)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(200)))
 
 
 # changing the configuration
@@ -299,7 +333,7 @@ def test_stop_clean_lets_the_build_finish(master: Master) -> None:
     master.define_builder("slow", waiting_step(master))
     master.start()
     succeeded(master.force("slow", "--no-wait"))
-    wait_for(lambda: "waiting for" in master_log(master), "the build to run")
+    wait_for_waiting_step(master)
     with subprocess.Popen([LITEBOT, "stop", "--clean", str(master.basedir)]) as stop:
         wait_for(lambda: "Initiating clean shutdown" in master.log, "the master to be asked")
         assert stop.poll() is None
@@ -309,7 +343,214 @@ def test_stop_clean_lets_the_build_finish(master: Master) -> None:
     assert [b["results"] for b in master.builds("slow")] == [SUCCESS]
 
 
-def master_log(master: Master) -> str:
-    """The text of the first build's log, as far as it is there."""
-    steps = master.rest("builds/1/steps")["steps"] if master.rest("builds")["builds"] else []
-    return master.log_text(1, "shell") if any(s["name"] == "shell" for s in steps) else ""
+# crashes
+
+
+def test_a_build_that_kill_9_interrupts_is_retried_and_status_says_so(master: Master) -> None:
+    master.define_builder("slow", waiting_step(master))
+    master.start()
+    succeeded(master.force("slow", "--no-wait"))
+    wait_for_waiting_step(master)
+    waiting = int(succeeded(master.force("slow", "--no-wait")).stdout)
+    before = master.status()
+    assert [b["builder"] for b in before["running_builds"]] == ["slow"]
+    assert [r["buildrequestid"] for r in before["pending_requests"]] == [waiting]
+
+    master.kill()
+    (master.basedir / "go").touch()  # also for the step, which is a process of its own
+    master.start()
+    assert master.finished_build("slow", 3)["results"] == SUCCESS
+    assert [b["results"] for b in master.builds("slow")] == [RETRY, SUCCESS, SUCCESS]
+    (repair,) = master.status()["last_start"]["repairs"]
+    assert repair["buildid"] == 1
+    assert repair["message"].startswith("build 1 of 'slow' was running when the master died")
+    assert repair["message"] in succeeded(master.run("status")).stdout
+
+
+def test_kill_9_of_an_idle_master_leaves_nothing_to_repair(master: Master) -> None:
+    master.start()
+    assert master.force("hello").returncode == 0
+    before = master.rest("builds")
+    master.kill()
+    master.start()
+    assert master.rest("builds") == before
+    assert master.status()["last_start"]["repairs"] == []
+
+
+@pytest.mark.parametrize("command", ["build", "stop", "status"])
+def test_what_the_commands_say_after_a_crash(crashed: Master, command: str) -> None:
+    done = crashed.run(command, *(["hello"] if command == "build" else []))
+    if command == "build":
+        assert done.returncode == 1
+        assert f"no master runs in {crashed.basedir}" in done.stderr
+        assert f"Try: litebot start {crashed.basedir}" in done.stderr
+    elif command == "stop":
+        assert (done.returncode, done.stdout) == (0, f"no master runs in {crashed.basedir}\n")
+    else:
+        assert done.returncode == 3
+        assert "ended without a clean stop" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def crashed(created: Master, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
+    """A basedir whose master was killed."""
+    master = Master(tmp_path_factory.mktemp("crashed") / "ci")
+    shutil.copytree(created.basedir, master.basedir)
+    master.use_free_ports()
+    master.start()
+    master.kill()
+    yield master
+    master.end()
+
+
+# status
+
+
+def test_status_of_a_running_master(running: Master) -> None:
+    status = running.status()
+    assert status["basedir"] == str(running.basedir)
+    assert (status["running"], status["pid"]) == (True, running.pid)
+    assert status["started_at"] <= time.time()
+    assert status["url"] == f"http://127.0.0.1:{running.ports[0]}/"
+    assert status["database"]["path"] == str(running.state_file)
+    assert status["database"]["size_bytes"] == running.state_file.stat().st_size
+    assert {"bad", "good", "hello", "slow"} <= set(status["builders"])
+    assert status["last_start"]["started_at"] <= status["started_at"] + 60
+    assert status["last_start"]["stopped_at"] is None
+    text = succeeded(running.run("status")).stdout
+    assert f"pid {running.pid}" in text
+    assert status["url"] in text
+    assert "found nothing to repair" in text
+
+
+def test_status_of_a_stopped_master(master: Master) -> None:
+    never = master.run("status")
+    assert never.returncode == 3
+    assert "never started" in never.stdout
+    master.start()
+    master.stop()
+    done = master.run("status", "--json")
+    assert done.returncode == 3
+    status = json.loads(done.stdout)
+    assert (status["running"], status["pid"], status["url"]) == (False, None, None)
+    assert status["last_start"]["started_at"] < status["last_start"]["stopped_at"] <= time.time()
+
+
+# create-master, interrupted and repeated
+
+
+def create_and_kill(basedir: Path, after_s: float, *options: str) -> None:
+    """Run create-master and kill -9 it after a while, if it takes that long."""
+    command = [LITEBOT, "create-master", *options, str(basedir)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            process.wait(timeout=after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[float]]:
+    """Random moments within what a create-master takes, in seconds, as many as asked for."""
+    began_at = time.monotonic()
+    succeeded(litebot("create-master", tmp_path_factory.mktemp("timed")))
+    takes_s = time.monotonic() - began_at
+
+    def choose(count: int) -> list[float]:
+        seed = int(os.environ.get("LITEBOT_TEST_SEED", random.randrange(10**6)))
+        print(f"create-master takes {takes_s:.2f} s; LITEBOT_TEST_SEED={seed}")
+        generator = random.Random(seed)
+        return [generator.uniform(0.5 * takes_s, takes_s) for _ in range(count)]
+
+    return choose
+
+
+def test_an_interrupted_create_master_leaves_nothing(
+    created: Master, moments: Callable[[int], list[float]], tmp_path: Path
+) -> None:
+    names = {path.name for path in created.basedir.iterdir()}
+    whole = 0
+    for number, after_s in enumerate(moments(KILLS)):
+        basedir = tmp_path / str(number)
+        create_and_kill(basedir, after_s)
+        if basedir.exists():
+            assert {path.name for path in basedir.iterdir()} == names
+            whole += 1
+    print(f"{whole} of {KILLS} were whole before the kill")
+    assert whole < KILLS, "no kill came in time"
+    for left in tmp_path.glob(".*.new"):  # the next one clears away what was left beside it
+        succeeded(litebot("create-master", tmp_path / left.name[1:-4]))
+        assert not left.exists()
+
+
+def test_an_interrupted_create_master_force_is_finished_by_the_next(
+    created: Master, moments: Callable[[int], list[float]], tmp_path: Path
+) -> None:
+    names = {path.name for path in created.basedir.iterdir()}
+    for number, after_s in enumerate(moments(3)):
+        basedir = tmp_path / str(number)
+        basedir.mkdir()
+        (basedir / "mine.txt").write_text("mine", encoding="utf-8")
+        create_and_kill(basedir, after_s, "--force")
+        succeeded(litebot("create-master", "--force", basedir))
+        assert {path.name for path in basedir.iterdir()} == {*names, "mine.txt"}
+        assert (basedir / "mine.txt").read_text(encoding="utf-8") == "mine"
+        db = apsw.Connection(str(basedir / "state.sqlite"), flags=apsw.SQLITE_OPEN_READONLY)
+        assert db.pragma("integrity_check") == "ok"
+        db.close()
+
+
+def test_force_adds_only_what_is_missing(master: Master) -> None:
+    before = master.contents()
+    for name in ("users", "buildbot.tac"):
+        (master.basedir / name).unlink()
+    done = succeeded(master.run("create-master", "--force"))
+    assert f"added to {master.basedir}: buildbot.tac, users" in done.stdout
+    assert "left as it was: litebot.toml, master.cfg, secrets, state.sqlite" in done.stdout
+    assert "password  " in done.stdout
+    after = master.contents()
+    assert after.keys() == before.keys()
+    assert {name for name in before if before[name] != after[name]} == {"users"}
+
+    again = succeeded(master.run("create-master", "--force"))
+    assert "nothing was changed" in again.stdout
+    assert "password" not in again.stdout
+    assert master.contents() == after
+
+
+def test_force_keeps_the_history_and_a_damaged_state_file(master: Master) -> None:
+    master.state_file.write_bytes(b"what is left of a database")
+    (master.basedir / "buildbot.tac").unlink()
+    succeeded(master.run("create-master", "--force"))
+    assert master.state_file.read_bytes() == b"what is left of a database"
+
+
+# in the foreground
+
+
+@pytest.mark.parametrize(
+    ("by", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)]
+)
+def test_foreground_logs_to_stdout_and_stops_cleanly(
+    master: Master, by: signal.Signals, exit_code: int
+) -> None:
+    command = [LITEBOT, "start", "--foreground", str(master.basedir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        master.pids.append(process.pid)
+        assert process.stdout is not None
+        assert any("BuildMaster is running" in line for line in process.stdout)
+        assert master.force("hello").returncode == 0
+        assert master.status()["pid"] == process.pid
+        process.send_signal(by)
+        assert "BuildMaster is stopped" in process.stdout.read()
+        assert process.wait(timeout=30) == exit_code
+    assert master.status()["last_start"]["stopped_at"] is not None
+    assert not master.log
+
+
+def test_foreground_says_why_it_can_not_start_and_fails(master: Master) -> None:
+    master.configure("nonsense")
+    done = master.run("start", "--foreground")
+    assert done.returncode == 1
+    assert "NameError: name 'nonsense' is not defined" in done.stdout + done.stderr
+    assert not master.status()["running"]

@@ -80,6 +80,7 @@ def test_a_new_file_replaces_none(path: Path) -> None:
         ((), "temp_store", MEMORY),
         ((), "cell_size_check", 1),
         ((), "query_only", 0),
+        ((), "busy_timeout", 5000),
         (MASTER, "journal_mode", "wal"),
         (MASTER, "journal_size_limit", 16 * 1024 * 1024),
         (MASTER, "wal_autocheckpoint", 0),
@@ -271,9 +272,10 @@ def test_an_operating_system_that_refuses(path: Path, code: int, what: str) -> N
     assert str(path) in refusal.what
 
 
-def test_a_refusal_leaves_nothing_open(path: Path) -> None:
+@pytest.mark.parametrize("name", ["state.sqlite", ":memory:"])
+def test_a_refusal_leaves_nothing_open(path: Path, name: str) -> None:
     not_a_database(path)
     before = len(apsw.connections())
-    refusal = refusal_of(path)  # holds the frames, and what is open in them
+    refusal = refusal_of(path if name == path.name else Path(name))
     assert len(apsw.connections()) == before
-    assert refusal.__traceback__ is not None
+    assert refusal.__traceback__ is not None  # it holds the frames, and what is open in them

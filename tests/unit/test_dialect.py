@@ -298,9 +298,14 @@ def test_commit_and_rollback(conn: sa.Connection, path: Path) -> None:
 def test_begin_commits_at_its_end_and_undoes_on_an_error(conn: sa.Connection, path: Path) -> None:
     with conn.begin():
         add(conn, "a")
-    with pytest.raises(KeyError), conn.begin():
-        add(conn, "b")
-        raise KeyError
+
+    def break_off() -> None:
+        with conn.begin():
+            add(conn, "b")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
     assert names(path) == ["a"]
 
 
@@ -346,8 +351,8 @@ def test_autocommit_and_vacuum(conn: sa.Connection, path: Path) -> None:
     add(conn, "a", *(f"{n:>60}" for n in range(2000)))
     conn.execute(things.delete().where(things.c.name != "a"))
     conn.commit()
+    add(conn, "b")
     with pytest.raises(sa.exc.OperationalError, match="VACUUM"):
-        add(conn, "b")
         conn.exec_driver_sql("VACUUM")
     conn.rollback()
     pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()

@@ -1,0 +1,252 @@
+"""A real master on a full disk, and on a file with a damaged page: one message, a clean stop."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import apsw
+import pytest
+from conftest import LITEBOT
+from conftest import RETRY
+from conftest import SUCCESS
+from conftest import Master
+from conftest import is_running
+from conftest import require
+from conftest import run
+from conftest import wait_for
+from faulty_vfs import damage
+
+DISK_BYTES = 16 * 1024 * 1024
+LEFT_BYTES = 1536 * 1024  # for the build to fill
+STOP_S = 20  # the master waits 5 s for its workers; the rest is for a busy machine
+ENDLESS, FEW = 10_000_000, 20
+
+# Prints as many numbered lines as the file `lines` beside it says, hard to compress.
+NOISE = """
+import pathlib, random
+lines = int((pathlib.Path(__file__).parent / "lines").read_text())
+noise = random.Random(1)
+for number in range(lines):
+    print(number, noise.randbytes(200).hex(), flush=number % 50 == 0)
+"""
+
+
+class Foreground:
+    """`litebot start --foreground`, and what it says."""
+
+    def __init__(self, master: Master, output: Path) -> None:
+        self._output = output
+        with output.open("wb") as file:
+            command = [LITEBOT, "start", "--foreground", str(master.basedir)]
+            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        master.pids.append(self.process.pid)  # so that it is stopped whatever happens
+        wait_for(lambda: "Site starting on 'control.sock'" in self.said, "the master to answer")
+
+    @property
+    def said(self) -> str:
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+    def message(self) -> list[str]:
+        """Wait for its end; the one message of litebot in what it said: what, and the remedy."""
+        assert self.process.wait(STOP_S) == 1
+        lines = self.said.splitlines()
+        (at,) = [n for n, line in enumerate(lines) if "litebot: " in line]
+        return [lines[at].partition("litebot: ")[2], lines[at + 1].strip()]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of DISK_BYTES."""
+    require(shutil.which("mount"), "there is no `mount`")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = run("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder)
+    require(mounted.returncode == 0, f"no file system can be mounted: {mounted.stderr.strip()}")
+    yield folder
+    run("umount", "--lazy", folder)
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    """The file that says how much the builder `noisy` prints."""
+    path = tmp_path / "lines"
+    path.write_text(f"{ENDLESS}")
+    (tmp_path / "noise.py").write_text(NOISE)
+    return path
+
+
+@pytest.fixture
+def cramped(small_disk: Path, lines: Path, watch: Callable[[Master], Master]) -> Master:
+    """A master on the small disk with the builder `noisy`."""
+    master = watch(Master(small_disk / "ci"))
+    master.create()
+    master.define_builder("noisy", f"{sys.executable} {lines.parent / 'noise.py'}")
+    return master
+
+
+def fill(disk: Path, *, leave_bytes: int) -> Path:
+    """Take all space but so much; the file that holds it."""
+    filler = disk / "filler"
+    free = os.statvfs(disk)
+    left = free.f_bavail * free.f_frsize - leave_bytes
+    with filler.open("wb") as file:
+        try:
+            while left > 0:
+                left -= file.write(bytes(min(left, 1024 * 1024)))
+            file.flush()
+        except OSError:
+            pass  # what is left is less than a page
+    return filler
+
+
+def is_whole(path: Path) -> bool:
+    db = apsw.Connection(str(path))
+    answer = db.pragma("integrity_check")
+    db.close()
+    return bool(answer == "ok")
+
+
+def test_a_build_fills_the_disk(
+    cramped: Master, small_disk: Path, lines: Path, tmp_path: Path
+) -> None:
+    master = cramped
+    foreground = Foreground(master, tmp_path / "output")
+    assert master.force("noisy", "--no-wait").stdout == "1\n"
+    wait_for(lambda: master.builds("noisy"), "the build to start")
+    filler = fill(small_disk, leave_bytes=LEFT_BYTES)
+
+    what, hint = foreground.message()
+    assert what == (
+        f"{master.state_file}: no space is left to write it (database or disk is full, code 13);"
+        " the master stops, and nothing that it had acknowledged is lost"
+    )
+    assert hint == "Try: free some space, then: litebot start"
+
+    filler.unlink()
+    assert is_whole(master.state_file)
+    lines.write_text(f"{FEW}")
+    master.start()
+    assert master.finished_build("noisy", 2)["results"] == SUCCESS
+    first, _ = master.builds("noisy")
+    assert first["results"] == RETRY
+    (request,) = master.rest("buildrequests", buildrequestid=1)["buildrequests"]
+    assert (request["complete"], request["results"]) == (True, SUCCESS)
+
+    # The log of the interrupted build is whole as far as it goes.
+    printed = [line.split()[0] for line in output_of(master, first["buildid"])]
+    assert len(printed) > FEW
+    assert printed == [str(number) for number in range(len(printed))]
+
+
+def output_of(master: Master, buildid: int) -> list[str]:
+    """What the build's only step printed."""
+    text = master.log_text(buildid, "shell")
+    return [line[1:] for line in text.splitlines() if line.startswith("o")]
+
+
+def test_what_is_refused_on_a_full_disk_has_not_happened(
+    cramped: Master, small_disk: Path, lines: Path, tmp_path: Path
+) -> None:
+    master = cramped
+    lines.write_text(f"{FEW}")
+    foreground = Foreground(master, tmp_path / "output")
+    filler = fill(small_disk, leave_bytes=0)
+    refused = master.force("noisy", "--no-wait")
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("litebot: ")
+    assert foreground.message()[0].startswith(f"{master.state_file}: no space is left")
+
+    filler.unlink()
+    master.start()
+    assert master.rest("buildrequests")["buildrequests"] == []
+    assert master.force("noisy").returncode == 0
+
+
+def test_in_the_background_too(cramped: Master, small_disk: Path, lines: Path) -> None:
+    master = cramped
+    master.start()
+    assert master.force("noisy", "--no-wait").returncode == 0
+    wait_for(lambda: master.builds("noisy"), "the build to start")
+    filler = fill(small_disk, leave_bytes=LEFT_BYTES)
+    wait_for(lambda: not is_running(master.pid), "the master to stop", STOP_S)
+    filler.unlink()
+    assert is_whole(master.state_file)
+    lines.write_text(f"{FEW}")
+    master.start()
+    assert master.finished_build("noisy", 2)["results"] == SUCCESS
+
+
+def test_the_disk_fails_while_the_master_stops(
+    cramped: Master, small_disk: Path, tmp_path: Path
+) -> None:
+    foreground = Foreground(cramped, tmp_path / "output")
+    cramped.force("noisy", "--no-wait")
+    wait_for(lambda: cramped.builds("noisy"), "the build to start")
+    filler = fill(small_disk, leave_bytes=0)
+    foreground.process.terminate()
+    assert foreground.message()[0].startswith(f"{cramped.state_file}: no space is left")
+    filler.unlink()
+    assert is_whole(cramped.state_file)
+
+
+# a damaged page
+
+LOAD_BUILDS = """
+    INSERT INTO builders (id, name, name_hash) VALUES (17, 'old', 'x');
+    INSERT INTO masters VALUES (17, 'old', 'x', 0, 0);
+    INSERT INTO buildsets (id, submitted_at, complete) VALUES (17, 0, 1);
+    INSERT INTO buildrequests (id, buildsetid, builderid, complete, submitted_at)
+        VALUES (17, 17, 17, 1, 0);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
+    INSERT INTO builds SELECT i, i, 17, 17, NULL, 17, i, i, 0, 'finished', 0 FROM n;
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
+    INSERT INTO steps SELECT i, 0, 'shell', i, i, i, i, 'finished', 0, '[]', 0 FROM n;
+"""
+
+
+@pytest.fixture
+def with_history(master: Master) -> Master:
+    db = apsw.Connection(str(master.state_file))
+    db.execute(textwrap.dedent(LOAD_BUILDS))
+    db.close()
+    return master
+
+
+def test_a_damaged_page_that_a_start_reads(with_history: Master) -> None:
+    assert damage(with_history.state_file, "builds") == 1
+    refused = with_history.run("start")
+    assert refused.returncode == 1
+    what, hint = refused.stderr.splitlines()
+    assert what == (
+        f"litebot: {with_history.state_file}: a page of it is damaged (database disk image is"
+        " malformed, code 11); the master stops"
+    )
+    assert hint == "  Try: restore a backup of it; the old file may tell more"
+
+
+@pytest.mark.parametrize("reader", ["a visitor", "the master"])
+def test_a_damaged_page_that_is_read_later(
+    with_history: Master, tmp_path: Path, reader: str
+) -> None:
+    master = with_history
+    assert damage(master.state_file, "steps") == 1
+    foreground = Foreground(master, tmp_path / "output")
+    if reader == "a visitor":
+        assert len(master.rest("builds/1/steps")["steps"]) == 1
+        with suppress(http.client.RemoteDisconnected):  # it stops before the answer has left
+            assert master.visitor().request("GET", "/api/v2/builds/1500/steps").status == 500
+    else:
+        master.force("hello", "--no-wait")
+    what, hint = foreground.message()
+    assert what.startswith(f"{master.state_file}: a page of it is damaged (")
+    assert hint == "Try: restore a backup of it; the old file may tell more"

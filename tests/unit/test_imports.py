@@ -1,0 +1,170 @@
+"""Imports point one way: cli -> master -> store -> errors.  What they say is read, not run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import litebot
+
+ROOT = Path(litebot.__file__).parent
+SOURCES = sorted(path for path in ROOT.rglob("*.py") if "template" not in path.parts)
+
+# Whose modules those of each part of litebot may import, besides their own part's.
+BASE = {"errors", "files", "process", "version"}
+FILES = {"basedir", "settings", "users"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "version": set(),
+    "process": {"errors"},
+    "files": {"errors"},
+    "basedir": BASE,
+    "settings": BASE,
+    "users": BASE,
+    "store": {"errors"},
+    "master": BASE | FILES | {"store"},
+    "cli": BASE | FILES | {"store", "master"},
+    "contrib": BASE | FILES | {"store", "master"},
+}
+
+# Who may import what is not litebot's: a package, and the parts or modules that alone may.
+RESERVED = {
+    # store opens files; the others need apsw's errors and the type of its handles.
+    "apsw": {
+        "store",
+        "master.checkpoints",
+        "master.preflight",
+        "master.readers",
+        "master.turns",
+    },
+    "psycopg": {"master.postgres"},
+    "sqlalchemy": {"store", "master", "cli", "contrib"},
+    "twisted": {"master", "cli", "contrib"},
+    "buildbot": {"master", "cli", "contrib"},
+    "click": {"cli"},
+    # Another copy of SQLite: opening the state file with both drops the locks of either.
+    "sqlite3": set(),
+    "aiosqlite": set(),
+    "pysqlite2": set(),
+}
+
+
+def module_of(path: Path) -> str:
+    """The dotted name within litebot, such as "store.dbapi"; "version" for litebot itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts) or "version"
+
+
+def part_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imports(source: str, package: str, *, at_once: bool = False) -> Iterator[str]:
+    """The full names of the modules that a module of `package` imports.
+
+    Wherever it does; with `at_once` only those that are imported together with it.
+    """
+    tree = ast.parse(source)
+    for node in tree.body if at_once else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            if base == "litebot":  # `from litebot import store` names a module by its last word
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+            else:
+                yield base
+
+
+def faults(module: str, source: str) -> list[str]:
+    """What a module of litebot, such as "store.dbapi", must not import and does."""
+    found = []
+    package = ".".join(["litebot", *module.split(".")[:-1]])
+    for name in sorted(set(imports(source, package))):
+        top, _, rest = name.partition(".")
+        if top == "litebot":
+            target = part_of(rest)
+            target = "version" if target == "__version__" else target
+            if target != part_of(module) and target not in MAY_IMPORT[part_of(module)]:
+                found.append(name)
+        elif top in RESERVED and not {module, part_of(module)} & RESERVED[top]:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[module_of(path) for path in SOURCES])
+def test_imports_point_one_way(path: Path) -> None:
+    assert faults(module_of(path), path.read_text(encoding="utf-8")) == []
+
+
+def loaded_with(path: Path, seen: set[Path]) -> set[str]:
+    """What is not litebot's and is imported together with a module of it, also by what it needs."""
+    seen.add(path)
+    package = ".".join(["litebot", *path.relative_to(ROOT).parts[:-1]])
+    found = set()
+    for name in imports(path.read_text(encoding="utf-8"), package, at_once=True):
+        if not name.startswith("litebot."):
+            found.add(name.partition(".")[0])
+            continue
+        target = ROOT.joinpath(*name.split(".")[1:])
+        for needed in (target.with_suffix(".py"), target / "__init__.py"):
+            if needed.exists() and needed not in seen:
+                found |= loaded_with(needed, seen)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_commands_load_heavy_things_when_they_run(path: Path) -> None:
+    """So that help, refusals and talking to a running master take no half second."""
+    assert loaded_with(path, set()) & {"apsw", "buildbot", "sqlalchemy", "twisted"} == set()
+
+
+def test_what_a_module_loads_is_followed_through_others() -> None:
+    assert {"apsw", "sqlalchemy"} <= loaded_with(ROOT / "master" / "status.py", set())
+
+
+def test_all_parts_are_known() -> None:
+    assert {part_of(module_of(path)) for path in SOURCES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED["apsw"] - {"store"}))
+def test_the_list_of_those_who_need_apsw_is_not_too_long(name: str) -> None:
+    source = (ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
+    assert "apsw" in set(imports(source, "litebot.master"))
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("store.dbapi", "from litebot.errors import StoreError", []),
+        ("store.dbapi", "from litebot.store.connection import connect", []),
+        ("store.dbapi", "from litebot.settings import load", ["litebot.settings"]),
+        ("store.dbapi", "import litebot.master.turns", ["litebot.master.turns"]),
+        ("store.dbapi", "from litebot import master", ["litebot.master"]),
+        ("store.dbapi", "from .. import master", ["litebot.master"]),
+        ("store.dbapi", "from ..master import turns", ["litebot.master"]),
+        ("store.dbapi", "from . import connection", []),
+        ("store.dbapi", "def f():\n    from twisted.python import log", ["twisted.python"]),
+        ("store.dbapi", "if TYPE_CHECKING:\n    import buildbot.db", ["buildbot.db"]),
+        ("master.turns", "import apsw", []),
+        ("master.rest", "import apsw.ext", ["apsw.ext"]),
+        ("master.turns", "from litebot.cli import main", ["litebot.cli"]),
+        ("master.turns", "import sqlite3", ["sqlite3"]),
+        ("master.turns", "from litebot.contrib import x", ["litebot.contrib"]),
+        ("cli.start", "import apsw", ["apsw"]),
+        ("cli.start", "from litebot.master.create import create", []),
+        ("cli.start", "from litebot import __version__", []),
+        ("errors", "import litebot.files", ["litebot.files"]),
+        ("basedir", "from litebot.store.connection import connect", ["litebot.store.connection"]),
+        ("settings", "from litebot.cli.common import say", ["litebot.cli.common"]),
+    ],
+)
+def test_a_wrong_direction_is_found(module: str, source: str, found: list[str]) -> None:
+    assert faults(module, source) == found
