@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from litebot.errors import StoreError
+
 metadata = sa.MetaData()
 
 versions = sa.Table("litebot_schema", metadata, sa.Column("version", sa.Integer, nullable=False))
@@ -48,12 +50,21 @@ MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (_starts_and_re
 
 
 def upgrade(conn: sa.engine.Connection) -> None:
-    """Bring litebot's tables up to date, all or nothing."""
+    """Bring litebot's tables up to date, all or nothing.
+
+    Raises StoreError where a newer litebot has made them.
+    """
     versions.create(conn, checkfirst=True)
     done = conn.execute(sa.select(versions.c.version)).scalar()
     if done is None:
         conn.execute(versions.insert().values(version=0))
         done = 0
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"litebot's tables are of a newer litebot (version {done}; this one knows"
+            f" {len(MIGRATIONS)})",
+            "pip install --upgrade litebot",
+        )
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(versions.update().values(version=len(MIGRATIONS)))

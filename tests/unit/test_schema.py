@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
+from litebot.errors import StoreError
 from litebot.master import schema
 from litebot.master.create import make_state_file
 from litebot.master.database import create_file
@@ -128,3 +129,16 @@ def test_a_new_state_file_has_buildbots_tables_and_ours(tmp_path: Path) -> None:
     assert tables(path) == theirs | OURS | {"alembic_version"}
     assert {name for name in tables(path) if name.startswith("litebot_")} == OURS
     assert not {name for name in theirs if name.startswith("litebot_")}
+
+
+def test_tables_of_a_newer_litebot_are_refused_and_left_alone(
+    conn: sa.engine.Connection, path: Path
+) -> None:
+    schema.upgrade(conn)
+    newer = len(schema.MIGRATIONS) + 1
+    conn.execute(schema.versions.update().values(version=newer))
+    conn.commit()
+    with pytest.raises(StoreError, match=f"newer litebot \\(version {newer}"):
+        schema.upgrade(conn)
+    conn.rollback()
+    assert version(path) == newer
