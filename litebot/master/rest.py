@@ -6,9 +6,38 @@ from contextvars import copy_context
 from typing import Any
 
 from buildbot.www import rest
+from twisted.internet import defer
+from twisted.python import threadable
 from twisted.web import server
 
 from litebot.master.readers import browsing
+
+
+class GatheredRequest:
+    """A request whose writes from a thread wait for the reactor's.
+
+    Buildbot writes JSON from a thread, a token at a time, and Twisted's transports are not made
+    for that: bytes get lost, and the visitor waits for ever.
+    """
+
+    def __init__(self, request: server.Request) -> None:
+        self._request = request
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+    def write(self, data: bytes) -> None:
+        """Write at once on the reactor's thread, keep what comes from another."""
+        if threadable.isInIOThread():
+            self._request.write(data)
+        else:
+            self._parts.append(data)
+
+    def flush(self) -> None:
+        """Write what was kept; on the reactor's thread."""
+        if self._parts and not rest._is_request_finished(self._request):
+            self._request.write(b"".join(self._parts))
 
 
 class V2RootResource(rest.V2RootResource):
@@ -19,9 +48,13 @@ class V2RootResource(rest.V2RootResource):
             return copy_context().run(self._browse, request)
         return super().asyncRender(request)
 
+    @defer.inlineCallbacks
     def _browse(self, request: server.Request) -> Any:
         browsing.set(True)
-        return super().asyncRender(request)
+        gathered = GatheredRequest(request)
+        result = yield super().asyncRender(gathered)
+        gathered.flush()
+        return result
 
 
 def register() -> None:
