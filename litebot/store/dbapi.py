@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import apsw
 
@@ -159,6 +160,7 @@ class Connection:
         self._on_fatal = on_fatal
         self._autocommit = False
         self._closed = False
+        self._cursors: WeakSet[Cursor] = WeakSet()
         # The savepoint that holds our statements; "" is a transaction of our own; None: nothing.
         self._open: str | None = None
 
@@ -178,9 +180,11 @@ class Connection:
         if self._closed:
             raise ProgrammingError("the connection is closed")
         try:
-            return Cursor(self)
+            cursor = Cursor(self)
         except apsw.Error as error:  # its handle was closed
             raise self.failed(error) from error
+        self._cursors.add(cursor)
+        return cursor
 
     def begin(self) -> None:
         """Begin, where nothing of ours is open; called before each statement that writes.
@@ -219,9 +223,14 @@ class Connection:
                 self._run("ROLLBACK")
 
     def close(self) -> None:
-        """Roll back what is open and close."""
+        """Roll back what is open and close, its cursors too.
+
+        A statement with rows left holds the handle's view of the file at the moment it began.
+        """
         if self._closed:
             return
+        for cursor in list(self._cursors):
+            cursor.close()
         self.rollback()
         self._closed = True
         if self._owned:

@@ -149,6 +149,23 @@ def test_nothing_of_it_stands_in_the_writers_way(run: Run, writer: apsw.Connecti
     writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # raises BusyError where one does
 
 
+def test_rows_left_behind_do_not_hold_the_next_reads_back(
+    run: Run, writer: apsw.Connection
+) -> None:
+    writer.execute("INSERT INTO t (x) VALUES ('b')")
+    kept = []  # as a cycle that the garbage collector has not come to yet would keep it
+
+    def leaves_rows(conn: Connection) -> None:
+        kept.append(conn.exec_driver_sql("SELECT x FROM t"))
+        assert kept[0].fetchone() is not None
+
+    for _ in range(THREADS):
+        run(leaves_rows)
+    writer.execute("INSERT INTO t (x) VALUES ('c')")
+    for _ in range(THREADS):
+        assert run(lambda conn: conn.exec_driver_sql("SELECT count(*) FROM t").scalar()) == 3
+
+
 def test_a_connection_is_kept_for_each_thread(run: Run) -> None:
     def handle(conn: Connection) -> int:
         raw: Any = conn.connection.dbapi_connection
