@@ -27,7 +27,15 @@ def main(basedir: str) -> int:
     sys.path.insert(0, str(files.path))
     sys.argv = ["twistd", "--nodaemon", "--no_save", f"--pidfile={files.pid_file.name}"]
     sys.argv += [f"--python={files.tac_file.name}"]
-    twistd.run()
+    try:
+        twistd.run()
+    except OSError as error:  # twistd can't write its pid file or its log: a full disk, most often
+        where = f" {error.filename}" if error.filename else ""
+        outcome.failed(
+            LitebotError(
+                f"{files.path}:{where} {error.strerror}", f"df {files.path}; ls -ld {files.path}"
+            )
+        )
     return outcome.exit_status
 
 

@@ -199,6 +199,17 @@ def test_the_disk_fails_while_the_master_stops(
     assert is_whole(cramped.state_file)
 
 
+def test_a_start_on_a_full_disk_says_so(cramped: Master, small_disk: Path, lines: Path) -> None:
+    filler = fill(small_disk, leave_bytes=0)
+    refused = cramped.run("start")
+    assert refused.returncode == 1
+    assert f"litebot: {cramped.basedir}: No space left on device" in refused.stderr
+    filler.unlink()
+    lines.write_text(f"{FEW}")
+    cramped.start()
+    assert cramped.force("noisy").returncode == 0
+
+
 # a damaged page
 
 LOAD_BUILDS = """
