@@ -104,7 +104,7 @@ class OwnerLock:
     """Held by the one master of a basedir; the kernel drops it when the process dies."""
 
     def __init__(self, basedir: Basedir) -> None:
-        """Take the lock.  Raises MasterRunning with the pid of the one that has it."""
+        """Take the lock and say so.  Raises MasterRunning with the pid of the one that has it."""
         self._fd = os.open(basedir.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         give_up_at = time.monotonic() + LOCK_PATIENCE_S
         while True:
@@ -120,6 +120,7 @@ class OwnerLock:
                         f"litebot stop {basedir.path}",
                     ) from None
                 time.sleep(0.02)
+        self.write(Owner(os.getpid(), time.time()))
 
     def write(self, owner: Owner) -> None:
         """Say who holds it, for `litebot status` and for a second master's refusal."""
@@ -129,4 +130,5 @@ class OwnerLock:
 
     def release(self) -> None:
         """Let go of it; the file stays, since another may just be opening it."""
+        os.ftruncate(self._fd, 0)  # the next owner must not be taken for this one
         os.close(self._fd)

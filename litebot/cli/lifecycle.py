@@ -175,6 +175,11 @@ def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool =
     owner = basedir.owner()
     if owner is None:
         return False
+    if owner.pid <= 0:  # a signal to these would go to a group of processes
+        raise LitebotError(
+            f"{basedir.lock_file} is held by a process that has not written its pid into it",
+            f"again in a moment, or: fuser -v {basedir.lock_file}",
+        )
     os.kill(owner.pid, signal.SIGUSR1 if clean else signal.SIGTERM)
     if not wait:
         print(f"asked the master with pid {owner.pid} to stop")

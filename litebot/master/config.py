@@ -14,6 +14,7 @@ from buildbot.config.errors import capture_config_errors
 from buildbot.config.master import FileLoader
 from buildbot.config.master import MasterConfig
 from buildbot.config.master import loadConfigDict
+from buildbot.interfaces import IConfigurator
 from buildbot.interfaces import IRenderable
 from buildbot.secrets.providers.file import SecretInAFile
 from buildbot.www.auth import NoAuth
@@ -26,9 +27,11 @@ from litebot.master.auth import FileAuth
 from litebot.master.auth import RolesFromUserFile
 from litebot.master.auth import admins_act
 from litebot.master.database import sqlite_path
+from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
 from litebot.settings import Settings
+from litebot.settings import Web
 from litebot.settings import load
 
 VIEWS = ("waterfall_view", "console_view", "grid_view")
@@ -67,6 +70,9 @@ class ConfigLoader(FileLoader):
                 # This one object collects what the file's statements complain of; say where.
                 errors.addError = functools.partial(_add_with_line, errors, str(filename))
                 config_dict = self._execute(filename)
+                # First, so that what they set counts as set: an auth, a database.
+                for configurator in config_dict.pop("configurators", []):
+                    IConfigurator(configurator).configure(config_dict)
                 fill(config_dict, settings, self.files, filename)
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised
@@ -80,6 +86,9 @@ class ConfigLoader(FileLoader):
     def _execute(self, filename: Path) -> dict[str, Any]:
         try:
             return loadConfigDict(str(self.files.path), self.configFileName)[1]
+        except SystemExit as end:
+            line = _line_of(end, str(filename))
+            raise ConfigErrors([f"{filename}:{line}: it calls sys.exit: {end}"]) from end
         except ConfigErrors as raised:
             cause = raised.__context__
             if cause is None or isinstance(cause, ConfigErrors):
@@ -123,21 +132,28 @@ def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: P
     _agree_on_database(config, settings, files, filename)
     config.setdefault("buildbotNetUsageData", None)
     config.setdefault("title", settings.web.title or files.path.name)
-    if settings.workers.port:
-        pb = {"port": endpoint(settings.workers.listen, settings.workers.port)}
-        config.setdefault("protocols", {"pb": pb})
+    pb = {"port": endpoint(settings.workers.listen, settings.workers.port)}
+    config.setdefault("protocols", {"pb": pb} if settings.workers.port else {"null": {}})
     if files.secrets.is_dir():
         config.setdefault("secretsProviders", [SecretInAFile(dirname=str(files.secrets))])
-    www = config.setdefault("www", {})
+    www = config["www"] = dict(config.get("www") or {})  # it may be an imported module's
     if settings.web.port:
         www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
-    if settings.web.public_url:
-        config.setdefault("buildbotURL", settings.web.public_url)
+    url = settings.web.url or _url_of(www.get("port"))
+    if url:
+        config.setdefault("buildbotURL", url)
     if "buildbotURL" in config:
         config.setdefault("titleURL", config["buildbotURL"])
         www.setdefault("allowed_origins", origins(config["buildbotURL"]))
+    www.setdefault("avatar_methods", [])  # Buildbot's sends visitors to gravatar.com
     www.setdefault("plugins", {view: {} for view in VIEWS})
     _fill_auth(www, files)
+
+
+def _url_of(port: Any) -> str:
+    """The page's address where it listens on `port`, as Buildbot writes ports; "" without one."""
+    found = address_of(port)
+    return Web(listen=found[0], port=found[1]).public_url if found and found[1] else ""
 
 
 def _fill_auth(www: dict[str, Any], files: Basedir) -> None:

@@ -19,6 +19,7 @@ from buildbot.db.model import Model
 from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
+from litebot.files import locked
 from litebot.master import schema
 from litebot.master.database import create_file
 from litebot.process import port_is_free
@@ -34,6 +35,7 @@ from litebot.users import generate_password
 
 TEMPLATE = Path(__file__).parent.parent / "template"
 PORTS_TRIED = 50
+STAGE = ".new"
 ADMIN = "admin"
 
 
@@ -58,7 +60,17 @@ def create(basedir: Path, *, force: bool = False) -> Created:
     basedir = basedir.absolute()
     if basedir.exists() and not basedir.is_dir():
         raise BasedirError(f"{basedir} is not a folder", "name another one")
-    if basedir.is_dir() and any(basedir.iterdir()):
+    try:
+        basedir.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LitebotError(f"{basedir.parent} can't be made: {error.strerror}") from error
+    with locked(basedir.parent):  # a second create waits, and then finds what this one has made
+        return _create(basedir, force=force)
+
+
+def _create(basedir: Path, *, force: bool) -> Created:
+    exists = basedir.is_dir()
+    if exists and any(path.name != STAGE for path in basedir.iterdir()):
         if not force:
             raise BasedirError(
                 f"{basedir} is not empty",
@@ -67,12 +79,19 @@ def create(basedir: Path, *, force: bool = False) -> Created:
             )
         Basedir(basedir).refuse_owner("it has all it needs")
         return _complete(basedir)
-    stage = basedir.with_name(f".{basedir.name}.new")
+    # An empty folder may be a mount point or somebody's current one: it must stay that folder.
+    stage = basedir / STAGE if exists else basedir.with_name(f".{basedir.name}{STAGE}")
     try:
         shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
-        stage.mkdir(parents=True)
+        stage.mkdir()
         created = _complete(stage)
-        os.rename(stage, basedir)
+        if exists:
+            # buildbot.tac makes it a basedir, so it comes last.
+            names = sorted(path.name for path in stage.iterdir())
+            for name in sorted(names, key="buildbot.tac".__eq__):
+                os.rename(stage / name, basedir / name)
+        else:
+            os.rename(stage, basedir)
     except OSError as error:
         raise LitebotError(f"{basedir} can't be made: {error.strerror}", None) from error
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
 from litebot.errors import LitebotError
@@ -32,5 +33,6 @@ def failed(error: LitebotError) -> None:
 def _tell(message: dict[str, Any]) -> None:
     fd = os.environ.pop(READY_FD, None)
     if fd is not None:
-        with os.fdopen(int(fd), "w", encoding="utf-8") as pipe:
+        # Whoever waited may be gone: BrokenPipeError then, and nobody to tell.
+        with suppress(OSError), os.fdopen(int(fd), "w", encoding="utf-8") as pipe:
             pipe.write(json.dumps(message) + "\n")

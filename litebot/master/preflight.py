@@ -15,6 +15,7 @@ from litebot.errors import BasedirError
 from litebot.errors import StoreError
 from litebot.settings import Settings
 from litebot.store.connection import connect
+from litebot.store.connection import refusal
 from litebot.users import UserFile
 
 
@@ -47,6 +48,8 @@ def check_state_file(path: Path, basedir: Path) -> None:
     db = connect(path)
     try:
         check_schema(db, path, basedir)
+    except apsw.Error as error:
+        raise refusal(path, error) from error
     finally:
         db.close()
 

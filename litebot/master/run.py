@@ -23,6 +23,7 @@ def main(basedir: str) -> int:
         print(f"litebot: {error.what}", file=sys.stderr)
         return error.exit_code
     files.pid_file.unlink(missing_ok=True)  # a dead master's: twistd would refuse to start
+    os.umask(0o077)  # as under twistd's own daemon
     os.chdir(files.path)
     sys.path.insert(0, str(files.path))
     sys.argv = ["twistd", "--nodaemon", "--no_save", f"--pidfile={files.pid_file.name}"]

@@ -20,6 +20,7 @@ from litebot.basedir import Owner
 from litebot.basedir import OwnerLock
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
+from litebot.errors import SettingsError
 from litebot.errors import StoreFailed
 from litebot.master import outcome
 from litebot.master import preflight
@@ -32,6 +33,10 @@ from litebot.master.database import Database
 from litebot.master.ports import require_free
 from litebot.settings import Settings
 from litebot.settings import load
+
+# The name in the table masters.  Buildbot's is host:folder, so that a master which was moved would
+# not know what it left claimed; a state file has one master, whatever it runs on.
+SOLE_MASTER = "litebot"
 
 # How long a master whose disk failed waits for its workers to let go of their builds.
 ABANDON_S = 5.0
@@ -61,6 +66,9 @@ class BuildMaster(master.BuildMaster):
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.control = Control(self.files.control_socket)
+        with suppress(SettingsError):  # startService says so
+            if load(self.files.settings_file).database.sqlite_path(self.files.path) is not None:
+                self.name = SOLE_MASTER
 
     # Buildbot makes its DBConnector in the middle of create_child_services, and its components
     # register themselves with the other services right after.  So ours takes its place at the
@@ -82,18 +90,23 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def startService(self) -> Any:
         """Check, own the basedir, start as Buildbot does, and tell how it went."""
+        try:
+            yield self._start()
+        except LitebotError as error:
+            self._give_up(error)
+        except (Exception, SystemExit) as error:
+            log.err(None, "while starting the master")
+            self._give_up(LitebotError(f"the master can't start: {error!r}"))
+
+    @defer.inlineCallbacks
+    def _start(self) -> Any:
         running: defer.Deferred[None] = defer.Deferred()
         self.reactor.callWhenRunning(running.callback, None)
         yield running
-        try:
-            self._lock = OwnerLock(self.files)
-            self._lock.write(Owner(os.getpid(), time.time()))
-            self.settings = load(self.files.settings_file)
-            preflight.check(self.files, self.settings)
-            self._db.durability = self.settings.database.durability
-        except LitebotError as error:
-            self._give_up(error)
-            return
+        self._lock = OwnerLock(self.files)
+        self.settings = load(self.files.settings_file)
+        preflight.check(self.files, self.settings)
+        self._db.durability = self.settings.database.durability
         errors: list[BaseException] = []
 
         def remember(event: dict[str, Any]) -> None:
@@ -107,8 +120,9 @@ class BuildMaster(master.BuildMaster):
             log.removeObserver(remember)
         # The heartbeat gets its parent as the last thing of a start that succeeds.
         if self.masterHeartbeatService.parent is None:
-            self._give_up(self._reason(errors))
-            return
+            raise self._reason(errors)
+        if self._got_sigterm or self._lock is None:
+            raise LitebotError("the master was stopped while it started")
         yield self.control.setServiceParent(self)
         owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(owner)
@@ -170,11 +184,25 @@ class BuildMaster(master.BuildMaster):
             if isinstance(self._stopping_for, StoreFailed):
                 yield self._abandon()
             else:
+                self._retry_running_builds()
                 yield super().stopService()
         finally:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+
+    def _retry_running_builds(self) -> None:
+        """Make the builds that Buildbot is about to stop end as RETRY, as it means them to.
+
+        It sets that result when the step's CANCELLED has already won over it; a build without a
+        connection to its worker keeps RETRY.  Source: buildbot/process/build.py, stepDone
+        """
+        for builder in self.botmaster.builders.values():
+            for build in builder.building:
+                if build.conn is None or any(request.waitedFor for request in build.requests):
+                    continue  # a triggered build is made anew by the one that waits for it
+                build.subs.unsubscribe()
+                build.subs = build.conn = None
 
     @defer.inlineCallbacks
     def _abandon(self) -> Any:

@@ -234,7 +234,7 @@ class TurnQueue:
             if isinstance(result, sa.engine.Result):
                 raise TypeError(f"{work.callable} returned rows that are not fetched yet")
             return result
-        except Exception as error:
+        except BaseException as error:  # whatever it is, those around it must get their answers
             if not isinstance(error, EXPECTED) and self._fatal is None:
                 log.err(error, "Got fatal Exception on DB")
             return Failure()

@@ -126,7 +126,7 @@ def connect(
     except apsw.Error as error:
         if db is not None:
             db.close()
-        raise _refusal(Path(path), error) from error
+        raise refusal(Path(path), error) from error
     except StoreError:
         if db is not None:
             db.close()
@@ -134,7 +134,7 @@ def connect(
     return db
 
 
-def _refusal(path: Path, error: apsw.Error) -> StoreError:
+def refusal(path: Path, error: apsw.Error) -> StoreError:
     if isinstance(error, apsw.NotADBError):
         return StoreError(
             f"{path} is not a SQLite database",
