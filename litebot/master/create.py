@@ -63,7 +63,9 @@ def create(basedir: Path, *, force: bool = False) -> Created:
     try:
         basedir.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LitebotError(f"{basedir.parent} can't be made: {error.strerror}") from error
+        raise LitebotError(
+            f"{basedir} can't be made: {basedir.parent}: {error.strerror}"
+        ) from error
     with locked(basedir.parent):  # a second create waits, and then finds what this one has made
         return _create(basedir, force=force)
 

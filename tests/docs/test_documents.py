@@ -26,7 +26,8 @@ BIN = Path(sys.executable).parent
 def run(command: str, folder: Path, path: Path = BIN) -> str:
     """What a line prints when it is typed in a folder; it must exit with 0."""
     env = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
-    env.pop("MAKEFLAGS", None)  # `make test` runs this, and its variables are not the reader's
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # `make test` runs this; a reader has none
+        env.pop(name, None)
     env.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
         command,
