@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import time
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -53,6 +54,17 @@ class Basedir:
                 f"{self.path} is no basedir: it has no buildbot.tac",
                 f"litebot create-master --force {self.path}",
             )
+
+    def require_writable(self) -> None:
+        """Raise BasedirError where this user can't write what a master writes from the first."""
+        for path in (self.path, self.log_file, self.lock_file):
+            needed = os.W_OK | os.X_OK if path == self.path else os.W_OK
+            if path.exists() and not os.access(path, needed):
+                user = os.geteuid()
+                raise BasedirError(
+                    f"{path} can't be written by this user (uid {user})",
+                    f"chown -R {user} {shlex.quote(str(self.path))}",
+                )
 
     def owner(self) -> Owner | None:
         """The master that runs here now, or None."""

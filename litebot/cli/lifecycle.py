@@ -21,7 +21,6 @@ from litebot.cli.common import example
 from litebot.cli.common import quiet_option
 from litebot.cli.common import say
 from litebot.cli.common import working
-from litebot.errors import BasedirError
 from litebot.errors import LitebotError
 from litebot.errors import MasterRunning
 from litebot.master.outcome import READY_FD
@@ -63,7 +62,7 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     it cleanly.
     """
     basedir.require()
-    refuse_unwritable(basedir)
+    basedir.require_writable()
     refuse_stock_tac(basedir)
     owner = basedir.owner()
     if owner is not None:
@@ -82,17 +81,6 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     if facts.get("url"):
         print(f"  page  {facts['url']}")
     print(f"  log   {basedir.log_file}")
-
-
-def refuse_unwritable(basedir: Basedir) -> None:
-    """Raise BasedirError where this user can't write what a master writes before it can speak."""
-    for path in (basedir.path, basedir.log_file, basedir.lock_file):
-        if path.exists() and not os.access(path, os.W_OK):
-            user = os.geteuid()
-            raise BasedirError(
-                f"{path} can't be written by this user (uid {user})",
-                f"chown -R {user} {_quoted(basedir)}",
-            )
 
 
 def refuse_stock_tac(basedir: Basedir) -> None:

@@ -75,10 +75,8 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="litebot")
 @click.option("--debug", is_flag=True, help="Show where in the code an error arose.")
-@click.pass_context
-def litebot(ctx: click.Context, debug: bool) -> None:
+def litebot(debug: bool) -> None:  # main() reads --debug, to have it when parsing fails too
     """Buildbot, ready to run, on one crash-safe SQLite file."""
-    ctx.obj = debug
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,6 +26,7 @@ from twisted.web import server
 
 from litebot.errors import LitebotError
 from litebot.master.follow import Follower
+from litebot.master.logged import logged_errors
 
 OWNER = "litebot build"
 
@@ -201,17 +202,8 @@ class ReconfigResource(Resource):
     """POST /reconfig: loads the configuration anew; a faulty one changes nothing."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        failures: list[BaseException] = []
-
-        def remember(event: dict[str, Any]) -> None:
-            if event.get("isError") and "failure" in event:
-                failures.append(event["failure"].value)
-
-        log.addObserver(remember)
-        try:
+        with logged_errors() as failures:
             await self.master.reconfig()
-        finally:
-            log.removeObserver(remember)
         errors = self.master.config_loader.errors
         if errors is not None:
             raise LitebotError(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from buildbot.db.model import Model
 
 from litebot.errors import StoreError
@@ -32,9 +29,7 @@ def copy(
             f"{target.engine.url.render_as_string()} holds tables ({present[0]}, ...)",
             "name an empty database",
         )
-    Model.metadata.create_all(target)
-    scripts = ScriptDirectory.from_config(Config(Model.config_path))
-    MigrationContext.configure(target).stamp(scripts, scripts.get_current_head() or "")
+    schema.make_buildbots(target)
     schema.metadata.create_all(target)
     total = 0
     tables = _in_order()

@@ -11,11 +11,6 @@ from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 
-import alembic.config
-import alembic.runtime.migration
-import alembic.script
-from buildbot.db.model import Model
-
 from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
@@ -149,11 +144,8 @@ def make_state_file(path: Path) -> None:
     """A new state file with Buildbot's tables and litebot's.  Raises StoreError."""
     create_file(path)
     handle = connect(path)
-    scripts = alembic.script.ScriptDirectory.from_config(alembic.config.Config(Model.config_path))
     with engine_on(handle).connect() as conn:
-        Model.metadata.create_all(conn)
-        migrations = alembic.runtime.migration.MigrationContext.configure(conn)
-        migrations.stamp(scripts, scripts.get_current_head() or "")
+        schema.make_buildbots(conn)
         schema.upgrade(conn)
     handle.close()
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import alembic.config
-import alembic.script
 import apsw
-from buildbot.db.model import Model
 
 from litebot.basedir import Basedir
-from litebot.errors import BasedirError
 from litebot.errors import StoreError
+from litebot.master.schema import buildbot_scripts
 from litebot.settings import Settings
 from litebot.store.connection import connect
 from litebot.store.connection import refusal
@@ -21,21 +18,12 @@ from litebot.users import UserFile
 
 def check(files: Basedir, settings: Settings) -> None:
     """Raise a LitebotError for the first thing that would keep the master from running well."""
-    check_writable(files.path)
+    files.require_writable()
     if files.users_file.exists():
         UserFile(files.users_file).names()
     path = settings.database.sqlite_path(files.path)
     if path is not None:
         check_state_file(path, files.path)
-
-
-def check_writable(folder: Path) -> None:
-    """Raise BasedirError where this user can't write files in a folder."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise BasedirError(
-            f"{folder} can't be written by this user (uid {os.geteuid()})",
-            f"chown -R {os.geteuid()} {folder}",
-        )
 
 
 def check_state_file(path: Path, basedir: Path) -> None:
@@ -65,7 +53,7 @@ def check_schema(db: apsw.Connection, path: Path, basedir: Path) -> None:
             f"move it away, then: litebot create-master --force {basedir}",
         )
     revision = db.execute("SELECT version_num FROM alembic_version").get
-    scripts = alembic.script.ScriptDirectory.from_config(alembic.config.Config(Model.config_path))
+    scripts = buildbot_scripts()
     if revision == scripts.get_current_head():
         return
     if revision in {script.revision for script in scripts.walk_revisions()}:

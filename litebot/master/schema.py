@@ -1,7 +1,8 @@
-"""litebot's own tables, beside Buildbot's: all are named litebot_* and stock Buildbot ignores them.
+"""Making tables: Buildbot's as Buildbot makes them, and litebot's own beside them.
 
-Each migration is a function of a connection; the table litebot_schema holds how many have run.
-They use SQLAlchemy only for what differs between databases.
+Ours are all named litebot_*, and stock Buildbot ignores them.  Each migration is a function of a
+connection; the table litebot_schema holds how many have run.  They use SQLAlchemy only for what
+differs between databases.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import sqlalchemy as sa
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from buildbot.db.model import Model
 
 from litebot.errors import StoreError
 
@@ -47,6 +52,18 @@ def _starts_and_repairs(conn: sa.engine.Connection) -> None:
 
 
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (_starts_and_repairs,)
+
+
+def buildbot_scripts() -> ScriptDirectory:
+    """Buildbot's own migrations."""
+    return ScriptDirectory.from_config(Config(Model.config_path))
+
+
+def make_buildbots(conn: sa.engine.Connection) -> None:
+    """Make Buildbot's tables, as its newest migration leaves them, in an empty database."""
+    Model.metadata.create_all(conn)
+    scripts = buildbot_scripts()
+    MigrationContext.configure(conn).stamp(scripts, scripts.get_current_head() or "")
 
 
 def upgrade(conn: sa.engine.Connection) -> None:

@@ -30,6 +30,7 @@ from litebot.master import schema
 from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.database import Database
+from litebot.master.logged import logged_errors
 from litebot.master.ports import require_free
 from litebot.settings import Settings
 from litebot.settings import load
@@ -107,17 +108,8 @@ class BuildMaster(master.BuildMaster):
         self.settings = load(self.files.settings_file)
         preflight.check(self.files, self.settings)
         self._db.durability = self.settings.database.durability
-        errors: list[BaseException] = []
-
-        def remember(event: dict[str, Any]) -> None:
-            if event.get("isError") and "failure" in event:
-                errors.append(event["failure"].value)
-
-        log.addObserver(remember)
-        try:
+        with logged_errors() as errors:
             yield super().startService()
-        finally:
-            log.removeObserver(remember)
         # The heartbeat gets its parent as the last thing of a start that succeeds.
         if self.masterHeartbeatService.parent is None:
             raise self._reason(errors)

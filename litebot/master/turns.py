@@ -188,7 +188,7 @@ class TurnQueue:
             # None of it is on disk, so all of it fails together with what waits.
             self._queue.extendleft(reversed(done + reads))
             done, reads = [], []
-            self._fail(error)
+            self.fail(error)
         finally:
             self._in_turn = False
         for work in reads:
@@ -288,10 +288,6 @@ class TurnQueue:
 
     # when the disk does not do its part
 
-    def fail(self, error: dbapi.Error) -> None:
-        """Fail all work, now and later, because the disk failed outside a turn."""
-        self._fail(error)
-
     def _note_fatal(self, error: dbapi.Error) -> None:
         self._fatal = error
 
@@ -315,7 +311,7 @@ class TurnQueue:
         self._scheduled = True
         self.reactor.callLater(BUSY_RETRY_S, self._turn)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Fail all work that waits and all that comes, and say so once."""
         if self.failure is None:
             self.failure = store_failed(self._handle.filename, error)

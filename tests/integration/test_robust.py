@@ -15,18 +15,18 @@ from conftest import wait_for
 SUCCESS, RETRY = 0, 5
 
 
-def slow(master: Master, seconds: Path) -> None:
-    """A builder that sleeps for as long as a file says."""
+def start_slow(master: Master, seconds: Path) -> None:
+    """Start a master and a build that sleeps for as long as a file says, at first for long."""
     seconds.write_text("60")
     master.define_builder("slow", f"sleep $(cat {seconds})")
+    master.start()
+    master.force("slow", "--no-wait")
+    wait_for(lambda: master.builds("slow"), "the build to start")
 
 
 def test_a_clean_stop_gives_running_builds_back(master: Master, tmp_path: Path) -> None:
     seconds = tmp_path / "seconds"
-    slow(master, seconds)
-    master.start()
-    master.force("slow", "--no-wait")
-    wait_for(lambda: master.builds("slow"), "the build to start")
+    start_slow(master, seconds)
     master.stop()
     seconds.write_text("0")
     master.start()
@@ -36,10 +36,7 @@ def test_a_clean_stop_gives_running_builds_back(master: Master, tmp_path: Path) 
 
 def test_what_a_moved_master_left_claimed_is_found(master: Master, tmp_path: Path) -> None:
     seconds = tmp_path / "seconds"
-    slow(master, seconds)
-    master.start()
-    master.force("slow", "--no-wait")
-    wait_for(lambda: master.builds("slow"), "the build to start")
+    start_slow(master, seconds)
     master.kill()
     seconds.write_text("0")
     master.basedir = master.basedir.rename(tmp_path / "elsewhere")
