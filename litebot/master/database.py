@@ -17,11 +17,26 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.errors import StoreFailed
+from litebot.master.hot.buildrequests import BuildRequestsConnectorComponent
+from litebot.master.hot.builds import BuildsConnectorComponent
+from litebot.master.hot.buildsets import BuildsetsConnectorComponent
+from litebot.master.hot.logs import LogsConnectorComponent
+from litebot.master.hot.sql import run_on
+from litebot.master.hot.steps import StepsConnectorComponent
 from litebot.master.turns import TurnQueue
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE
 from litebot.store.connection import connect
+
+# Components of litebot's in place of Buildbot's.
+HOT = {
+    "buildrequests": BuildRequestsConnectorComponent,
+    "builds": BuildsConnectorComponent,
+    "buildsets": BuildsetsConnectorComponent,
+    "logs": LogsConnectorComponent,
+    "steps": StepsConnectorComponent,
+}
 
 
 class Database(connector.DBConnector):
@@ -37,6 +52,27 @@ class Database(connector.DBConnector):
     on_failure: Callable[[StoreFailed], None] | None = None
     after_setup: Callable[[], defer.Deferred[None]] | None = None
     before_stop: Callable[[], defer.Deferred[None]] | None = None
+
+    @defer.inlineCallbacks
+    def set_master(self, master: Any) -> Any:
+        """Make the components: litebot's where there are such."""
+        yield super().set_master(master)
+        for name, component in HOT.items():
+            yield getattr(self, name).disownServiceParent()
+            setattr(self, name, component(self))
+            yield getattr(self, name).setServiceParent(self)
+
+    @property
+    def is_sole_writer(self) -> bool:
+        """Whether no other master can write to this database: it is a SQLite file."""
+        return isinstance(self.pool, TurnQueue)
+
+    def do_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
+        """Run callable(sql, *args) with a store.sql.Sql in a transaction; its result."""
+        if isinstance(self.pool, TurnQueue):
+            return self.pool.do_sql(callable, *args)
+        done: defer.Deferred[Any] = self.pool.do(run_on, callable, *args)
+        return done
 
     @defer.inlineCallbacks
     def setup(self, check_version: bool = True, verbose: bool = True) -> Any:

@@ -25,6 +25,7 @@ from litebot.store import dbapi
 from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
+from litebot.store.sql import ApswSql
 
 THREADS = 4
 INTERRUPT_AGAIN_S = 0.002
@@ -50,17 +51,35 @@ class Readers:
 
         Fails with ReadOnlyError (as the `orig` of SQLAlchemy's error) where it writes.
         """
+        return self._start(self._on_connection, callable, *args, **kwargs)
+
+    def run_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
+        """As run, with a store.sql.Sql instead of a connection."""
+        return self._start(self._on_sql, callable, *args)
+
+    def _start(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
         if not self._started:
             self._started = True
             self._pool.start()
         return threads.deferToThreadPool(
-            self._reactor, self._pool, self._in_thread, callable, *args, **kwargs
+            self._reactor, self._pool, self._in_thread, how, *args, **kwargs
         )
 
-    def _in_thread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _on_connection(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._local.engine.connect() as conn:
+            result = callable(conn, *args, **kwargs)
+            if isinstance(result, sa.engine.Result):
+                raise TypeError(f"{callable} returned rows that are not fetched yet")
+            return result
+
+    def _on_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
+        return self._local.sql.run(callable, *args)
+
+    def _in_thread(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not hasattr(self._local, "handle"):
             self._local.handle = connect(self._path, READER)
             self._local.engine = engine_on(self._local.handle)
+            self._local.sql = ApswSql(self._local.handle)
             self._handles.append(self._local.handle)
         handle: apsw.Connection = self._local.handle
         self._busy.add(handle)
@@ -68,11 +87,7 @@ class Readers:
             if self._stopping:
                 raise dbapi.OperationalError("the database is being closed")
             handle.execute("BEGIN")
-            with self._local.engine.connect() as conn:
-                result = callable(conn, *args, **kwargs)
-                if isinstance(result, sa.engine.Result):
-                    raise TypeError(f"{callable} returned rows that are not fetched yet")
-                return result
+            return how(*args, **kwargs)
         finally:
             if handle.in_transaction:
                 handle.execute("ROLLBACK")

@@ -29,7 +29,9 @@ from litebot.master import rest
 from litebot.master import schema
 from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
+from litebot.master.data import Data
 from litebot.master.database import Database
+from litebot.master.hot.distributor import BotMaster
 from litebot.master.logged import logged_errors
 from litebot.master.ports import require_free
 from litebot.settings import Settings
@@ -71,20 +73,19 @@ class BuildMaster(master.BuildMaster):
             if load(self.files.settings_file).database.sqlite_path(self.files.path) is not None:
                 self.name = SOLE_MASTER
 
-    # Buildbot makes its DBConnector in the middle of create_child_services, and its components
-    # register themselves with the other services right after.  So ours takes its place at the
-    # moment of the assignment, before anything has been set up on Buildbot's.
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Buildbot makes its parts by class in the middle of create_child_services, and they
+        # register themselves with each other right after.  So ours take their places at the
+        # moment of the assignment, before anything has been set up on Buildbot's.
+        make = {"db": self._make_db, "data": Data, "botmaster": BotMaster}.get(name)
+        super().__setattr__(name, value if make is None else make())
 
-    @property
-    def db(self) -> Database:
-        return self._db
-
-    @db.setter
-    def db(self, _stock: Any) -> None:
-        self._db = Database(self.basedir)
-        self._db.after_setup = self._begin
-        self._db.before_stop = self._end
-        self._db.on_failure = self._disk_failed
+    def _make_db(self) -> Database:
+        db = Database(self.basedir)
+        db.after_setup = self._begin
+        db.before_stop = self._end
+        db.on_failure = self._disk_failed
+        return db
 
     # starting
 
@@ -107,7 +108,7 @@ class BuildMaster(master.BuildMaster):
         self._lock = OwnerLock(self.files)
         self.settings = load(self.files.settings_file)
         preflight.check(self.files, self.settings)
-        self._db.durability = self.settings.database.durability
+        self.db.durability = self.settings.database.durability
         with logged_errors() as errors:
             yield super().startService()
         # The heartbeat gets its parent as the last thing of a start that succeeds.

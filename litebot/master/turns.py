@@ -35,6 +35,7 @@ from litebot.master.readers import Readers
 from litebot.master.readers import browsing
 from litebot.store import dbapi
 from litebot.store.dialect import engine_on
+from litebot.store.sql import ApswSql
 
 TURN_S = 0.010
 BUSY_RETRY_S = 0.010
@@ -59,7 +60,7 @@ class Work:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     deferred: defer.Deferred[Any]
-    with_engine: bool = False
+    on: str = "connection"  # or "engine", or "sql": its first argument
     for_reader: bool = False
     result: Any = None
 
@@ -106,6 +107,7 @@ class TurnQueue:
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
+        self._sql = ApswSql(handle, self._note_fatal)
         self._fatal: dbapi.Error | None = None
         self._writes: set[CodeType | None] = set()
         self._busy_since: float | None = None
@@ -139,10 +141,7 @@ class TurnQueue:
 
     def do(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
         """Run callable(connection, *args, **kwargs); its result comes after the commit."""
-        work = Work(callable, args, kwargs, defer.Deferred())
-        if self._readers is not None and browsing.get():
-            work.for_reader = getattr(callable, "__code__", None) not in self._writes
-        return self._ask(work)
+        return self._ask_reading(Work(callable, args, kwargs, defer.Deferred()))
 
     def do_with_transaction(
         self, callable: Callable[..., Any], *args: Any, **kwargs: Any
@@ -154,9 +153,21 @@ class TurnQueue:
         self, callable: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> defer.Deferred[Any]:
         """As do, with the engine instead of a connection."""
-        return self._ask(Work(callable, args, kwargs, defer.Deferred(), with_engine=True))
+        return self._ask(Work(callable, args, kwargs, defer.Deferred(), on="engine"))
+
+    # what hot components call
+
+    def do_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
+        """Run callable(sql, *args) with a store.sql.Sql; all it writes or nothing."""
+        return self._ask_reading(Work(callable, args, {}, defer.Deferred(), on="sql"))
 
     # the turn
+
+    def _ask_reading(self, work: Work) -> defer.Deferred[Any]:
+        """As _ask, for work that may turn out to only read for a visitor."""
+        if self._readers is not None and browsing.get():
+            work.for_reader = getattr(work.callable, "__code__", None) not in self._writes
+        return self._ask(work)
 
     def _ask(self, work: Work) -> defer.Deferred[Any]:
         if not self.running or self.failure is not None:
@@ -230,7 +241,7 @@ class TurnQueue:
     def _run(self, work: Work) -> Any:
         """The result of one piece of work, or its Failure."""
         try:
-            result = work.callable(self._argument(work), *work.args, **work.kwargs)
+            result = self._call(work)
             if isinstance(result, sa.engine.Result):
                 raise TypeError(f"{work.callable} returned rows that are not fetched yet")
             return result
@@ -248,12 +259,14 @@ class TurnQueue:
         if conn.get_execution_options():
             conn.close()
 
-    def _argument(self, work: Work) -> sa.Engine | sa.engine.Connection:
-        if work.with_engine:
-            return self.engine
+    def _call(self, work: Work) -> Any:
+        if work.on == "sql":
+            return self._sql.run(work.callable, *work.args)
+        if work.on == "engine":
+            return work.callable(self.engine, *work.args, **work.kwargs)
         if self._connection is None or self._connection.closed:
             self._connection = self.engine.connect()
-        return self._connection
+        return work.callable(self._connection, *work.args, **work.kwargs)
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
@@ -266,7 +279,8 @@ class TurnQueue:
 
     def _read(self, work: Work) -> None:
         assert self._readers is not None
-        d = self._readers.run(work.callable, *work.args, **work.kwargs)
+        run = self._readers.run_sql if work.on == "sql" else self._readers.run
+        d = run(work.callable, *work.args, **work.kwargs)
         d.addCallbacks(work.deferred.callback, self._read_failed, errbackArgs=(work,))
 
     def _read_failed(self, failure: Failure, work: Work) -> None:

@@ -1,0 +1,240 @@
+"""Build requests: found by an index on what is unfinished, completed together with their buildset.
+
+Source: buildbot/db/buildrequests.py and buildbot/data/buildrequests.py, whose names and models
+these keep.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from typing import Any
+from typing import TypeAlias
+
+from buildbot.data import base
+from buildbot.data import buildrequests as data_buildrequests
+from buildbot.db import buildrequests
+from buildbot.db.buildsets import BuildSetModel
+from buildbot.process.results import RETRY
+from buildbot.util import datetime2epoch
+from buildbot.util import epoch2datetime
+from twisted.internet import defer
+
+from litebot.master.hot import buildsets
+from litebot.master.hot.sql import INTEGRITY_ERRORS
+from litebot.store.sql import Row
+from litebot.store.sql import Sql
+
+SELECT = (
+    "SELECT r.id, r.buildsetid, r.builderid, b.name, r.submitted_at, r.complete_at, r.complete,"
+    " r.results, r.waited_for, r.priority, c.claimed_at, c.masterid"
+    " FROM buildrequests r JOIN builders b ON b.id = r.builderid"
+    " LEFT JOIN buildrequest_claims c ON c.brid = r.id "
+)
+UNCLAIMED = "r.complete = 0 AND c.brid IS NULL"
+
+Model: TypeAlias = buildrequests.BuildRequestModel
+
+
+def model_of(row: Row) -> Model:
+    """The model of a row of SELECT."""
+    id, buildsetid, builderid, buildername, submitted, completed, complete, results, *rest = row
+    waited_for, priority, claimed, masterid = rest
+    return Model(
+        buildrequestid=id,
+        buildsetid=buildsetid,
+        builderid=builderid,
+        buildername=buildername,
+        submitted_at=epoch2datetime(submitted),
+        complete_at=epoch2datetime(completed),
+        complete=bool(complete),
+        results=results,
+        waited_for=bool(waited_for),
+        priority=priority,
+        claimed_at=epoch2datetime(claimed),
+        claimed_by_masterid=masterid,
+    )
+
+
+class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorComponent):
+    """Buildbot's; what changes requests returns them."""
+
+    def getBuildRequest(self, brid: int) -> Any:
+        """A request by its id, or None."""
+
+        def thd(sql: Sql) -> Model | None:
+            row = sql.row(f"{SELECT} WHERE r.id = ?", brid)
+            return None if row is None else model_of(row)
+
+        return self.db.do_sql(thd)
+
+    def get_some(self, brids: Iterable[int]) -> Any:
+        """The requests with these ids, in their order, without those that don't exist."""
+        return self.db.do_sql(_thd_some, list(brids))
+
+    def getBuildRequests(
+        self,
+        builderid: int | None = None,
+        complete: bool | None = None,
+        claimed: bool | int | None = None,
+        bsid: int | None = None,
+        branch: str | None = None,
+        repository: str | None = None,
+        resultSpec: Any = None,
+    ) -> Any:
+        """Requests that match what is not None."""
+        if bsid is None or not (branch is repository is resultSpec is claimed is None):
+            return super().getBuildRequests(
+                builderid, complete, claimed, bsid, branch, repository, resultSpec
+            )
+
+        def thd(sql: Sql) -> list[Model]:
+            where, parameters = "r.buildsetid = ?", [bsid]
+            if builderid is not None:
+                where += " AND r.builderid = ?"
+                parameters.append(builderid)
+            if complete is not None:
+                where += " AND r.complete <> 0" if complete else " AND r.complete = 0"
+            return [model_of(row) for row in sql.rows(f"{SELECT} WHERE {where}", *parameters)]
+
+        return self.db.do_sql(thd)
+
+    def get_unclaimed(self, builderid: int, after: Model | None, limit: int) -> Any:
+        """The builder's next requests, highest priority and then oldest first."""
+
+        def thd(sql: Sql) -> list[Model]:
+            where, parameters = f"{UNCLAIMED} AND r.builderid = ?", [builderid]
+            if after is not None:
+                where += " AND (r.priority < ? OR r.priority = ? AND r.id > ?)"
+                parameters += [after.priority, after.priority, after.buildrequestid]
+            query = f"{SELECT} WHERE {where} ORDER BY r.priority DESC, r.id LIMIT {limit:d}"
+            return [model_of(row) for row in sql.rows(query, *parameters)]
+
+        return self.db.do_sql(thd)
+
+    def get_urgency(self, builderids: Iterable[int]) -> Any:
+        """{builderid: (highest priority, oldest submitted_at in seconds)} of unclaimed requests."""
+
+        def thd(sql: Sql) -> dict[int, tuple[int, int]]:
+            found = {}
+            for builderid in builderids:
+                where = f"{UNCLAIMED} AND r.builderid = ?"
+                best = sql.row(
+                    "SELECT r.priority FROM buildrequests r LEFT JOIN buildrequest_claims c"
+                    f" ON c.brid = r.id WHERE {where} ORDER BY r.priority DESC, r.id LIMIT 1",
+                    builderid,
+                )
+                if best is None:
+                    continue
+                oldest = sql.row(
+                    "SELECT r.submitted_at FROM buildrequests r LEFT JOIN buildrequest_claims c"
+                    f" ON c.brid = r.id WHERE {where} ORDER BY r.submitted_at, r.id LIMIT 1",
+                    builderid,
+                )
+                assert oldest is not None
+                found[builderid] = (best[0], oldest[0])
+            return found
+
+        return self.db.do_sql(thd)
+
+    def claimBuildRequests(
+        self, brids: Iterable[int], claimed_at: datetime.datetime | None = None
+    ) -> Any:
+        """Claim requests for this master, all or none.  Raises AlreadyClaimedError."""
+
+        def thd(sql: Sql) -> list[Model]:
+            for brid in ids:
+                try:
+                    sql.write(
+                        "INSERT INTO buildrequest_claims (brid, masterid, claimed_at)"
+                        " VALUES (?, ?, ?)",
+                        *(brid, self.db.master.masterid, seconds),
+                    )
+                except INTEGRITY_ERRORS as error:
+                    raise buildrequests.AlreadyClaimedError from error
+            return _thd_some(sql, ids)
+
+        ids, seconds = list(brids), self._seconds(claimed_at)
+        return self.db.do_sql(thd)
+
+    def completeBuildRequests(
+        self, brids: Iterable[int], results: int, complete_at: datetime.datetime | None = None
+    ) -> Any:
+        """Complete requests.  Raises NotClaimedError where one is complete already."""
+        return self.db.do_sql(_thd_complete, list(brids), results, self._seconds(complete_at))
+
+    def complete(
+        self, brids: Iterable[int], results: int, complete_at: datetime.datetime | None = None
+    ) -> Any:
+        """As completeBuildRequests, with the buildsets of which these were the last; both."""
+
+        def thd(sql: Sql) -> tuple[list[Model], list[BuildSetModel]]:
+            _thd_complete(sql, ids, results, seconds)
+            models = _thd_some(sql, ids)
+            sets = {model.buildsetid for model in models}
+            done = [buildsets.thd_complete_if_done(sql, bsid, seconds) for bsid in sorted(sets)]
+            return models, [model for model in done if model is not None]
+
+        ids, seconds = list(brids), self._seconds(complete_at)
+        return self.db.do_sql(thd)
+
+    def _seconds(self, at: datetime.datetime | None) -> int:
+        return int(self.master.reactor.seconds()) if at is None else int(datetime2epoch(at))
+
+
+def _thd_some(sql: Sql, brids: list[int]) -> list[Model]:
+    rows = [sql.row(f"{SELECT} WHERE r.id = ?", brid) for brid in brids]
+    return [model_of(row) for row in rows if row is not None]
+
+
+def _thd_complete(sql: Sql, brids: list[int], results: int, complete_at: int) -> None:
+    assert results != RETRY, "a buildrequest cannot be completed with a retry status!"
+    for brid in brids:
+        changed = sql.write(
+            "UPDATE buildrequests SET complete = 1, results = ?, complete_at = ?"
+            " WHERE id = ? AND complete <> 1",
+            *(results, complete_at, brid),
+        )
+        if not changed:
+            raise buildrequests.NotClaimedError
+
+
+class BuildRequest(data_buildrequests.BuildRequest):
+    """Buildbot's, with events from what was written."""
+
+    def announce(self, models: list[Model], event: str) -> None:
+        """Produce the event for each of the requests."""
+        for model in models:
+            self.produceEvent(data_buildrequests._db2data(model, None), event)
+
+    def generateEvent(self, brids: Iterable[int], event: str) -> Any:
+        """Read the requests and produce the event for each."""
+        return self.master.db.buildrequests.get_some(brids).addCallback(self.announce, event)
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def claimBuildRequests(
+        self, brids: list[int], claimed_at: datetime.datetime | None = None
+    ) -> Any:
+        """Claim requests for this master; false where one was claimed already."""
+        try:
+            models = yield self.master.db.buildrequests.claimBuildRequests(brids, claimed_at)
+        except buildrequests.AlreadyClaimedError:
+            return False
+        self.announce(models, "claimed")
+        return True
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def completeBuildRequests(
+        self, brids: list[int], results: int, complete_at: datetime.datetime | None = None
+    ) -> Any:
+        """Complete requests, and their buildsets; false where one was complete already."""
+        try:
+            models, done = yield self.master.db.buildrequests.complete(brids, results, complete_at)
+        except buildrequests.NotClaimedError:
+            return False
+        self.announce(models, "complete")
+        for model in done:
+            yield self.master.data.rtypes.buildset.announce_complete(model)
+        return True

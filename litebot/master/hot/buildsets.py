@@ -1,0 +1,293 @@
+"""Buildsets: made with their sourcestamps and requests in one transaction.
+
+Source: buildbot/db/buildsets.py and buildbot/data/buildsets.py, whose names and models these keep.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from buildbot.data import base
+from buildbot.data import buildsets as data_buildsets
+from buildbot.db import buildsets
+from buildbot.process.buildrequest import BuildRequestCollapser
+from buildbot.process.results import SUCCESS
+from buildbot.process.results import worst_status
+from buildbot.util import datetime2epoch
+from buildbot.util import epoch2datetime
+from buildbot.util.sautils import hash_columns
+from twisted.internet import defer
+from twisted.python import log
+
+from litebot.store.sql import Row
+from litebot.store.sql import Sql
+
+COLUMNS = (
+    "id, external_idstring, reason, submitted_at, complete, complete_at, results, parent_buildid,"
+    " parent_relationship, rebuilt_buildid"
+)
+
+# name -> (value, source)
+Properties = dict[str, tuple[Any, str]]
+# What SourceStampsConnectorComponent.findSourceStampId takes, or the id of one.
+SourceStamp = dict[str, Any] | int
+
+
+def thd_buildset(sql: Sql, bsid: int) -> buildsets.BuildSetModel | None:
+    """A buildset by its id, or None."""
+    row = sql.row(f"SELECT {COLUMNS} FROM buildsets WHERE id = ?", bsid)
+    return None if row is None else _model_of(sql, row)
+
+
+def _model_of(sql: Sql, row: Row) -> buildsets.BuildSetModel:
+    bsid, external_idstring, reason, submitted, complete, completed, results, *rest = row
+    parent_buildid, parent_relationship, rebuilt_buildid = rest
+    stamps = "SELECT sourcestampid FROM buildset_sourcestamps WHERE buildsetid = ? ORDER BY id"
+    return buildsets.BuildSetModel(
+        bsid=bsid,
+        external_idstring=external_idstring,
+        reason=reason,
+        submitted_at=epoch2datetime(submitted),
+        complete=bool(complete),
+        complete_at=epoch2datetime(completed),
+        results=results,
+        parent_buildid=parent_buildid,
+        parent_relationship=parent_relationship,
+        rebuilt_buildid=rebuilt_buildid,
+        sourcestamps=[row[0] for row in sql.rows(stamps, bsid)],
+    )
+
+
+def thd_complete_if_done(sql: Sql, bsid: int, complete_at: int) -> buildsets.BuildSetModel | None:
+    """Complete a buildset that is not, but whose requests all are; its model, or None."""
+    if sql.row("SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete = 0 LIMIT 1", bsid):
+        return None
+    results = SUCCESS
+    for row in sql.rows("SELECT results FROM buildrequests WHERE buildsetid = ?", bsid):
+        results = worst_status(results, row[0])
+    return thd_buildset(sql, bsid) if _thd_complete(sql, bsid, results, complete_at) else None
+
+
+def _thd_complete(sql: Sql, bsid: int, results: int, complete_at: int) -> bool:
+    changed = sql.write(
+        "UPDATE buildsets SET complete = 1, results = ?, complete_at = ?"
+        " WHERE id = ? AND (complete IS NULL OR complete <> 1)",
+        *(results, complete_at, bsid),
+    )
+    return changed == 1
+
+
+class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
+    """Buildbot's, with a buildset and all that belongs to it in one transaction."""
+
+    @defer.inlineCallbacks
+    def addBuildset(
+        self,
+        sourcestamps: Iterable[SourceStamp],
+        reason: str,
+        properties: Properties | None,
+        builderids: Iterable[int],
+        waited_for: bool,
+        external_idstring: str | None = None,
+        submitted_at: datetime.datetime | None = None,
+        rebuilt_buildid: int | None = None,
+        parent_buildid: int | None = None,
+        parent_relationship: str | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """Add a buildset; its id, and {builderid: brid} of its requests."""
+        assert isinstance(waited_for, bool), f"waited_for should be boolean: {waited_for!r}"
+        stamps, builderids = list(sourcestamps), list(builderids)
+        now = int(self.master.reactor.seconds())
+        submitted = now if submitted_at is None else datetime2epoch(submitted_at)
+        # One with a patch has a row of its own, and is rare; two masters may both add the same.
+        for at, stamp in enumerate(stamps):
+            if isinstance(stamp, int):
+                continue
+            if stamp.get("patch_body") or not self.db.is_sole_writer:
+                stamps[at] = yield self.db.sourcestamps.findSourceStampId(**stamp)
+
+        def thd(sql: Sql) -> tuple[int, dict[int, int]]:
+            bsid = sql.insert(
+                "buildsets",
+                submitted_at=submitted,
+                reason=reason,
+                rebuilt_buildid=rebuilt_buildid,
+                complete=0,
+                results=-1,
+                external_idstring=external_idstring,
+                parent_buildid=parent_buildid,
+                parent_relationship=parent_relationship,
+            )
+            for name, value in (properties or {}).items():
+                sql.write(
+                    "INSERT INTO buildset_properties (buildsetid, property_name, property_value)"
+                    " VALUES (?, ?, ?)",
+                    *(bsid, name, json.dumps(value)),
+                )
+            for stamp in stamps:
+                ssid = stamp if isinstance(stamp, int) else _thd_stamp(sql, now, **stamp)
+                sql.insert("buildset_sourcestamps", buildsetid=bsid, sourcestampid=ssid)
+            brids = {}
+            for builderid in builderids:
+                brids[builderid] = sql.insert(
+                    "buildrequests",
+                    buildsetid=bsid,
+                    builderid=builderid,
+                    priority=priority,
+                    complete=0,
+                    results=-1,
+                    submitted_at=submitted,
+                    waited_for=int(waited_for),
+                )
+            return bsid, brids
+
+        bsid, brids = yield self.db.do_sql(thd)
+        self.getBuildsetProperties.cache.put(bsid, buildsets.BsProps(properties or {}))
+        return bsid, brids
+
+    def getBuildset(self, bsid: int) -> Any:
+        """A buildset by its id, or None."""
+        return self.db.do_sql(thd_buildset, bsid)
+
+    def complete_if_done(self, bsid: int) -> Any:
+        """Complete a buildset that is not, but whose requests all are; its model, or None."""
+        now = int(self.master.reactor.seconds())
+        return self.db.do_sql(thd_complete_if_done, bsid, now)
+
+
+def _thd_stamp(
+    sql: Sql,
+    created_at: int,
+    branch: str | None = None,
+    revision: str | None = None,
+    repository: str | None = None,
+    project: str | None = None,
+    codebase: str | None = None,
+    **_patch: None,
+) -> int:
+    """The id of the sourcestamp, which is made where there is none."""
+    assert codebase is not None, "codebase cannot be None"
+    assert project is not None, "project cannot be None"
+    assert repository is not None, "repository cannot be None"
+    ss_hash = hash_columns(branch, revision, repository, project, codebase, None)
+    row = sql.row("SELECT id FROM sourcestamps WHERE ss_hash = ?", ss_hash)
+    if row is not None:
+        return int(row[0])
+    return sql.insert(
+        "sourcestamps",
+        ss_hash=ss_hash,
+        branch=branch,
+        revision=revision,
+        repository=repository,
+        codebase=codebase,
+        project=project,
+        created_at=created_at,
+    )
+
+
+class Buildset(data_buildsets.Buildset):
+    """Buildbot's, with events from what was written, and collapsing only where it is on."""
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def addBuildset(
+        self,
+        waited_for: bool,
+        scheduler: str | None = None,
+        sourcestamps: list[SourceStamp] | None = None,
+        reason: str = "",
+        properties: Properties | None = None,
+        builderids: list[int] | None = None,
+        external_idstring: str | None = None,
+        rebuilt_buildid: int | None = None,
+        parent_buildid: int | None = None,
+        parent_relationship: str | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """Add a buildset; its id, and {builderid: brid} of its requests."""
+        submitted_at = int(self.master.reactor.seconds())
+        bsid, brids = yield self.master.db.buildsets.addBuildset(
+            sourcestamps=sourcestamps or [],
+            reason=reason,
+            rebuilt_buildid=rebuilt_buildid,
+            properties=properties or {},
+            builderids=builderids or [],
+            waited_for=waited_for,
+            external_idstring=external_idstring,
+            submitted_at=epoch2datetime(submitted_at),
+            parent_buildid=parent_buildid,
+            parent_relationship=parent_relationship,
+            priority=priority,
+        )
+        mergeable = [brid for builderid, brid in brids.items() if self._collapses(builderid)]
+        if mergeable:
+            yield BuildRequestCollapser(self.master, mergeable).collapse()
+        model = yield self.master.db.buildsets.getBuildset(bsid)
+        stamps = yield self._stamps(model)
+        self.master.data.rtypes.buildrequest.generateEvent(list(brids.values()), "new")
+        self.produceEvent(
+            {
+                "bsid": bsid,
+                "external_idstring": external_idstring,
+                "reason": reason,
+                "parent_buildid": parent_buildid,
+                "rebuilt_buildid": rebuilt_buildid,
+                "submitted_at": submitted_at,
+                "complete": False,
+                "complete_at": None,
+                "results": None,
+                "scheduler": scheduler,
+                "sourcestamps": stamps,
+            },
+            "new",
+        )
+        log.msg(f"added buildset {bsid} to database")
+        if not brids:
+            yield self.maybeBuildsetComplete(bsid)
+        return bsid, brids
+
+    def _collapses(self, builderid: int) -> bool:
+        builder = self.master.botmaster.getBuilderById(builderid)
+        return builder is not None and builder.getCollapseRequestsFn() is not None
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def maybeBuildsetComplete(self, bsid: int) -> Any:
+        """Complete a buildset whose requests all are complete, and say so once."""
+        model = yield self.master.db.buildsets.complete_if_done(bsid)
+        if model is not None:
+            yield self.announce_complete(model)
+
+    @defer.inlineCallbacks
+    def announce_complete(self, model: buildsets.BuildSetModel) -> Any:
+        """Produce the event of a buildset that has been completed."""
+        stamps = yield self._stamps(model)
+        self.produceEvent(
+            {
+                "bsid": model.bsid,
+                "external_idstring": model.external_idstring,
+                "reason": model.reason,
+                "rebuilt_buildid": model.rebuilt_buildid,
+                "sourcestamps": stamps,
+                "submitted_at": model.submitted_at,
+                "complete": True,
+                "complete_at": model.complete_at,
+                "results": model.results,
+                "parent_buildid": model.parent_buildid,
+                "parent_relationship": model.parent_relationship,
+            },
+            "complete",
+        )
+
+    @defer.inlineCallbacks
+    def _stamps(self, model: buildsets.BuildSetModel) -> Any:
+        stamps = []
+        for ssid in model.sourcestamps:
+            stamp = yield self.master.data.get(("sourcestamps", str(ssid)))
+            stamps.append(copy.deepcopy(stamp))
+        return stamps

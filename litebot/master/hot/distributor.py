@@ -1,0 +1,105 @@
+"""Choosing the next build without loading what waits, and without waiting for more to come.
+
+Source: buildbot/process/buildrequestdistributor.py and buildbot/process/botmaster.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildbot.data.base import ListResult
+from buildbot.process import botmaster
+from buildbot.process import buildrequestdistributor
+from buildbot.process.buildrequest import BuildRequest
+from buildbot.util import debounce
+from twisted.internet import defer
+
+PAGE = 20
+
+
+class BuildChooser(buildrequestdistributor.BasicBuildChooser):
+    """Buildbot's, which reads a page of requests at a time.
+
+    Where the configuration has a `nextBuild`, that needs them all at once.
+    """
+
+    def __init__(self, bldr: Any, master: Any) -> None:
+        super().__init__(bldr, master)
+        self._models: dict[int, Any] = {}
+        self._last: Any = None
+        self._is_last_page = False
+
+    @defer.inlineCallbacks
+    def _fetchUnclaimedBrdicts(self) -> Any:
+        if self.nextBuild is not None:
+            return (yield super()._fetchUnclaimedBrdicts())
+        if not self.unclaimedBrdicts and not self._is_last_page:
+            yield self._fetch_page()
+        return self.unclaimedBrdicts
+
+    @defer.inlineCallbacks
+    def _fetch_page(self) -> Any:
+        builderid = yield self.bldr.getBuilderId()
+        requests = self.master.db.buildrequests
+        models = yield requests.get_unclaimed(builderid, self._last, PAGE)
+        self._is_last_page = len(models) < PAGE
+        if models:
+            self._last = models[-1]
+        self._models = {model.buildrequestid: model for model in models}
+        self.unclaimedBrdicts = ListResult(
+            [
+                {"buildrequestid": model.buildrequestid, "priority": model.priority}
+                for model in models
+            ]
+        )
+
+    @defer.inlineCallbacks
+    def _getBuildRequestForBrdict(self, brdict: dict[str, Any]) -> Any:
+        brid = brdict["buildrequestid"]
+        model = self._models.get(brid)
+        if model is None:
+            return (yield super()._getBuildRequestForBrdict(brdict))
+        if brid not in self.breqCache:
+            self.breqCache[brid] = yield BuildRequest.fromBrdict(self.master, model)
+        return self.breqCache[brid]
+
+
+class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
+    """Buildbot's, which asks for all builders at once who has something to do."""
+
+    BuildChooser = BuildChooser
+
+    @defer.inlineCallbacks
+    def _sortBuilders(self, buildernames: list[str]) -> Any:
+        if self.master.config.prioritizeBuilders:
+            return (yield super()._sortBuilders(buildernames))
+        builders = {}
+        for name in buildernames:
+            builder = self.botmaster.builders.get(name)
+            if builder is not None and builder.getAvailableWorkers():
+                builders[(yield builder.getBuilderId())] = name
+        urgency = yield self.master.db.buildrequests.get_urgency(builders)
+        # Highest priority, then the oldest request, then the name, as Buildbot's own order.
+        order = sorted((-best, oldest, builders[id]) for id, (best, oldest) in urgency.items())
+        return [name for _, _, name in order]
+
+
+class BotMaster(botmaster.BotMaster):
+    """Buildbot's, which starts builds at once instead of after 100 ms without a new request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stock: Any = self.brd
+        stock.disownServiceParent()
+        self.brd: Any = BuildRequestDistributor(self)
+        self.brd.setServiceParent(self)
+
+    # A burst of requests within one turn is still taken as a whole.
+    @debounce.method(wait=0.0)
+    def _flush_pending_builders(self) -> Any:
+        pending: set[Any] = self._pending_builderids
+        builders = [self.getBuilderById(id) for id in pending]
+        pending.clear()
+        names = [builder.name for builder in builders if builder is not None]
+        if names:
+            self.brd.maybeStartBuildsOn(names)

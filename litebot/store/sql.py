@@ -1,0 +1,120 @@
+"""Plain SQL inside a transaction that somebody else begins and ends: what hot components use.
+
+A statement through SQLAlchemy costs some twenty times what SQLite needs for it, so what runs many
+times a build is written as text with `?` for its parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol
+
+import apsw
+
+from litebot.store import dbapi
+
+Row = tuple[Any, ...]
+
+
+class Sql(Protocol):
+    """Statements on one connection.  Raises the errors of its driver."""
+
+    def rows(self, sql: str, *parameters: Any) -> list[Row]:
+        """All rows of a query."""
+
+    def row(self, sql: str, *parameters: Any) -> Row | None:
+        """The first row of a query."""
+
+    def write(self, sql: str, *parameters: Any) -> int:
+        """Run an INSERT, UPDATE or DELETE; how many rows it concerned."""
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Insert a row into a table with a column `id`; its id."""
+
+    def update(self, table: str, id: int, **values: Any) -> int:
+        """Change the row of a table with a column `id`; 1, or 0 where there is none."""
+
+
+@functools.cache
+def insert_statement(table: str, columns: tuple[str, ...]) -> str:
+    """INSERT INTO table (columns) VALUES (?, ...)"""
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+
+
+@functools.cache
+def update_statement(table: str, columns: tuple[str, ...]) -> str:
+    """UPDATE table SET column = ?, ... WHERE id = ?"""
+    changes = ", ".join(f"{column} = ?" for column in columns)
+    return f"UPDATE {table} SET {changes} WHERE id = ?"
+
+
+class ApswSql:
+    """Sql on an apsw handle inside a transaction.
+
+    `on_fatal` is told of full disks, I/O errors and damaged pages.  Raises the errors of
+    litebot.store.dbapi.
+    """
+
+    def __init__(
+        self, handle: apsw.Connection, on_fatal: Callable[[dbapi.Error], None] | None = None
+    ) -> None:
+        self._handle = handle
+        self._on_fatal = on_fatal
+        self._in_savepoint = False
+
+    def run(self, callable: Callable[..., Any], *args: Any) -> Any:
+        """callable(self, *args); what it has written is undone where it raises."""
+        try:
+            result = callable(self, *args)
+        except BaseException:
+            self._leave("ROLLBACK TO hot; RELEASE hot")
+            raise
+        self._leave("RELEASE hot")
+        return result
+
+    def rows(self, sql: str, *parameters: Any) -> list[Row]:
+        try:
+            return self._handle.execute(sql, parameters).fetchall()
+        except apsw.Error as error:
+            raise self._failed(error) from error
+
+    def row(self, sql: str, *parameters: Any) -> Row | None:
+        rows = self.rows(sql, *parameters)
+        return rows[0] if rows else None
+
+    def write(self, sql: str, *parameters: Any) -> int:
+        try:
+            if not self._in_savepoint:
+                self._handle.execute("SAVEPOINT hot")
+                self._in_savepoint = True
+            self._handle.execute(sql, parameters)
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        return self._handle.changes()
+
+    def insert(self, table: str, **values: Any) -> int:
+        self.write(insert_statement(table, tuple(values)), *values.values())
+        return self._handle.last_insert_rowid()
+
+    def update(self, table: str, id: int, **values: Any) -> int:
+        return self.write(update_statement(table, tuple(values)), *values.values(), id)
+
+    def _leave(self, sql: str) -> None:
+        if not self._in_savepoint:
+            return
+        self._in_savepoint = False
+        if not self._handle.in_transaction:
+            return  # a full disk: SQLite has rolled everything back by itself
+        try:
+            self._handle.execute(sql)
+        except apsw.Error as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: apsw.Error) -> dbapi.Error:
+        translated = dbapi.translate(error)
+        if self._on_fatal is not None and isinstance(translated, dbapi.FATAL):
+            self._on_fatal(translated)
+        return translated
