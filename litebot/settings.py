@@ -30,7 +30,7 @@ Value = TypeVar("Value", str, int)
 
 DATABASE_FORMS = "sqlite:///FILE, sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME"
 SQLITE_PREFIX = "sqlite:///"
-DURABILITIES = ("commit", "process")
+DURABILITIES = ("acknowledged", "commit", "process")
 
 
 class _CheckError(Exception):
@@ -64,7 +64,7 @@ def _check_listen(address: str) -> str:
 
 def _check_durability(durability: str) -> str:
     if durability not in DURABILITIES:
-        raise _CheckError("it must be " + " or ".join(map(repr, DURABILITIES)))
+        raise _CheckError(f"it must be one of {', '.join(map(repr, DURABILITIES))}")
     return durability
 
 
@@ -158,9 +158,10 @@ class Database(_Section):
         _check_database_url,
     )
     durability: str = _key(
-        "commit",
-        'What a power loss may take from a SQLite file: "commit" nothing that was acknowledged,\n'
-        '"process" the latest commits.  Both survive a crash of the master and kill -9.',
+        "acknowledged",
+        'What a power loss may take from a SQLite file: "acknowledged" nothing that the master\n'
+        'has answered for, such as a push or a click, "commit" nothing at all, for an fsync at\n'
+        'every step of a build, "process" the last seconds.  A crash or kill -9 takes nothing.',
         _check_durability,
     )
 

@@ -30,7 +30,7 @@ class Checkpointer:
         handle: apsw.Connection,
         path: Path,
         reactor: Any,
-        on_fatal: Callable[[dbapi.Error], None],
+        on_fatal: Callable[[dbapi.Error], object],
     ) -> None:
         self._path = path
         self._reactor = reactor

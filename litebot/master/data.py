@@ -11,7 +11,7 @@ from buildbot.util import pathmatch
 # Modules of litebot's in place of Buildbot's.
 HOT = {
     f"buildbot.data.{name}": f"litebot.master.hot.{name}"
-    for name in ("builds", "buildrequests", "buildsets", "logs", "properties", "steps")
+    for name in ("builds", "buildrequests", "buildsets", "changes", "logs", "properties", "steps")
 }
 
 

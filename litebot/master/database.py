@@ -48,7 +48,7 @@ class Database(connector.DBConnector):
     to be right and before anything uses it, `before_stop` when all that used it has stopped.
     """
 
-    durability = "commit"
+    durability = "acknowledged"
     on_failure: Callable[[StoreFailed], None] | None = None
     after_setup: Callable[[], defer.Deferred[None]] | None = None
     before_stop: Callable[[], defer.Deferred[None]] | None = None
@@ -73,6 +73,15 @@ class Database(connector.DBConnector):
             return self.pool.do_sql(callable, *args)
         done: defer.Deferred[Any] = self.pool.do(run_on, callable, *args)
         return done
+
+    def on_disk(self) -> defer.Deferred[None]:
+        """Fires when what has been committed so far may be promised to the outside.
+
+        Fails with StoreFailed.
+        """
+        if isinstance(self.pool, TurnQueue):
+            return self.pool.on_disk()
+        return defer.succeed(None)
 
     @defer.inlineCallbacks
     def setup(self, check_version: bool = True, verbose: bool = True) -> Any:
@@ -122,7 +131,8 @@ class Database(connector.DBConnector):
             create_file(path)
         # The writer never waits inside SQLite: the turn queue tries again instead.
         handle = connect(path, MASTER + DURABILITY[self.durability], busy_timeout_ms=0)
-        return TurnQueue(handle, reactor, path, self.on_failure)
+        later = self.durability == "acknowledged"
+        return TurnQueue(handle, reactor, path, self.on_failure, sync_later=later)
 
 
 def sqlite_path(url: URL, basedir: Path) -> Path | None:

@@ -34,6 +34,7 @@ from litebot.master.database import Database
 from litebot.master.hot.distributor import BotMaster
 from litebot.master.logged import logged_errors
 from litebot.master.ports import require_free
+from litebot.master.www import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
 
@@ -77,7 +78,8 @@ class BuildMaster(master.BuildMaster):
         # Buildbot makes its parts by class in the middle of create_child_services, and they
         # register themselves with each other right after.  So ours take their places at the
         # moment of the assignment, before anything has been set up on Buildbot's.
-        make = {"db": self._make_db, "data": Data, "botmaster": BotMaster}.get(name)
+        parts = {"db": self._make_db, "data": Data, "botmaster": BotMaster, "www": WWWService}
+        make = parts.get(name)
         super().__setattr__(name, value if make is None else make())
 
     def _make_db(self) -> Database:

@@ -33,6 +33,7 @@ from litebot.errors import StoreFailed
 from litebot.master.checkpoints import Checkpointer
 from litebot.master.readers import Readers
 from litebot.master.readers import browsing
+from litebot.master.syncs import Syncer
 from litebot.store import dbapi
 from litebot.store.dialect import engine_on
 from litebot.store.sql import ApswSql
@@ -84,7 +85,8 @@ class TurnQueue:
 
     `handle` is the one connection that writes and `path` its file, or None for one in memory,
     which nobody else can read and nothing has to checkpoint.  `on_failure` is called once, with a
-    StoreFailed, when the disk fails; from then on all work fails with it.
+    StoreFailed, when the disk fails; from then on all work fails with it.  With `sync_later`, for
+    a handle that does not sync at a commit, on_disk() does.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class TurnQueue:
         reactor: Any,
         path: Path | None = None,
         on_failure: Callable[[StoreFailed], None] | None = None,
+        *,
+        sync_later: bool = False,
     ) -> None:
         self.engine = engine_on(handle, check=self._check_thread, on_fatal=self._note_fatal)
         self.reactor = reactor
@@ -102,6 +106,8 @@ class TurnQueue:
         self._thread = threading.get_ident()
         self._readers = Readers(path, reactor) if path else None
         self._checkpointer = Checkpointer(handle, path, reactor, self.fail) if path else None
+        self._syncer = Syncer(path, reactor, self.fail) if path and sync_later else None
+        self._changes = handle.total_changes()
         self._on_failure = on_failure
         self._queue: deque[Work] = deque()
         self._scheduled = False
@@ -134,6 +140,8 @@ class TurnQueue:
             self._readers.stop()
         if self._checkpointer is not None:
             yield self._checkpointer.stop()
+        if self._syncer is not None:
+            yield self._syncer.stop()
         if self._connection is not None:
             self._connection.close()
         self.engine.dispose()
@@ -154,6 +162,15 @@ class TurnQueue:
     ) -> defer.Deferred[Any]:
         """As do, with the engine instead of a connection."""
         return self._ask(Work(callable, args, kwargs, defer.Deferred(), on="engine"))
+
+    def on_disk(self) -> defer.Deferred[None]:
+        """Fires when what has been committed so far will survive a power loss.
+
+        Fails with StoreFailed.
+        """
+        if self.failure is not None:
+            return defer.fail(StoreFailed(self.failure.what, self.failure.hint))
+        return self._syncer.on_disk() if self._syncer is not None else defer.succeed(None)
 
     # what hot components call
 
@@ -194,7 +211,7 @@ class TurnQueue:
         try:
             self._drain(done, reads)
             if self._handle.in_transaction:
-                self._handle.execute("COMMIT")
+                self._commit()
         except (apsw.Error, dbapi.Error, sa.exc.DBAPIError) as error:
             # None of it is on disk, so all of it fails together with what waits.
             self._queue.extendleft(reversed(done + reads))
@@ -208,6 +225,13 @@ class TurnQueue:
             work.deliver()
         if self._queue:
             self._schedule()
+
+    def _commit(self) -> None:
+        self._handle.execute("COMMIT")
+        changes = self._handle.total_changes()
+        if self._syncer is not None and changes != self._changes:
+            self._changes = changes
+            self._syncer.committed()
 
     def _drain(self, done: list[Work], reads: list[Work]) -> None:
         """Run queued work until TURN_S is over.  Raises where the disk fails."""
@@ -325,8 +349,8 @@ class TurnQueue:
         self._scheduled = True
         self.reactor.callLater(BUSY_RETRY_S, self._turn)
 
-    def fail(self, error: Exception) -> None:
-        """Fail all work that waits and all that comes, and say so once."""
+    def fail(self, error: Exception) -> StoreFailed:
+        """Fail all work that waits and all that comes, and say so once; what it fails with."""
         if self.failure is None:
             self.failure = store_failed(self._handle.filename, error)
             if self._handle.in_transaction:
@@ -338,6 +362,7 @@ class TurnQueue:
                 self._on_failure(self.failure)
         while self._queue:
             self._refuse(self._queue.popleft())
+        return self.failure
 
     def _refuse(self, work: Work) -> None:
         why = self.failure or StoreFailed("the database is closed")

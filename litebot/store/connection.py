@@ -52,7 +52,10 @@ def sync_every_commit(db: apsw.Connection) -> None:
 
 
 def sync_at_checkpoints(db: apsw.Connection) -> None:
-    """Durability "process": no fsync at a commit; kill -9 loses nothing, power loss may."""
+    """Durability "acknowledged" and "process": kill -9 loses no commit, and power loss may.
+
+    With "acknowledged" the master syncs the log itself before it answers.
+    """
     db.pragma("synchronous", "NORMAL")
 
 
@@ -90,6 +93,7 @@ EVERY_CONNECTION: tuple[Pragma, ...] = (page_cache, sorts_in_memory, refuses_dam
 NEW_FILE: tuple[Pragma, ...] = (incremental_vacuum, write_ahead_log)
 MASTER: tuple[Pragma, ...] = (write_ahead_log, bounded_log, no_checkpoint_at_commit)
 DURABILITY: dict[str, tuple[Pragma, ...]] = {
+    "acknowledged": (sync_at_checkpoints,),
     "commit": (sync_every_commit,),
     "process": (sync_at_checkpoints,),
 }

@@ -4,8 +4,9 @@
 
 SOURCE is the directory that holds the package buildbot with its tests; it must also come first on
 PYTHONPATH, for the processes that tests start.  A NAME is a package, a module or a test.  With
-"litebot" the database connector of Buildbot is replaced by litebot's before any test is loaded, on
-files rather than in memory; the tests themselves are untouched.  Trial leaves its _trial_temp in
+"litebot" the database connector, the data connector and the botmaster of Buildbot are replaced by
+litebot's before any test is loaded, on files rather than in memory; the tests themselves are
+untouched.  Trial leaves its _trial_temp in
 the current directory.
 
 OUTCOMES.json is {"databases": N, "seconds": S, "results": {TEST: [OUTCOME, REASON]}}: how many
@@ -103,9 +104,13 @@ def use_litebot_store(folder: Path) -> itertools.count[int]:
     Tests ask for a database in memory; they get the real thing, a file in `folder`.  Returns the
     counter that names the files.
     """
+    from buildbot.data import connector as data
     from buildbot.db import connector
+    from buildbot.process import botmaster
 
+    from litebot.master.data import Data
     from litebot.master.database import Database
+    from litebot.master.hot.distributor import BotMaster
 
     numbers = itertools.count()
 
@@ -120,8 +125,10 @@ def use_litebot_store(folder: Path) -> itertools.count[int]:
 
     early = {"buildbot.master", "buildbot.test.fakedb"} & sys.modules.keys()
     if early:
-        raise RuntimeError(f"{early} took Buildbot's database connector before it was replaced")
+        raise RuntimeError(f"{early} took Buildbot's parts before they were replaced")
     connector.DBConnector = OnFile
+    data.DataConnector = Data
+    botmaster.BotMaster = BotMaster
     return numbers
 
 

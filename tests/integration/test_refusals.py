@@ -328,7 +328,7 @@ def test_a_missing_master_cfg(master: Master) -> None:
     [
         ('listen = "127.0.0.1"', 'lisen = "127.0.0.1"', "unknown key 'lisen'", "'listen'"),
         ('listen = "127.0.0.1"', 'listen = "ci.lan"', "web.listen is 'ci.lan'", "0.0.0.0"),
-        ('durability = "commit"', "durability = 7", "database.durability is 7", '"commit"'),
+        ('durability = "acknowledged"', "durability = 7", "durability is 7", '"acknowledged"'),
         ("[web]", "[wed]", "unknown section [wed]", "'web'"),
         ('title = ""', 'title = "', "not TOML", "quotes"),
     ],
@@ -343,7 +343,7 @@ def test_an_error_in_litebot_toml_is_shown_with_its_line(
 
 def test_check_config_looks_at_litebot_toml_too(master: Master) -> None:
     settings = master.basedir / "litebot.toml"
-    place = set_line(settings, 'durability = "commit"', 'durability = "perhaps"')
+    place = set_line(settings, 'durability = "acknowledged"', 'durability = "perhaps"')
     done = master.run("check-config")
     refused(done, f"{settings}:{place}: database.durability is 'perhaps'", code=3)
 

@@ -173,7 +173,10 @@ def test_postgres_urls(toml: Path, url: str) -> None:
         ),
         (
             '[database]\ndurability = "none"',
-            "litebot.toml:2: database.durability is 'none'; it must be 'commit' or 'process'",
+            (
+                "litebot.toml:2: database.durability is 'none'; it must be one of 'acknowledged', "
+                "'commit', 'process'"
+            ),
             None,
         ),
         (

@@ -209,7 +209,7 @@ class Buildset(data_buildsets.Buildset):
         parent_relationship: str | None = None,
         priority: int = 0,
     ) -> Any:
-        """Add a buildset; its id, and {builderid: brid} of its requests."""
+        """Add a buildset; its id, and {builderid: brid} of its requests, once that is on disk."""
         submitted_at = int(self.master.reactor.seconds())
         bsid, brids = yield self.master.db.buildsets.addBuildset(
             sourcestamps=sourcestamps or [],
@@ -249,6 +249,7 @@ class Buildset(data_buildsets.Buildset):
         log.msg(f"added buildset {bsid} to database")
         if not brids:
             yield self.maybeBuildsetComplete(bsid)
+        yield self.master.db.on_disk()
         return bsid, brids
 
     def _collapses(self, builderid: int) -> bool:
