@@ -37,10 +37,16 @@ class Checkpointer:
         self._on_fatal = on_fatal
         self._own: apsw.Connection | None = None
         self._running: defer.Deferred[Any] | None = None
+        self._started_at = 0  # pages of the log at the last one
         handle.set_wal_hook(self._after_commit)
 
     def _after_commit(self, _handle: apsw.Connection, _name: str, pages: int) -> int:
-        if pages >= START_PAGES and self._running is None:
+        if pages < self._started_at:
+            self._started_at = 0  # the log has started over
+        # Counted from the last one, which a busy master has outrun already: what many builds
+        # change is copied once in so many pages, not at every commit from then on.
+        if pages >= self._started_at + START_PAGES and self._running is None:
+            self._started_at = pages
             restart = pages >= RESTART_PAGES
             pool = self._reactor.getThreadPool()
             self._running = threads.deferToThreadPool(

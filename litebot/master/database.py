@@ -20,6 +20,7 @@ from litebot.errors import StoreFailed
 from litebot.master.hot.buildrequests import BuildRequestsConnectorComponent
 from litebot.master.hot.builds import BuildsConnectorComponent
 from litebot.master.hot.buildsets import BuildsetsConnectorComponent
+from litebot.master.hot.changes import ChangesConnectorComponent
 from litebot.master.hot.logs import LogsConnectorComponent
 from litebot.master.hot.sql import run_on
 from litebot.master.hot.steps import StepsConnectorComponent
@@ -29,11 +30,15 @@ from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE
 from litebot.store.connection import connect
 
+# How long a commit may wait for more work, except with durability "commit".
+HOLD_S = 0.010
+
 # Components of litebot's in place of Buildbot's.
 HOT = {
     "buildrequests": BuildRequestsConnectorComponent,
     "builds": BuildsConnectorComponent,
     "buildsets": BuildsetsConnectorComponent,
+    "changes": ChangesConnectorComponent,
     "logs": LogsConnectorComponent,
     "steps": StepsConnectorComponent,
 }
@@ -131,8 +136,14 @@ class Database(connector.DBConnector):
             create_file(path)
         # The writer never waits inside SQLite: the turn queue tries again instead.
         handle = connect(path, MASTER + DURABILITY[self.durability], busy_timeout_ms=0)
-        later = self.durability == "acknowledged"
-        return TurnQueue(handle, reactor, path, self.on_failure, sync_later=later)
+        return TurnQueue(
+            handle,
+            reactor,
+            path,
+            self.on_failure,
+            sync_later=self.durability == "acknowledged",
+            hold_s=0.0 if self.durability == "commit" else HOLD_S,
+        )
 
 
 def sqlite_path(url: URL, basedir: Path) -> Path | None:

@@ -1,10 +1,13 @@
-"""The turn queue: all database work of one reactor turn in one transaction.
+"""The turn queue: all database work of one reactor turn, or of a few, in one transaction.
 
 Stands where Buildbot's DBThreadPool stands and has its interface, so that every connector
 component and plugin runs on it unchanged.  Work is queued; once per reactor turn the queue is
-drained in order inside one BEGIN IMMEDIATE ... COMMIT, each piece in a savepoint of its own, and
-the results are delivered after the commit, in a later turn than the one that asked, as from a
-thread.  Work that only reads for a visitor goes to read-only connections in threads.
+drained in order inside BEGIN IMMEDIATE ... COMMIT, each piece in a savepoint of its own, and the
+results are delivered in a later turn than the one that asked, as from a thread.  The commit comes
+before that; or, where answers wait for on_disk(), up to `hold_s` later, so that a page which many
+pieces change is written once.  A kill then takes what nobody outside was told of, all of it or
+nothing.  Work that only reads for a visitor goes to read-only connections in threads, after a
+commit.
 """
 
 from __future__ import annotations
@@ -86,7 +89,8 @@ class TurnQueue:
     `handle` is the one connection that writes and `path` its file, or None for one in memory,
     which nobody else can read and nothing has to checkpoint.  `on_failure` is called once, with a
     StoreFailed, when the disk fails; from then on all work fails with it.  With `sync_later`, for
-    a handle that does not sync at a commit, on_disk() does.
+    a handle that does not sync at a commit, on_disk() does.  `hold_s` is how many seconds a commit
+    may wait for more work; 0: it comes at the end of the turn.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class TurnQueue:
         on_failure: Callable[[StoreFailed], None] | None = None,
         *,
         sync_later: bool = False,
+        hold_s: float = 0.0,
     ) -> None:
         self.engine = engine_on(handle, check=self._check_thread, on_fatal=self._note_fatal)
         self.reactor = reactor
@@ -108,6 +113,8 @@ class TurnQueue:
         self._checkpointer = Checkpointer(handle, path, reactor, self.fail) if path else None
         self._syncer = Syncer(path, reactor, self.fail) if path and sync_later else None
         self._changes = handle.total_changes()
+        self._hold_s = hold_s
+        self._held: Any = None
         self._on_failure = on_failure
         self._queue: deque[Work] = deque()
         self._scheduled = False
@@ -135,6 +142,7 @@ class TurnQueue:
                 yield self.do(lambda _conn: None)
         except StoreFailed:
             pass  # on_failure was told; closing is all that is left
+        self._commit_held()
         self.running = False
         if self._readers is not None:
             self._readers.stop()
@@ -168,6 +176,7 @@ class TurnQueue:
 
         Fails with StoreFailed.
         """
+        self._commit_held()
         if self.failure is not None:
             return defer.fail(StoreFailed(self.failure.what, self.failure.hint))
         return self._syncer.on_disk() if self._syncer is not None else defer.succeed(None)
@@ -211,7 +220,10 @@ class TurnQueue:
         try:
             self._drain(done, reads)
             if self._handle.in_transaction:
-                self._commit()
+                if self._hold_s and not reads:
+                    self._hold()
+                else:
+                    self._commit()
         except (apsw.Error, dbapi.Error, sa.exc.DBAPIError) as error:
             # None of it is on disk, so all of it fails together with what waits.
             self._queue.extendleft(reversed(done + reads))
@@ -226,7 +238,27 @@ class TurnQueue:
         if self._queue:
             self._schedule()
 
+    def _hold(self) -> None:
+        """Commit in a moment, with what comes until then."""
+        if self._held is None:
+            self._held = self.reactor.callLater(self._hold_s, self._commit_held)
+
+    def _commit_held(self) -> None:
+        """Commit at once what was held."""
+        if self._held is None:
+            return
+        try:
+            self._commit()
+        except apsw.Error as error:
+            self.fail(error)
+
     def _commit(self) -> None:
+        if self._held is not None:
+            if self._held.active():
+                self._held.cancel()
+            self._held = None
+        if not self._handle.in_transaction:
+            return  # what ran outside of a transaction has ended the one that was held
         self._handle.execute("COMMIT")
         changes = self._handle.total_changes()
         if self._syncer is not None and changes != self._changes:

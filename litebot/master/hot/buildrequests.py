@@ -21,6 +21,7 @@ from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
 from litebot.master.hot import buildsets
+from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -199,7 +200,7 @@ def _thd_complete(sql: Sql, brids: list[int], results: int, complete_at: int) ->
             raise buildrequests.NotClaimedError
 
 
-class BuildRequest(data_buildrequests.BuildRequest):
+class BuildRequest(MakesItsMessages, data_buildrequests.BuildRequest):
     """Buildbot's, with events from what was written."""
 
     def announce(self, models: list[Model], event: str) -> None:

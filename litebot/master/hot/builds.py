@@ -14,6 +14,7 @@ from buildbot.db import builds
 from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
+from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -172,7 +173,7 @@ def _thd_properties(sql: Sql, bid: int) -> Properties:
     return {name: (json.loads(value), source) for name, value, source in sql.rows(query, bid)}
 
 
-class Build(data_builds.Build):
+class Build(MakesItsMessages, data_builds.Build):
     """Buildbot's, with events from what was written."""
 
     def _announce(self, build: builds.BuildModel | None, event: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from buildbot.data import base
 from buildbot.data import buildsets as data_buildsets
 from buildbot.db import buildsets
+from buildbot.db.base import cached
 from buildbot.process.buildrequest import BuildRequestCollapser
 from buildbot.process.results import SUCCESS
 from buildbot.process.results import worst_status
@@ -23,6 +24,7 @@ from buildbot.util.sautils import hash_columns
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master.hot.events import MakesItsMessages
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -154,6 +156,20 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         """A buildset by its id, or None."""
         return self.db.do_sql(thd_buildset, bsid)
 
+    @cached("BuildsetProperties")
+    def getBuildsetProperties(self, bsid: int) -> Any:
+        """The properties of a buildset: name -> (value, source)."""
+
+        def thd(sql: Sql) -> buildsets.BsProps:
+            query = (
+                "SELECT property_name, property_value FROM buildset_properties WHERE buildsetid = ?"
+            )
+            return buildsets.BsProps(
+                (name, tuple(json.loads(value))) for name, value in sql.rows(query, bsid)
+            )
+
+        return self.db.do_sql(thd)
+
     def complete_if_done(self, bsid: int) -> Any:
         """Complete a buildset that is not, but whose requests all are; its model, or None."""
         now = int(self.master.reactor.seconds())
@@ -190,7 +206,7 @@ def _thd_stamp(
     )
 
 
-class Buildset(data_buildsets.Buildset):
+class Buildset(MakesItsMessages, data_buildsets.Buildset):
     """Buildbot's, with events from what was written, and collapsing only where it is on."""
 
     @base.updateMethod

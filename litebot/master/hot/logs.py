@@ -19,6 +19,7 @@ from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.master.readers import browsing
 from litebot.store.sql import Row
@@ -338,7 +339,7 @@ def _after(d: defer.Deferred[None]) -> defer.Deferred[None]:
     return after
 
 
-class Log(data_logs.Log):
+class Log(MakesItsMessages, data_logs.Log):
     """Buildbot's, with gathered lines, and with events from what was written."""
 
     def __init__(self, master: Any) -> None:

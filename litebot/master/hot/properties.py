@@ -23,8 +23,11 @@ class Properties(properties.Properties):
     def setBuildProperties(self, buildid: int, properties: Any) -> Any:
         """Store those of a build's properties that are new or have changed."""
         real = properties.getProperties()
-        rendered = yield real.render(real.asDict())
-        changed = yield self.master.db.builds.set_properties(buildid, rendered)
+        values = real.asDict()
+        to_render = {name: value for name, value in values.items() if not _is_plain(value[0])}
+        if to_render:
+            values |= yield real.render(to_render)
+        changed = yield self.master.db.builds.set_properties(buildid, values)
         if changed:
             yield self.generateUpdateEvent(buildid, changed)
 
@@ -34,3 +37,12 @@ class Properties(properties.Properties):
         """Store one of a build's properties."""
         yield self.master.db.builds.setBuildProperty(buildid, name, value, source)
         yield self.generateUpdateEvent(buildid, {name: (value, source)})
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there is nothing in it to render, which would take a Deferred for each part."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return value is None or type(value) in (str, int, float, bool)

@@ -14,6 +14,7 @@ from buildbot.db import steps
 from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
+from litebot.master.hot.events import MakesItsMessages
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -136,7 +137,7 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
-class Step(data_steps.Step):
+class Step(MakesItsMessages, data_steps.Step):
     """Buildbot's, with events from what was written."""
 
     def _announce(self, step: steps.StepModel | None, event: str) -> None:
