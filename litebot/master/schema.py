@@ -53,6 +53,15 @@ def _starts_and_repairs(conn: sa.engine.Connection) -> None:
 
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (_starts_and_repairs,)
 
+# Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.
+UNFINISHED = {
+    "litebot_unfinished_buildrequests": (
+        "buildrequests",
+        "(builderid, priority DESC, id) WHERE complete = 0",
+    ),
+    "litebot_unfinished_builds": ("builds", "(id) WHERE complete_at IS NULL"),
+}
+
 
 def buildbot_scripts() -> ScriptDirectory:
     """Buildbot's own migrations."""
@@ -67,7 +76,7 @@ def make_buildbots(conn: sa.engine.Connection) -> None:
 
 
 def upgrade(conn: sa.engine.Connection) -> None:
-    """Bring litebot's tables up to date, all or nothing.
+    """Bring litebot's tables and indexes up to date, all or nothing.
 
     Raises StoreError where a newer litebot has made them.
     """
@@ -85,4 +94,15 @@ def upgrade(conn: sa.engine.Connection) -> None:
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(versions.update().values(version=len(MIGRATIONS)))
+    _make_indexes(conn)
     conn.commit()
+
+
+def _make_indexes(conn: sa.engine.Connection) -> None:
+    """At each start, because a migration of Buildbot's may make a table anew without them."""
+    if conn.dialect.name not in ("sqlite", "postgresql"):
+        return  # other databases have no index of a part
+    there = sa.inspect(conn).get_table_names()
+    for name, (table, rest) in UNFINISHED.items():
+        if table in there:
+            conn.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON {table} {rest}")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 from typing import TypeAlias
 
 from buildbot.data import base
 from buildbot.data import buildrequests as data_buildrequests
+from buildbot.data.resultspec import ResultSpec
 from buildbot.db import buildrequests
 from buildbot.db.buildsets import BuildSetModel
 from buildbot.process.results import RETRY
@@ -21,6 +23,7 @@ from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
 from litebot.master.hot import buildsets
+from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.store.sql import Row
@@ -30,9 +33,9 @@ SELECT = (
     "SELECT r.id, r.buildsetid, r.builderid, b.name, r.submitted_at, r.complete_at, r.complete,"
     " r.results, r.waited_for, r.priority, c.claimed_at, c.masterid"
     " FROM buildrequests r JOIN builders b ON b.id = r.builderid"
-    " LEFT JOIN buildrequest_claims c ON c.brid = r.id "
+    " LEFT JOIN buildrequest_claims c ON c.brid = r.id"
 )
-UNCLAIMED = "r.complete = 0 AND c.brid IS NULL"
+UNCLAIMED = "c.brid IS NULL AND r.complete = 0"
 
 Model: TypeAlias = buildrequests.BuildRequestModel
 
@@ -55,6 +58,20 @@ def model_of(row: Row) -> Model:
         claimed_at=epoch2datetime(claimed),
         claimed_by_masterid=masterid,
     )
+
+
+OWN = "buildsetid builderid priority complete results submitted_at complete_at waited_for"
+LIST = pages.List(
+    select=SELECT,
+    count="buildrequests r",
+    model_of=model_of,
+    fields={
+        "buildrequestid": "r.id",
+        "claimed_at": "c.claimed_at",
+        "claimed_by_masterid": "c.masterid",
+        **{name: f"r.{name}" for name in OWN.split()},
+    },
+)
 
 
 class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorComponent):
@@ -83,22 +100,28 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         repository: str | None = None,
         resultSpec: Any = None,
     ) -> Any:
-        """Requests that match what is not None."""
-        if bsid is None or not (branch is repository is resultSpec is claimed is None):
+        """Requests that match what is not None; `claimed` may be the id of a master."""
+        spec = ResultSpec() if resultSpec is None else resultSpec
+        if not (branch is repository is None and LIST.can_select(spec)):
             return super().getBuildRequests(
                 builderid, complete, claimed, bsid, branch, repository, resultSpec
             )
-
-        def thd(sql: Sql) -> list[Model]:
-            where, parameters = "r.buildsetid = ?", [bsid]
-            if builderid is not None:
-                where += " AND r.builderid = ?"
-                parameters.append(builderid)
-            if complete is not None:
-                where += " AND r.complete <> 0" if complete else " AND r.complete = 0"
-            return [model_of(row) for row in sql.rows(f"{SELECT} WHERE {where}", *parameters)]
-
-        return self.db.do_sql(thd)
+        where: list[str] = []
+        parameters: list[int] = []
+        if isinstance(claimed, bool):
+            where += ["c.claimed_at IS NOT NULL"] if claimed else UNCLAIMED.split(" AND ")
+        elif claimed is not None:
+            where.append("c.masterid = ?")
+            parameters.append(claimed)
+        if builderid is not None:
+            where.append("r.builderid = ?")
+            parameters.append(builderid)
+        if complete is not None:
+            where.append("r.complete <> 0" if complete else "r.complete = 0")
+        if bsid is not None:
+            where.append("r.buildsetid = ?")
+            parameters.append(bsid)
+        return self.db.do_sql(LIST.page, spec, where, parameters)
 
     def get_unclaimed(self, builderid: int, after: Model | None, limit: int) -> Any:
         """The builder's next requests, highest priority and then oldest first."""
@@ -114,28 +137,19 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         return self.db.do_sql(thd)
 
     def get_urgency(self, builderids: Iterable[int]) -> Any:
-        """{builderid: (highest priority, oldest submitted_at in seconds)} of unclaimed requests."""
+        """{builderid: (highest priority, oldest submitted_at in seconds)} of unclaimed requests.
+
+        Walks along the index of what is unfinished, from one builder and priority to the next.
+        """
 
         def thd(sql: Sql) -> dict[int, tuple[int, int]]:
-            found = {}
-            for builderid in builderids:
-                where = f"{UNCLAIMED} AND r.builderid = ?"
-                best = sql.row(
-                    "SELECT r.priority FROM buildrequests r LEFT JOIN buildrequest_claims c"
-                    f" ON c.brid = r.id WHERE {where} ORDER BY r.priority DESC, r.id LIMIT 1",
-                    builderid,
-                )
-                if best is None:
-                    continue
-                oldest = sql.row(
-                    "SELECT r.submitted_at FROM buildrequests r LEFT JOIN buildrequest_claims c"
-                    f" ON c.brid = r.id WHERE {where} ORDER BY r.submitted_at, r.id LIMIT 1",
-                    builderid,
-                )
-                assert oldest is not None
-                found[builderid] = (best[0], oldest[0])
+            found: dict[int, tuple[int, int]] = {}
+            for builderid in _unfinished_builders(sql):
+                if builderid in wanted and (first := _first_of_each_priority(sql, builderid)):
+                    found[builderid] = (first[0][0], min(row[1] for row in first))
             return found
 
+        wanted = set(builderids)
         return self.db.do_sql(thd)
 
     def claimBuildRequests(
@@ -181,6 +195,33 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
 
     def _seconds(self, at: datetime.datetime | None) -> int:
         return int(self.master.reactor.seconds()) if at is None else int(datetime2epoch(at))
+
+
+def _unfinished_builders(sql: Sql) -> Iterator[int]:
+    # Left to itself SQLite takes the index on complete, and reads all that waits.
+    query = (
+        "SELECT builderid FROM buildrequests INDEXED BY litebot_unfinished_buildrequests"
+        " WHERE complete = 0 AND builderid > ? ORDER BY builderid LIMIT 1"
+    )
+    row = sql.row(query, 0)
+    while row is not None:
+        yield row[0]
+        row = sql.row(query, row[0])
+
+
+def _first_of_each_priority(sql: Sql, builderid: int) -> list[Row]:
+    """(priority, submitted_at) of the builder's oldest unclaimed request of each priority."""
+    query = (
+        "SELECT r.priority, r.submitted_at FROM buildrequests r LEFT JOIN buildrequest_claims c"
+        f" ON c.brid = r.id WHERE {UNCLAIMED} AND r.builderid = ? AND r.priority < ?"
+        " ORDER BY r.priority DESC, r.id LIMIT 1"
+    )
+    rows = []
+    row = sql.row(query, builderid, 2**31)
+    while row is not None:
+        rows.append(row)
+        row = sql.row(query, builderid, row[0])
+    return rows
 
 
 def _thd_some(sql: Sql, brids: list[int]) -> list[Model]:

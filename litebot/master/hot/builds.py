@@ -10,18 +10,20 @@ from typing import Any
 
 from buildbot.data import base
 from buildbot.data import builds as data_builds
+from buildbot.data.resultspec import ResultSpec
 from buildbot.db import builds
 from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
+from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
 COLUMNS = (
-    "id, number, builderid, buildrequestid, workerid, masterid, started_at, complete_at,"
-    " locks_duration_s, state_string, results"
+    "id, number, builderid, buildrequestid, workerid, masterid, started_at, complete_at, "
+    "locks_duration_s, state_string, results"
 )
 
 # name -> (value, source)
@@ -47,6 +49,14 @@ def model_of(row: Row) -> builds.BuildModel:
     )
 
 
+LIST = pages.List(
+    select=f"SELECT {COLUMNS} FROM builds",
+    count="builds",
+    model_of=model_of,
+    fields={"buildid": "id", **{name: name for name in COLUMNS.split(", ")[1:]}},
+)
+
+
 class BuildsConnectorComponent(builds.BuildsConnectorComponent):
     """Buildbot's; what changes a build returns it."""
 
@@ -57,6 +67,25 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
     def getBuildByNumber(self, builderid: int, number: int) -> Any:
         """A build by its builder and number, or None."""
         return self.db.do_sql(_thd_build, "builderid = ? AND number = ?", builderid, number)
+
+    def getBuilds(
+        self,
+        builderid: int | None = None,
+        buildrequestid: int | None = None,
+        workerid: int | None = None,
+        complete: bool | None = None,
+        resultSpec: Any = None,
+    ) -> Any:
+        """Builds that match what is not None."""
+        spec = ResultSpec() if resultSpec is None else resultSpec
+        if not LIST.can_select(spec):
+            return super().getBuilds(builderid, buildrequestid, workerid, complete, resultSpec)
+        given = {"builderid": builderid, "buildrequestid": buildrequestid, "workerid": workerid}
+        given = {name: value for name, value in given.items() if value is not None}
+        where = [f"{name} = ?" for name in given]
+        if complete is not None:
+            where.append(f"complete_at IS {'NOT ' if complete else ''}NULL")
+        return self.db.do_sql(LIST.page, spec, where, list(given.values()))
 
     @defer.inlineCallbacks
     def addBuild(

@@ -83,6 +83,10 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
         order = sorted((-best, oldest, builders[id]) for id, (best, oldest) in urgency.items())
         return [name for _, _, name in order]
 
+    async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
+        if bldr.getAvailableWorkers():  # those before it may have taken them
+            await super()._maybeStartBuildsOnBuilder(bldr)
+
 
 class BotMaster(botmaster.BotMaster):
     """Buildbot's, which starts builds at once instead of after 100 ms without a new request."""

@@ -1,0 +1,89 @@
+"""Pages of long lists: filters, order and limit in SQL, and a total without joins.
+
+Source: buildbot/data/resultspec.py, whose meaning of filters and order this keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from buildbot.data.base import ListResult
+
+from litebot.store.sql import Row
+from litebot.store.sql import Sql
+
+COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+
+
+@dataclass(frozen=True)
+class List:
+    """What the data API lists of a table.
+
+    `select` is a query without conditions whose rows `model_of` takes, and `count` the table that
+    it selects from; what it joins must not add rows.  `fields` maps the data API's names to
+    columns, which are qualified where they are not the table's.
+    """
+
+    select: str
+    count: str
+    model_of: Callable[[Row], Any]
+    fields: dict[str, str]
+
+    def can_select(self, spec: Any) -> bool:
+        """Whether all that a ResultSpec asks for can be said in SQL."""
+        names = [f.field for f in spec.filters] + [name.lstrip("-") for name in spec.order or ()]
+        return all(name in self.fields for name in names)
+
+    def page(
+        self, sql: Sql, spec: Any, where: Sequence[str] = (), parameters: Sequence[Any] = ()
+    ) -> Any:
+        """The models that a ResultSpec asks for, which then has nothing left to do.
+
+        Where it asks for a part, a ListResult with the total.  `where` are further conditions.
+        """
+        conditions, values = list(where), list(parameters)
+        for f in spec.filters:
+            condition, operands = _condition(self.fields[f.field], f.op, list(f.values))
+            conditions.append(condition)
+            values += operands
+        filtered = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        rows = sql.rows(f"{self.select}{filtered}{self._tail(spec)}", *values)
+        models = [self.model_of(row) for row in rows]
+        offset, limit = spec.offset, spec.limit
+        spec.filters, spec.order, spec.offset, spec.limit = [], None, None, None
+        if not (offset or limit):
+            return models
+        joins = any(condition.startswith("c.") for condition in conditions)
+        source = self.select.partition(" FROM ")[2] if joins else self.count
+        total = sql.row(f"SELECT count(*) FROM {source}{filtered}", *values)
+        assert total is not None
+        return ListResult(models, offset=offset, total=total[0], limit=limit)
+
+    def _tail(self, spec: Any) -> str:
+        """ORDER BY, LIMIT and OFFSET."""
+        order = [
+            f"{self.fields[name.lstrip('-')]}{' DESC' if name.startswith('-') else ''}"
+            for name in spec.order or ()
+        ]
+        tail = f" ORDER BY {', '.join(order)}" if order else ""
+        if spec.limit is not None:
+            tail += f" LIMIT {int(spec.limit)}"
+        elif spec.offset is not None:
+            tail += f" LIMIT {2**62}"  # SQLite has no offset without a limit
+        return f"{tail} OFFSET {int(spec.offset)}" if spec.offset is not None else tail
+
+
+def _condition(column: str, op: str, values: list[Any]) -> tuple[str, list[Any]]:
+    """The SQL of a filter, and its parameters."""
+    if op == "contains":
+        likes = [f"{column} LIKE '%' || ? || '%'"] * len(values)
+        return f"({' OR '.join(likes)})", values
+    if op in COMPARISONS and len(values) == 1:
+        if values[0] is None:
+            return f"{column} IS {'' if op == 'eq' else 'NOT '}NULL", []
+        return f"{column} {COMPARISONS[op]} ?", values
+    negated = "NOT " if op in ("ne", "notin") else ""
+    return f"{column} {negated}IN ({', '.join('?' * len(values))})", values
