@@ -124,6 +124,10 @@ def _unique(messages: list[str]) -> list[str]:
     return list(dict.fromkeys(messages))
 
 
+CACHES = ("BuildsetProperties", "Changes", "chdicts", "ssdicts")
+CACHED = 500
+
+
 def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: Path) -> None:
     """Add to what master.cfg defines what it leaves out; what it sets stays as it is.
 
@@ -131,6 +135,9 @@ def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: P
     """
     _agree_on_database(config, settings, files, filename)
     config.setdefault("buildbotNetUsageData", None)
+    # Buildbot keeps one of each, so that a page of twenty changes reads twenty sourcestamps anew.
+    if not config.keys() & {"buildCacheSize", "changeCacheSize"}:  # their older names
+        config.setdefault("caches", dict.fromkeys(CACHES, CACHED))
     config.setdefault("title", settings.web.title or files.path.name)
     pb = {"port": endpoint(settings.workers.listen, settings.workers.port)}
     config.setdefault("protocols", {"pb": pb} if settings.workers.port else {"null": {}})

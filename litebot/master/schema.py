@@ -94,12 +94,12 @@ def upgrade(conn: sa.engine.Connection) -> None:
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(versions.update().values(version=len(MIGRATIONS)))
-    _make_indexes(conn)
+    make_indexes(conn)
     conn.commit()
 
 
-def _make_indexes(conn: sa.engine.Connection) -> None:
-    """At each start, because a migration of Buildbot's may make a table anew without them."""
+def make_indexes(conn: sa.engine.Connection) -> None:
+    """Make those of UNFINISHED; at each start, as a migration of Buildbot's may drop them."""
     if conn.dialect.name not in ("sqlite", "postgresql"):
         return  # other databases have no index of a part
     there = sa.inspect(conn).get_table_names()
