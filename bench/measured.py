@@ -29,7 +29,7 @@ from bench.measures import Run
 from bench.variants import make_master
 from bench.variants import start
 
-ATTACH_S = 30.0
+ATTACH_S = 120.0
 
 reactor: Any = installed_reactor
 

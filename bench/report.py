@@ -32,51 +32,49 @@ class Row:
 
 
 class Samples:
-    """Figures by variant and name, one for each round."""
+    """Figures by name and figure, one for each round."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[str, list[float]]] = {}
 
-    def add(self, variant: str, figures: Mapping[str, float | None]) -> None:
+    def add(self, name: str, figures: Mapping[str, float | None]) -> None:
         """Keep what a run gave; None is what could not be measured."""
-        own = self._values.setdefault(variant, {})
-        for name, value in figures.items():
+        own = self._values.setdefault(name, {})
+        for figure, value in figures.items():
             if value is not None:
-                own.setdefault(name, []).append(value)
+                own.setdefault(figure, []).append(value)
 
-    def median(self, variant: str, figure: str) -> float | None:
+    def median(self, name: str, figure: str) -> float | None:
         """The middle of the rounds, or None without a sample."""
-        values = self._values.get(variant, {}).get(figure)
+        values = self._values.get(name, {}).get(figure)
         return statistics.median(values) if values else None
 
-    def ratio(self, variant: str, figure: str, base: str) -> float | None:
+    def ratio(self, name: str, figure: str, base: str) -> float | None:
         """The median over that of `base`, or None where one is missing or `base` has 0."""
-        ours, theirs = self.median(variant, figure), self.median(base, figure)
+        ours, theirs = self.median(name, figure), self.median(base, figure)
         return ours / theirs if ours is not None and theirs else None
 
-    def as_json(self, base: str) -> dict[str, Any]:
-        """variant -> figure -> median, ratio to `base`, and the samples in the rounds' order."""
+    def as_json(self, against: Mapping[str, str]) -> dict[str, Any]:
+        """name -> figure -> median, ratio to what the name is compared with, and the samples."""
         return {
-            variant: {
+            name: {
                 figure: {
-                    "median": self.median(variant, figure),
-                    "ratio": self.ratio(variant, figure, base),
+                    "median": self.median(name, figure),
+                    "ratio": self.ratio(name, figure, against[name]),
                     "samples": values,
                 }
                 for figure, values in figures.items()
             }
-            for variant, figures in self._values.items()
+            for name, figures in self._values.items()
         }
 
 
-def table(
-    title: str, samples: Samples, rows: Iterable[Row], names: Iterable[str], base: str
-) -> Table:
-    """Medians, with the ratio to `base` behind each of the others."""
-    made = Table("", *names, title=title)
+def table(title: str, samples: Samples, rows: Iterable[Row], against: Mapping[str, str]) -> Table:
+    """Medians of the keys of `against`, each with its ratio to the value, if it is another."""
+    made = Table("", *against, title=title)
     for row in rows:
         cells = []
-        for name in names:
+        for name, base in against.items():
             median, ratio = samples.median(name, row.figure), samples.ratio(name, row.figure, base)
             shown = "-" if median is None else f"{median:,.4g}"
             cells.append(shown if ratio is None or name == base else f"{shown} ({ratio:.3g}x)")

@@ -21,7 +21,7 @@ def main() -> None:
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
     parent = service.MultiService()
     for name in WORKERS:
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         worker = Worker("127.0.0.1", port, name, PASSWORD, str(folder / name), keepalive=600)
         worker.setServiceParent(parent)
     reactor.callWhenRunning(parent.startService)
