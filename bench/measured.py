@@ -26,6 +26,7 @@ from bench.counters import age_s
 from bench.counters import resident_mb
 from bench.measures import MEASURES
 from bench.measures import Run
+from bench.orphans import end_with_parent
 from bench.variants import make_master
 from bench.variants import start
 
@@ -92,6 +93,7 @@ async def attached(master: Any) -> None:
 
 def main() -> None:
     """Take one measure; exit status 1 where it, or anything in the master, fails."""
+    end_with_parent()
     variant, name, basedir, seconds, builders = sys.argv[1:]
     errors: list[str] = []
     log.startLogging(LogFile("twistd.log", basedir, maxRotatedFiles=1), setStdout=False)

@@ -12,12 +12,14 @@ from twisted.internet import reactor as installed_reactor
 
 from bench.configuration import PASSWORD
 from bench.configuration import WORKERS
+from bench.orphans import end_with_parent
 
 reactor: Any = installed_reactor
 
 
 def main() -> None:
     """Connect WORKERS to the master on PORT of this machine, until the process is killed."""
+    end_with_parent()
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
     parent = service.MultiService()
     for name in WORKERS:
