@@ -6,10 +6,10 @@ BIN = $(VENV)/bin
 MASTER ?= ci
 
 .DEFAULT_GOAL = help
-.PHONY: help run stop test lint types format docs conformance package clean
+.PHONY: help run stop test lint types format docs conformance bench bench-short bench-history package clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 # The stamps say which of the package's requirements the environment holds.
 $(VENV)/.run: setup.py
@@ -50,6 +50,16 @@ docs: $(VENV)/.test ## write docs/cli.md anew from the commands
 conformance: $(VENV)/.test ## run Buildbot's own tests on litebot's store and on stock, and compare
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/conformance/requirements.txt
 	$(BIN)/python -m pytest tests/conformance
+
+bench: $(VENV)/.test ## measure litebot beside stock Buildbot (BENCH="--rounds 5")
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	$(BIN)/python -m bench.compare $(BENCH)
+
+bench-short: $(VENV)/.test ## the same in short, failing where litebot is too slow
+	$(BIN)/python -m bench.compare --short $(BENCH)
+
+bench-history: $(VENV)/.test ## measure litebot with a million builds of history
+	$(BIN)/python -m bench.growth $(BENCH)
 
 package: $(VENV)/.test ## build a wheel and a source archive into dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build

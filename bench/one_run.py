@@ -1,196 +1,85 @@
-"""One measured run in a process of its own: python one_run.py VARIANT BUILDS [--commands].
+"""One run: python -m bench.one_run VARIANT MEASURE.  Prints its figures as a line of JSON.
 
-Prints a line of JSON: builds_per_s, cpu_ms_per_build, written_kb_per_build, rss_mb.  The workload:
-`AT_A_TIME` builds at a time of one builder; each has 3 steps in the master that write 20 log lines
-each, or with --commands 3 x ShellCommand("true") on LocalWorkers.  As many builds run before the
-clock starts as are needed to warm up caches and compiled statements.
+Makes a basedir, and measures in a process of its own, so that the master's CPU and memory are the
+master's alone.  --under puts a profiler in front of that process.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import resource
+import shlex
+import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import defer
-from twisted.internet import reactor as installed_reactor
-from twisted.python import log
+from bench import postgres
+from bench.counters import preload
+from bench.measures import MEASURES
+from bench.variants import VARIANTS
+from bench.variants import prepare
 
-AT_A_TIME = 4
-WARM_UP = 10
-STEPS = 3
-LINES = 20
-
-reactor: Any = installed_reactor
-
-
-def configuration(commands: bool) -> dict[str, Any]:
-    """A BuildmasterConfig."""
-    from buildbot.plugins import schedulers
-    from buildbot.plugins import steps
-    from buildbot.plugins import util
-    from buildbot.plugins import worker
-    from buildbot.process.buildstep import BuildStep
-    from buildbot.process.results import SUCCESS
-
-    class Writes(BuildStep):  # type: ignore[misc]
-        """A step in the master: the cost of a build without a worker's."""
-
-        async def run(self) -> int:
-            out = await self.addLog("stdio")
-            for number in range(LINES):
-                out.addStdout(f"line {number} of what this step has to say\n")
-            return SUCCESS
-
-    if commands:
-        made = [steps.ShellCommand(command=["true"], name=f"s{n}") for n in range(STEPS)]
-    else:
-        made = [Writes(name=f"s{n}") for n in range(STEPS)]
-    workers = [f"w{n}" for n in range(AT_A_TIME)]
-    return {
-        "workers": [worker.LocalWorker(name) for name in workers],
-        "builders": [
-            util.BuilderConfig(
-                name="b",
-                workernames=workers,
-                factory=util.BuildFactory(made),
-                collapseRequests=False,
-            )
-        ],
-        "schedulers": [schedulers.Triggerable(name="t", builderNames=["b"])],
-        "protocols": {"null": {}},
-        "buildbotNetUsageData": None,
-        "www": {},
-    }
+ROOT = Path(__file__).parents[1]
+SECONDS = 8.0
+# Beside SECONDS: starts, warm-ups, and what takes as long as it takes.
+GRACE_S = 600
 
 
-def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
-    """A master of Buildbot or of litebot that has not been started."""
-    from buildbot.config.master import MasterConfig
-    from buildbot.interfaces import IConfigLoader
-    from zope.interface import implementer
-
-    @implementer(IConfigLoader)
-    class Loader:
-        def loadConfig(self) -> Any:
-            return MasterConfig.loadFromDict(config, "bench")
-
-    if variant == "litebot":
-        from litebot.master.create import create
-        from litebot.master.service import BuildMaster
-
-        create(basedir)
-        config["db"] = {"db_url": "sqlite:///state.sqlite"}
-        return BuildMaster(str(basedir), config_loader=Loader())
-    from buildbot.master import BuildMaster as StockMaster
-    from sqlalchemy.pool import SingletonThreadPool
-
-    kwargs: dict[str, Any] = {}
-    url = "sqlite:///state.sqlite"
-    if variant == "stock-one-line":
-        kwargs = {"poolclass": SingletonThreadPool}
-    elif variant == "stock-memory":
-        url = "sqlite://"
-    elif variant == "stock-postgres":
-        url = os.environ["BENCH_POSTGRES_URL"]
-    elif variant != "stock":
-        raise SystemExit(f"{variant!r} is no variant")
-    config["db"] = {"db_url": url, "engine_kwargs": kwargs}
-    basedir.mkdir()
-    return StockMaster(str(basedir), config_loader=Loader())
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where runs happen: in $BENCH_DIR, on the disk that matters, or where such folders go."""
+    return tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR"))
 
 
-async def prepare(master: Any, config: dict[str, Any]) -> None:
-    """Make the tables where there are none, as the create-master commands do."""
-    from buildbot.config.master import DBConfig
-
-    master.config.db = DBConfig(config["db"]["db_url"], config["db"]["engine_kwargs"])
-    await master.db.setup(check_version=False)
-    await master.db.model.upgrade()
-    master.db.setup = lambda: defer.succeed(None)
+def run_in_new_basedir(variant: str, measure: str, **options: Any) -> dict[str, Any]:
+    """Figures of one run on an empty database; options are run_in's."""
+    with temporary_folder() as folder:
+        basedir = Path(folder) / "m"
+        prepare(variant, basedir)
+        return run_in(basedir, variant, measure, **options)
 
 
-async def run_builds(master: Any, count: int) -> None:
-    """Keep AT_A_TIME builds running and as many waiting until `count` are done."""
-    builderid = await master.data.updates.findBuilderId("b")
-    done = defer.Deferred()  # type: ignore[var-annotated]
-    left = {"submit": count, "finish": count}
-    stamp = {"codebase": "", "repository": "", "project": "", "branch": None, "revision": None}
-
-    def submit() -> None:
-        if left["submit"]:
-            left["submit"] -= 1
-            d = master.data.updates.addBuildset(
-                waited_for=False, builderids=[builderid], sourcestamps=[stamp], reason="bench"
-            )
-            d.addErrback(log.err)
-
-    def finished(_key: Any, _build: Any) -> None:
-        left["finish"] -= 1
-        if not left["finish"]:
-            done.callback(None)
-        submit()
-
-    consumer = await master.mq.startConsuming(finished, ("builds", None, "finished"))
-    for _ in range(2 * AT_A_TIME):
-        submit()
-    await done
-    consumer.stopConsuming()
-
-
-def written_bytes() -> int:
-    """What this process has handed to the block layer so far."""
-    for line in Path("/proc/self/io").read_text().splitlines():
-        if line.startswith("write_bytes:"):
-            return int(line.split()[1])
-    return 0
-
-
-async def measure(variant: str, builds: int, commands: bool) -> dict[str, Any]:
-    """Start a master, warm it up, measure, stop it."""
-    config = configuration(commands)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR")) as folder:
-        master = make_master(variant, Path(folder) / "m", config)
-        if variant != "litebot":
-            await prepare(master, config)
-        await master.startService()
-        rss_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        await run_builds(master, WARM_UP)
-        began, cpu, written = time.monotonic(), time.process_time(), written_bytes()
-        await run_builds(master, builds)
-        took_s = time.monotonic() - began
-        cpu_s = time.process_time() - cpu
-        result = {
-            "variant": variant,
-            "builds_per_s": builds / took_s,
-            "cpu_ms_per_build": cpu_s / builds * 1e3,
-            "written_kb_per_build": (written_bytes() - written) / builds / 1e3,
-            "rss_after_start_mb": rss_kb / 1e3,
-        }
-        await master.stopService()
-    return result
+def run_in(
+    basedir: Path,
+    variant: str,
+    measure: str,
+    *,
+    seconds: float = SECONDS,
+    builders: int = 1,
+    under: str = "",
+) -> dict[str, Any]:
+    """Figures of one run on a prepared basedir.  Raises RuntimeError where the run fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if MEASURES[measure].counted:
+        environment |= preload(basedir.parent)
+    command = [
+        *shlex.split(under),
+        *(sys.executable, "-m", "bench.measured", variant, measure, str(basedir)),
+        *(str(seconds), str(builders)),
+    ]
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, text=True, timeout=seconds * 10 + GRACE_S
+    )
+    # A profiler may have written more.
+    figures = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not figures:
+        raise RuntimeError(f"{variant} {measure}: exit status {done.returncode}")
+    return dict(json.loads(figures[-1]))
 
 
 def main() -> None:
-    variant, builds = sys.argv[1], int(sys.argv[2])
-
-    def report(result: Any) -> None:
-        print(json.dumps(result))
-
-    def start() -> None:
-        d = defer.ensureDeferred(measure(variant, builds, "--commands" in sys.argv))
-        d.addCallbacks(report, lambda f: print(f.getTraceback(), file=sys.stderr))
-        d.addBoth(lambda _: reactor.stop())
-
-    if "--log" in sys.argv:
-        log.startLogging(sys.stderr)
-    reactor.callWhenRunning(start)
-    reactor.run()
+    """Measure once."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("measure", choices=MEASURES)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each full load")
+    parser.add_argument("--builders", type=int, default=1)
+    parser.add_argument("--under", default="", help='such as "py-spy record -o out.svg --"')
+    options = parser.parse_args()
+    with postgres.server():
+        print(json.dumps(run_in_new_basedir(**vars(options))))
 
 
 if __name__ == "__main__":

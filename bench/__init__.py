@@ -1,0 +1,1 @@
+"""How fast litebot is beside stock Buildbot, and whether it stays so as history grows."""

@@ -1,0 +1,81 @@
+"""The BuildmasterConfig that every variant runs: what is built, by whom, asked for how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+AT_A_TIME = 4
+STEPS = 3
+PROJECT = "bench"
+PASSWORD = "bench"
+WORKERS = tuple(f"w{number}" for number in range(AT_A_TIME))
+
+
+def builder_name(number: int) -> str:
+    """b0, b1, ..."""
+    return f"b{number}"
+
+
+def writing() -> list[Any]:
+    """Steps in the master that write a few lines each."""
+    from bench.steps import Writes
+
+    return [Writes(name=f"s{number}") for number in range(STEPS)]
+
+
+def commands() -> list[Any]:
+    """Steps that run a command on the worker."""
+    from buildbot.plugins import steps
+
+    return [steps.ShellCommand(command=["true"], name=f"s{number}") for number in range(STEPS)]
+
+
+def appends() -> list[Any]:
+    """Steps that measure how fast a log takes lines."""
+    from bench.steps import Appends
+
+    return [Appends(lines=100), Appends(lines=1)]
+
+
+def configuration(
+    steps: list[Any], *, web_port: int, worker_port: int | None, builders: int = 1
+) -> dict[str, Any]:
+    """A BuildmasterConfig without db: `builders` builders of `steps` that share AT_A_TIME workers.
+
+    Every change of PROJECT starts a build of b0.  Workers connect to `worker_port`; with None they
+    are LocalWorkers in the master's process.
+    """
+    from buildbot.plugins import schedulers
+    from buildbot.plugins import util
+    from buildbot.plugins import worker
+
+    def make_worker(name: str) -> Any:
+        return worker.Worker(name, PASSWORD) if worker_port else worker.LocalWorker(name)
+
+    def make_builder(name: str) -> Any:
+        return util.BuilderConfig(
+            name=name,
+            workernames=list(WORKERS),
+            factory=util.BuildFactory(steps),
+            collapseRequests=False,
+        )
+
+    pb = {"pb": {"port": f"tcp:{worker_port}:interface=127.0.0.1"}}
+    return {
+        "workers": [make_worker(name) for name in WORKERS],
+        "builders": [make_builder(builder_name(number)) for number in range(builders)],
+        "schedulers": [
+            schedulers.AnyBranchScheduler(
+                name="changes",
+                builderNames=[builder_name(0)],
+                change_filter=util.ChangeFilter(project=PROJECT),
+            )
+        ],
+        "protocols": pb if worker_port else {"null": {}},
+        "www": {
+            "port": f"tcp:{web_port}:interface=127.0.0.1",
+            "change_hook_dialects": {"base": True},
+        },
+        "buildbotURL": f"http://127.0.0.1:{web_port}/",
+        "buildbotNetUsageData": None,
+    }

@@ -1,0 +1,131 @@
+"""Whether a master stays fast as it grows: python -m bench.growth.  `make bench-history` runs it.
+
+The same measures on an empty master, with a long history, with few and many requests waiting, and
+with many builders; in interleaved rounds.  Prints medians and ratios, and writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.compare import ROWS
+from bench.history import load_builds
+from bench.history import load_waiting
+from bench.one_run import SECONDS
+from bench.one_run import run_in
+from bench.one_run import temporary_folder
+from bench.report import Row
+from bench.report import Samples
+from bench.report import console
+from bench.report import progress
+from bench.report import table
+from bench.report import write_json
+from bench.variants import LITEBOT
+from bench.variants import ONE_LINE
+from bench.variants import STATE_FILE
+from bench.variants import STOCK
+from bench.variants import prepare
+
+FEW_WAITING, MANY_WAITING = 50, 5_000
+MANY_BUILDERS = 100
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A master that has grown in one way; `against` is the one that it is compared with."""
+
+    against: str
+    measures: tuple[str, ...]
+    history: bool = False
+    waiting: int = 0
+    builders: int = 1
+
+
+SCENARIOS = {
+    "empty": Scenario("empty", ("start", "builds", "lists")),
+    "history": Scenario("empty", ("start", "builds", "lists", "crawled"), history=True),
+    "few waiting": Scenario("few waiting", ("builds",), waiting=FEW_WAITING),
+    "many waiting": Scenario("few waiting", ("builds",), waiting=MANY_WAITING),
+    "many builders": Scenario("empty", ("builds",), builders=MANY_BUILDERS),
+}
+AGAINST = {name: scenario.against for name, scenario in SCENARIOS.items()}
+COMMON = {"builds_per_s", "cpu_ms_per_build", "start_s", "rss_mb"}
+GROWTH_ROWS = (
+    *(row for row in ROWS if row.figure in COMMON),
+    Row("rest_builds_ms", "REST, last 20 builds, p50 ms"),
+    Row("rest_builders_builds_ms", "REST, a builder's last 20 builds, p50 ms"),
+    Row("rest_buildrequests_ms", "REST, last 20 buildrequests, p50 ms"),
+    Row("rest_changes_ms", "REST, last 20 changes, p50 ms"),
+    Row("builds_per_s_alone", "builds/s before the crawl"),
+    Row("builds_per_s_crawled", "builds/s beside the crawl"),
+    Row("crawled_share", "of them, beside over before"),
+    Row("crawl_per_s", "requests/s of the crawl"),
+    Row("crawl_answer_ms", "answer to the crawl, p50 ms"),
+    Row("longest_turn_ms", "longest reactor turn beside the crawl, ms"),
+)
+
+
+def grow(variant: str, builds: int, rounds: int, seconds: float) -> Samples:
+    """Interleaved rounds of every scenario; the one file with history serves all of them."""
+    samples = Samples()
+    with temporary_folder() as name:
+        folder = Path(name)
+        with_history = folder / "history" / "m"
+        prepare(variant, with_history)
+        began = time.monotonic()
+        load_builds(with_history / STATE_FILE, builds)
+        progress.print(f"{variant}: loaded {builds:,} builds in {time.monotonic() - began:.0f} s")
+        for number in range(1, rounds + 1):
+            for title, scenario in SCENARIOS.items():
+                for measure in scenario.measures:
+                    progress.print(f"{variant}, round {number} of {rounds}: {title}, {measure}")
+                    basedir = with_history if scenario.history else folder / "empty" / "m"
+                    figures = _measure(basedir, variant, measure, scenario, seconds)
+                    samples.add(title, figures)
+    return samples
+
+
+def _measure(
+    basedir: Path, variant: str, measure: str, scenario: Scenario, seconds: float
+) -> dict[str, float | None]:
+    if not scenario.history:
+        shutil.rmtree(basedir.parent, ignore_errors=True)
+        prepare(variant, basedir)
+        if scenario.waiting:
+            load_waiting(basedir / STATE_FILE, scenario.waiting)
+    return run_in(basedir, variant, measure, seconds=seconds, builders=scenario.builders)
+
+
+def main() -> None:
+    """Measure as the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--builds", type=int, default=1_000_000, help="of history")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each full load")
+    parser.add_argument(
+        "--variants", nargs="+", choices=(LITEBOT, STOCK, ONE_LINE), default=[LITEBOT]
+    )
+    parser.add_argument("--json", type=Path, default=Path("bench/results/history.json"))
+    options = parser.parse_args()
+    found = {}
+    for variant in options.variants:
+        samples = grow(variant, options.builds, options.rounds, options.seconds)
+        title = f"{variant}: medians, and times those of what they grew from"
+        console.print(table(title, samples, GROWTH_ROWS, AGAINST))
+        found[variant] = samples.as_json(AGAINST)
+    results = {
+        "builds": options.builds,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "against": AGAINST,
+        "figures": found,
+    }
+    write_json(options.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""What is measured: each in a run of its own, on a master that was started for it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Awaitable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet import defer
+
+from bench import configuration
+from bench.counters import Used
+from bench.counters import covering_syncs
+from bench.load import Rate
+from bench.load import Turns
+from bench.load import builds_seen
+from bench.load import full_load
+from bench.visitor import Answer
+from bench.visitor import Plan
+from bench.visitor import send
+
+Figures = dict[str, float | None]
+
+# Builds of writes that are asked for by changes, and changes of idle.
+CHANGES = 40
+IDLE_CHANGES = 20
+# Long enough for an idle stock master to be idle again.
+IDLE_EVERY_S = 1.0
+LISTS = {
+    "rest_builds_ms": "/api/v2/builds?order=-buildid&limit=20",
+    "rest_builders_builds_ms": "/api/v2/builders/1/builds?order=-number&limit=20",
+    "rest_buildrequests_ms": "/api/v2/buildrequests?order=-buildrequestid&limit=20",
+    "rest_changes_ms": "/api/v2/changes?order=-changeid&limit=20",
+}
+LIST_REPEATS = 20
+CRAWL_PER_S = 50
+
+
+@dataclass(frozen=True)
+class Run:
+    """The started master and how it is to be measured."""
+
+    master: Any
+    web_port: int
+    seconds: float
+    builders: int
+    running_after_s: float
+    rss_mb: float
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure, and the master that it needs."""
+
+    take: Callable[[Run], Awaitable[Figures]]
+    steps: Callable[[], list[Any]] = configuration.writing
+    with_workers: bool = True
+    local_workers: bool = False  # in the master's process
+    counted: bool = False  # with counters.c loaded, for syncs and bytes
+
+
+async def start(run: Run) -> Figures:
+    """From the start of the process to "running", and the memory in RAM then."""
+    return {"start_s": run.running_after_s, "rss_mb": run.rss_mb}
+
+
+async def builds(run: Run) -> Figures:
+    """Full load of master-side builds, whose workers are in another process."""
+    return _speed(await full_load(run.master, run.seconds, builders=run.builders))
+
+
+async def commands(run: Run) -> Figures:
+    """Full load of builds with commands on LocalWorkers."""
+    rate = await full_load(run.master, run.seconds)
+    return {"command_builds_per_s": rate.builds_per_s}
+
+
+async def lines(run: Run) -> Figures:
+    """Log lines a second, 100 and 1 an append: one build, nothing else."""
+    finished = builds_seen(run.master, 1, "finished")
+    await send(Plan(run.web_port, 1, changes=True))
+    await finished
+    properties = await run.master.data.get(("builds", 1, "properties"))
+    return {name: value for name, (value, source) in properties.items() if source == "bench"}
+
+
+async def writes(run: Run) -> Figures:
+    """Syncs and bytes a build at full load; then with each build asked for by an HTTP answer."""
+    rate = await full_load(run.master, run.seconds)
+    before = Used.now()
+    finished = builds_seen(run.master, CHANGES, "finished")
+    answers = await send(Plan(run.web_port, CHANGES, every_s=0.001, changes=True))
+    covered = _covered(answers)
+    await finished
+    changes = Rate(CHANGES, before, Used.now())
+    return {
+        "syncs_per_build": rate.syncs_per_build,
+        "written_kb_per_build": rate.written_kb_per_build,
+        "syncs_per_change_and_build": changes.syncs_per_build,
+        "written_kb_per_change_and_build": changes.written_kb_per_build,
+        "busy_answers_covered": covered,
+    }
+
+
+async def idle(run: Run) -> Figures:
+    """A change comes to an idle master: until its build is in the database, and said to be."""
+    started = builds_seen(run.master, IDLE_CHANGES, "new")
+    finished = builds_seen(run.master, IDLE_CHANGES, "finished")
+    answers = await send(Plan(run.web_port, IDLE_CHANGES, every_s=IDLE_EVERY_S, changes=True))
+    covered = _covered(answers)
+    times = zip(answers, await started, strict=True)
+    await finished
+    return {
+        "change_to_build_ms": statistics.median(at - a.sent_at for a, at in times) * 1e3,
+        "change_answer_ms": statistics.median(a.took_s for a in answers) * 1e3,
+        "idle_answers_covered": covered,
+    }
+
+
+async def lists(run: Run) -> Figures:
+    """The usual pages of the web page, one at a time on an idle master: p50."""
+    plan = Plan(run.web_port, LIST_REPEATS * len(LISTS), tuple(LISTS.values()))
+    answers = await send(plan)
+    return {
+        name: statistics.median(a.took_s for a in answers if a.path == path) * 1e3
+        for name, path in LISTS.items()
+    }
+
+
+async def crawled(run: Run) -> Figures:
+    """Full load of builds alone, then beside CRAWL_PER_S requests a second for the same pages."""
+    alone = await full_load(run.master, run.seconds)
+    plan = Plan(
+        run.web_port, int(CRAWL_PER_S * run.seconds), tuple(LISTS.values()), 1 / CRAWL_PER_S
+    )
+    turns = Turns(run.master.reactor)
+    turns.start()
+    asked = defer.ensureDeferred(send(plan))
+    beside = await full_load(run.master, run.seconds)
+    turns.stop()
+    answers = await asked
+    return {
+        "builds_per_s_alone": alone.builds_per_s,
+        "builds_per_s_crawled": beside.builds_per_s,
+        "crawled_share": beside.builds_per_s / alone.builds_per_s,
+        "longest_turn_ms": turns.longest_s * 1e3,
+        "crawl_answer_ms": statistics.median(a.took_s for a in answers) * 1e3,
+        "crawl_per_s": len(answers) / (answers[-1].answered_at - answers[0].sent_at),
+    }
+
+
+MEASURES = {
+    "start": Measure(start, with_workers=False),
+    "builds": Measure(builds),
+    "commands": Measure(commands, configuration.commands, local_workers=True),
+    "lines": Measure(lines, configuration.appends),
+    "writes": Measure(writes, counted=True),
+    "idle": Measure(idle, counted=True),
+    "lists": Measure(lists),
+    "crawled": Measure(crawled),
+}
+
+
+def _speed(rate: Rate) -> Figures:
+    return {"builds_per_s": rate.builds_per_s, "cpu_ms_per_build": rate.cpu_ms_per_build}
+
+
+def _covered(answers: list[Answer]) -> float | None:
+    """The share of answers during whose wait a sync ended that made something durable."""
+    syncs = covering_syncs()
+    if not syncs:
+        return None
+    return sum(any(a.sent_at < at < a.answered_at for at in syncs) for a in answers) / len(answers)

@@ -1,0 +1,102 @@
+"""What is compared: stock Buildbot in the settings that its users have, and litebot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import defer
+
+from bench import postgres
+
+BIN = Path(sys.executable).parent
+STATE_FILE = "state.sqlite"
+URL_FILE = "database.url"  # where the database is, if not in STATE_FILE
+
+STOCK = "stock"
+ONE_LINE = "stock-one-line"
+MEMORY = "stock-memory"
+POSTGRES = "stock-postgres"
+LITEBOT = "litebot"
+
+VARIANTS = {
+    STOCK: "stock Buildbot on its SQLite file",
+    ONE_LINE: "the same with engine_kwargs={'poolclass': SingletonThreadPool}",
+    MEMORY: "stock Buildbot with its database in memory: nothing survives a stop",
+    POSTGRES: "stock Buildbot on a Postgres server of its own, settings as initdb makes them",
+    LITEBOT: "litebot as create-master makes it, durability = 'commit'",
+}
+
+
+def reason_to_skip(variant: str) -> str | None:
+    """Why a variant can't run on this machine, or None."""
+    return postgres.reason_to_skip() if variant == POSTGRES else None
+
+
+def prepare(variant: str, basedir: Path) -> None:
+    """Make a basedir and a database as the variant's own create-master makes them.
+
+    Raises RuntimeError, with what the command said, where that fails.
+    """
+    if variant == MEMORY:
+        basedir.mkdir(parents=True)
+        return
+    if variant == LITEBOT:
+        command = [str(BIN / "litebot"), "create-master", str(basedir)]
+    else:
+        url = postgres.new_database() if variant == POSTGRES else f"sqlite:///{STATE_FILE}"
+        command = [str(BIN / "buildbot"), "create-master", "--quiet", f"--db={url}", str(basedir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+    if variant == POSTGRES:
+        (basedir / URL_FILE).write_text(url, encoding="utf-8")
+
+
+def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
+    """A master on a prepared basedir, not started; `config` is a BuildmasterConfig without db."""
+    from buildbot.config.master import MasterConfig
+    from buildbot.interfaces import IConfigLoader
+    from zope.interface import implementer
+
+    @implementer(IConfigLoader)
+    class Loader:
+        def loadConfig(self) -> Any:
+            return MasterConfig.loadFromDict(config, "bench")
+
+    config["db"] = _database(variant, basedir)
+    if variant == LITEBOT:
+        from litebot.master.service import BuildMaster
+
+        return BuildMaster(str(basedir), config_loader=Loader())
+    from buildbot.master import BuildMaster as StockMaster
+
+    return StockMaster(str(basedir), config_loader=Loader())
+
+
+def _database(variant: str, basedir: Path) -> dict[str, Any]:
+    if variant == MEMORY:
+        return {"db_url": "sqlite://"}
+    if variant == POSTGRES:
+        return {"db_url": (basedir / URL_FILE).read_text(encoding="utf-8")}
+    db: dict[str, Any] = {"db_url": f"sqlite:///{STATE_FILE}"}
+    if variant == ONE_LINE:
+        from sqlalchemy.pool import SingletonThreadPool
+
+        db["engine_kwargs"] = {"poolclass": SingletonThreadPool}
+    return db
+
+
+async def start(variant: str, master: Any) -> None:
+    """Start a master.  Raises RuntimeError where it does not run then."""
+    if variant == MEMORY:  # no create-master can have made the tables
+        master.config = master.config_loader.loadConfig()
+        await master.db.setup(check_version=False)
+        await master.db.model.upgrade()
+        master.db.setup = lambda: defer.succeed(None)
+    await master.startService()
+    # The heartbeat gets its parent as the last thing of a start that succeeds.
+    if master.masterHeartbeatService.parent is None:
+        raise RuntimeError(f"the {variant} master did not start; its log tells why")
