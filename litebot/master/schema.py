@@ -57,7 +57,8 @@ MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (_starts_and_re
 UNFINISHED = {
     "litebot_unfinished_buildrequests": (
         "buildrequests",
-        "(builderid, priority DESC, id) WHERE complete = 0",
+        # And not "= 0": the index on complete, which holds all that is finished, serves that too.
+        "(builderid, priority DESC, id) WHERE complete <> 1",
     ),
     "litebot_unfinished_builds": ("builds", "(id) WHERE complete_at IS NULL"),
 }
@@ -94,11 +95,11 @@ def upgrade(conn: sa.engine.Connection) -> None:
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(versions.update().values(version=len(MIGRATIONS)))
-    make_indexes(conn)
+    _make_indexes(conn)
     conn.commit()
 
 
-def make_indexes(conn: sa.engine.Connection) -> None:
+def _make_indexes(conn: sa.engine.Connection) -> None:
     """Make those of UNFINISHED; at each start, as a migration of Buildbot's may drop them."""
     if conn.dialect.name not in ("sqlite", "postgresql"):
         return  # other databases have no index of a part

@@ -106,11 +106,8 @@ def use_litebot_store(folder: Path) -> itertools.count[int]:
     """
     from buildbot.data import connector as data
     from buildbot.db import connector
-    from buildbot.db.model import Model
     from buildbot.process import botmaster
-    from sqlalchemy.event import listen
 
-    from litebot.master import schema
     from litebot.master.data import Data
     from litebot.master.database import Database
     from litebot.master.hot.distributor import BotMaster
@@ -129,8 +126,6 @@ def use_litebot_store(folder: Path) -> itertools.count[int]:
     early = {"buildbot.master", "buildbot.test.fakedb"} & sys.modules.keys()
     if early:
         raise RuntimeError(f"{early} took Buildbot's parts before they were replaced")
-    # As a start does; tests make their tables themselves.
-    listen(Model.metadata, "after_create", lambda _, conn, **kwargs: schema.make_indexes(conn))
     connector.DBConnector = OnFile
     data.DataConnector = Data
     botmaster.BotMaster = BotMaster

@@ -35,7 +35,7 @@ SELECT = (
     " FROM buildrequests r JOIN builders b ON b.id = r.builderid"
     " LEFT JOIN buildrequest_claims c ON c.brid = r.id"
 )
-UNCLAIMED = "c.brid IS NULL AND r.complete = 0"
+UNCLAIMED = "c.brid IS NULL AND r.complete <> 1"
 
 Model: TypeAlias = buildrequests.BuildRequestModel
 
@@ -198,10 +198,9 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
 
 
 def _unfinished_builders(sql: Sql) -> Iterator[int]:
-    # Left to itself SQLite takes the index on complete, and reads all that waits.
     query = (
-        "SELECT builderid FROM buildrequests INDEXED BY litebot_unfinished_buildrequests"
-        " WHERE complete = 0 AND builderid > ? ORDER BY builderid LIMIT 1"
+        "SELECT builderid FROM buildrequests WHERE complete <> 1 AND builderid > ?"
+        " ORDER BY builderid LIMIT 1"
     )
     row = sql.row(query, 0)
     while row is not None:

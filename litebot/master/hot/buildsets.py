@@ -66,8 +66,7 @@ def _model_of(sql: Sql, row: Row) -> buildsets.BuildSetModel:
 
 def thd_complete_if_done(sql: Sql, bsid: int, complete_at: int) -> buildsets.BuildSetModel | None:
     """Complete a buildset that is not, but whose requests all are; its model, or None."""
-    # The + keeps SQLite from the index on complete, which holds all that waits.
-    query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND +complete = 0 LIMIT 1"
+    query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete <> 1 LIMIT 1"
     if sql.row(query, bsid) is not None:
         return None
     results = SUCCESS

@@ -6,6 +6,7 @@ Source: buildbot/db/changes.py and buildbot/data/changes.py, whose names these k
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from buildbot.data import base
@@ -111,8 +112,39 @@ class Change(data_changes.Change):
 
     @base.updateMethod
     @defer.inlineCallbacks
-    def addChange(self, *args: Any, **kwargs: Any) -> Any:
+    def addChange(
+        self,
+        files: list[str] | None = None,
+        comments: str | None = None,
+        author: str | None = None,
+        committer: str | None = None,
+        revision: str | None = None,
+        when_timestamp: int | None = None,
+        branch: str | None = None,
+        category: str | Callable[..., Any] | None = None,
+        revlink: str | None = "",
+        properties: dict[str, Any] | None = None,
+        repository: str = "",
+        codebase: str | None = None,
+        project: str = "",
+        src: str | None = None,
+    ) -> Any:
         """Store a change; its id, when a power loss won't take it any more."""
-        changeid = yield super().addChange(*args, **kwargs)
+        changeid = yield super().addChange(
+            files=files,
+            comments=comments,
+            author=author,
+            committer=committer,
+            revision=revision,
+            when_timestamp=when_timestamp,
+            branch=branch,
+            category=category,
+            revlink=revlink,
+            properties=properties,
+            repository=repository,
+            codebase=codebase,
+            project=project,
+            src=src,
+        )
         yield self.master.db.on_disk()
         return changeid

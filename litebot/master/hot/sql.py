@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -43,13 +41,7 @@ class EngineSql:
         return self.write(update_statement(table, tuple(values)), *values.values(), id)
 
     def _execute(self, sql: str, parameters: tuple[Any, ...]) -> sa.engine.CursorResult[Any]:
-        return self._conn.exec_driver_sql(_translated(sql), parameters)
-
-
-@functools.cache
-def _translated(sql: str) -> str:
-    """A statement for another database: its parameters, and without what SQLite is told to use."""
-    return re.sub(r" INDEXED BY \w+", "", sql.replace("%", "%%").replace("?", "%s"))
+        return self._conn.exec_driver_sql(sql.replace("%", "%%").replace("?", "%s"), parameters)
 
 
 def run_on(conn: sa.engine.Connection, callable: Callable[..., Any], *args: Any) -> Any:
