@@ -28,6 +28,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from litebot.settings import set_value
+
 LITEBOT = str(Path(sys.executable).with_name("litebot"))
 COMMAND_TIMEOUT_S = 60
 HTTP_TIMEOUT_S = 20
@@ -225,6 +227,10 @@ class Master:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"^port = \d+$", lambda _: f"port = {next(ports)}", text, flags=re.MULTILINE)
         path.write_text(text, encoding="utf-8")
+
+    def set(self, section: str, key: str, value: str) -> None:
+        """Set a key in litebot.toml."""
+        set_value(self.basedir / "litebot.toml", f"{section}.{key}", value)
 
     # what can be seen of it
 

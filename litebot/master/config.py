@@ -27,6 +27,8 @@ from litebot.master.auth import FileAuth
 from litebot.master.auth import RolesFromUserFile
 from litebot.master.auth import admins_act
 from litebot.master.database import sqlite_path
+from litebot.master.local import Passage
+from litebot.master.local import keep_environment
 from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
@@ -49,6 +51,7 @@ class ConfigLoader(FileLoader):
     def __init__(self, basedir: str, configFileName: str) -> None:
         super().__init__(basedir, configFileName)
         self.files = Basedir(basedir)
+        self._passage = Passage()  # one for all loads: a LocalWorker outlives a reconfig
 
     def loadConfig(self) -> MasterConfig:
         """The whole configuration.  Raises ConfigErrors, each with file and line if known."""
@@ -77,11 +80,14 @@ class ConfigLoader(FileLoader):
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised
         try:
-            return MasterConfig.loadFromDict(config_dict, str(filename))
+            config = MasterConfig.loadFromDict(config_dict, str(filename))
         except ConfigErrors as raised:
             text = filename.read_text(encoding="utf-8", errors="replace")
             found = [_with_likely_line(error, filename, text) for error in raised.errors]
             raise ConfigErrors(_unique(found)) from raised
+        self._passage.name(settings.workers.environment)
+        keep_environment(config, self._passage)
+        return config
 
     def _execute(self, filename: Path) -> dict[str, Any]:
         try:

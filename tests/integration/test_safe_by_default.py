@@ -270,6 +270,7 @@ def audited(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 def test_it_phones_nowhere(master: Master, tmp_path: Path) -> None:
     env, audit_file = audited(tmp_path)
+    master.set("workers", "environment", "AUDIT_FILE")
     master.start(env=env)
     assert master.force("hello", env=env).returncode == 0
     assert master.builds("hello")[0]["results"] == SUCCESS
@@ -332,3 +333,60 @@ def test_secrets_differ_from_master_to_master(created: Master, tmp_path: Path) -
         secret = path.read_text(encoding="ascii").strip()
         assert len(secret) >= 32
         assert (other.basedir / "secrets" / path.name).read_text(encoding="ascii") != secret
+
+
+# what the steps of a local worker see of the master's environment
+
+SECRETS = {
+    "PGPASSWORD": "pg-7c31",
+    "GITHUB_TOKEN": "gh-7c32",
+    "HTTPS_PROXY": "http://me:px-7c33@proxy.example:1",
+}
+NEEDED = {"http_proxy": "http://proxy.example:2", "VIRTUAL_ENV": "/venv", "LC_TIME": "C.UTF-8"}
+
+
+def test_steps_do_not_publish_the_masters_environment(master: Master) -> None:
+    master.set("workers", "environment", "JAVA_HOME CI_*")
+    master.define_builder("prints", "env")
+    master.configure(
+        """
+        import os
+        assert os.environ["GITHUB_TOKEN"]  # master.cfg reads all
+        printenv = ["printenv", "TOKEN", "PYTHONPATH"]
+        c["builders"][-1].factory.addStep(
+            steps.ShellCommand(
+                name="told",
+                command=printenv,
+                env={"TOKEN": "${GITHUB_TOKEN}", "PYTHONPATH": "lib"},
+                logEnviron=False,
+            )
+        )
+        c["builders"][-1].factory.addStep(
+            steps.MasterShellCommand(name="masters", command="true")
+        )
+        """
+    )
+    named = {"JAVA_HOME": "/java", "CI_COLOUR": "blue", "PYTHONPATH": "/python"}
+    master.start(env={**os.environ, **SECRETS, **NEEDED, **named})
+    assert master.force("prints").returncode == 0
+    (build,) = master.builds("prints")
+    names = ("shell", "told", "masters")
+    texts = {name: master.log_text(build["buildid"], name) for name in names}
+    printed = dict(
+        line[1:].split("=", 1)
+        for line in texts["shell"].splitlines()
+        if line.startswith("o") and "=" in line
+    )
+    assert {**NEEDED, **named}.items() <= printed.items()
+    assert {"PATH", "HOME"} <= printed.keys()
+    told = [line[1:] for line in texts["told"].splitlines() if line.startswith("o")]
+    assert told == [SECRETS["GITHUB_TOKEN"], "lib:/python"]
+    published = texts["shell"] + texts["masters"]
+    assert [secret for secret in SECRETS.values() if secret in published] == []
+
+    master.set("workers", "environment", "PGPASSWORD")
+    master.reconfig()
+    assert master.force("prints").returncode == 0
+    assert "\noPGPASSWORD=pg-7c31\n" in master.log_text(
+        master.builds("prints")[1]["buildid"], "shell"
+    )
