@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from litebot.process import working_directory
 
 # `litebot status` holds the lock for a moment to see whether somebody else does.
 LOCK_PATIENCE_S = 0.5
+RESERVE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Basedir:
         self.control_socket = self.path / "control.sock"
         self.users_file = self.path / "users"
         self.secrets = self.path / "secrets"
+        self.reserve = self.path / "reserve"
 
     def require(self) -> None:
         """Raise BasedirError where no master was created here."""
@@ -65,6 +68,15 @@ class Basedir:
                     f"{path} can't be written by this user (uid {user})",
                     f"chown -R {user} {shlex.quote(str(self.path))}",
                 )
+
+    def keep_reserve(self) -> None:
+        """Hold some space, given up on a full disk so that the log can say that it is full.
+
+        A disk that is full already has none to hold, which is no reason not to start.
+        """
+        with suppress(OSError):
+            if not self.reserve.exists():
+                self.reserve.write_bytes(bytes(RESERVE_BYTES))
 
     def owner(self) -> Owner | None:
         """The master that runs here now, or None."""

@@ -256,7 +256,8 @@ class Master:
 
     def contents(self) -> dict[str, str]:
         """A hash of each file of the basedir, but for those that every start writes to."""
-        written = {"twistd.log", "http.log", "master.lock", "state.sqlite-shm", "state.sqlite-wal"}
+        written = {"twistd.log", "http.log", "master.lock", "reserve"}
+        written |= {"state.sqlite-shm", "state.sqlite-wal"}
         return {
             str(path.relative_to(self.basedir)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.basedir.rglob("*"))

@@ -27,6 +27,7 @@ from twisted.web import server
 from litebot.errors import LitebotError
 from litebot.master.follow import Follower
 from litebot.master.logged import logged_errors
+from litebot.master.logged import store_failed
 
 OWNER = "litebot build"
 
@@ -84,13 +85,15 @@ class Resource(resource.Resource):
         request.notifyFinish().addErrback(gone.append)
         try:
             reply = await self.answer(request)
-        except LitebotError as error:
-            request.setResponseCode(400)
-            reply = {"what": error.what, "hint": error.hint}
-        except Exception as error:
-            log.err(error, f"while answering {request.uri!r} on the control socket")
-            request.setResponseCode(500)
-            reply = {"what": f"the master failed: {error!r}", "hint": None}
+        except Exception as raised:
+            error = store_failed(raised) or raised
+            if isinstance(error, LitebotError):
+                request.setResponseCode(400)
+                reply = {"what": error.what, "hint": error.hint}
+            else:
+                log.err(error, f"while answering {request.uri!r} on the control socket")
+                request.setResponseCode(500)
+                reply = {"what": f"the master failed: {error!r}", "hint": None}
         if gone:
             return
         if reply is not None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
-from buildbot.util.eventual import eventually
+from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 from twisted.internet import error as internet_error
+from twisted.python import components
 from twisted.python import log
 
 from litebot.basedir import Basedir
@@ -31,6 +32,7 @@ from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.database import Database
 from litebot.master.logged import logged_errors
+from litebot.master.logged import quieten
 from litebot.master.ports import require_free
 from litebot.settings import Settings
 from litebot.settings import load
@@ -39,7 +41,9 @@ from litebot.settings import load
 # not know what it left claimed; a state file has one master, whatever it runs on.
 SOLE_MASTER = "litebot"
 
-# How long a master whose disk failed waits for its workers to let go of their builds.
+# How long a master whose disk failed goes on, for its refusals to reach those who asked, and then
+# waits for its workers to let go of their builds.
+REFUSE_S = 0.1
 ABANDON_S = 5.0
 
 
@@ -86,6 +90,11 @@ class BuildMaster(master.BuildMaster):
         self._db.before_stop = self._end
         self._db.on_failure = self._disk_failed
 
+    def setServiceParent(self, parent: Any) -> Any:
+        if isinstance(parent, components.Componentized):
+            quieten(parent)
+        return super().setServiceParent(parent)
+
     # starting
 
     @defer.inlineCallbacks
@@ -116,6 +125,7 @@ class BuildMaster(master.BuildMaster):
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
         yield self.control.setServiceParent(self)
+        self.files.keep_reserve()
         owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(owner)
         outcome.ready(pid=owner.pid, url=owner.url)
@@ -157,17 +167,26 @@ class BuildMaster(master.BuildMaster):
         return LitebotError(f"the master can't start; {self.files.log_file} may tell why")
 
     def _give_up(self, error: LitebotError) -> None:
+        self._say(error)
+        self._stop_reactor()
+
+    def _say(self, error: LitebotError) -> None:
+        """Why the master stops; what comes after that is a consequence of it."""
         if self._stopping_for is None:
             self._stopping_for = error
             log.msg(f"litebot: {error.what}" + (f"\n  Try: {error.hint}" if error.hint else ""))
             outcome.failed(error)
+
+    def _stop_reactor(self) -> None:
         with suppress(internet_error.ReactorNotRunning):  # Buildbot may have stopped it already
             self.reactor.stop()
 
     # stopping
 
     def _disk_failed(self, error: StoreFailed) -> None:
-        eventually(self._give_up, error)
+        self.files.reserve.unlink(missing_ok=True)  # room for this message, on a full disk
+        self._say(error)
+        self.reactor.callLater(REFUSE_S, self._stop_reactor)
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
@@ -200,6 +219,10 @@ class BuildMaster(master.BuildMaster):
     def _abandon(self) -> Any:
         """Let go of workers and ports: nothing that happens now could be written down."""
         workers = list(self.workers.workers.values())
+        for worker in workers:
+            # Before anything that asks the database: this ends what its steps have started.
+            if isinstance(worker, LocalWorker) and worker.remote_worker is not None:
+                yield worker.remote_worker.stopService()
         stops = [defer.maybeDeferred(w.stopService) for w in workers]
         waiting = defer.DeferredList(stops, consumeErrors=True)
         waiting.addTimeout(ABANDON_S, self.reactor)
