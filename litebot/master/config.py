@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 
 from litebot.basedir import Basedir
 from litebot.errors import SettingsError
+from litebot.master import hooks
 from litebot.master.auth import AdminIfLoggedIn
 from litebot.master.auth import FileAuth
 from litebot.master.auth import RolesFromUserFile
@@ -133,7 +134,8 @@ def _unique(messages: list[str]) -> list[str]:
 def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: Path) -> None:
     """Add to what master.cfg defines what it leaves out; what it sets stays as it is.
 
-    Raises ConfigErrors where its database is another than litebot.toml's.
+    Raises ConfigErrors where its database is another than litebot.toml's, and where a change hook
+    is open to anybody.
     """
     _agree_on_database(config, settings, files, filename)
     config.setdefault("buildbotNetUsageData", None)
@@ -154,6 +156,9 @@ def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: P
     www.setdefault("avatar_methods", [])  # Buildbot's sends visitors to gravatar.com
     www.setdefault("plugins", {view: {} for view in VIEWS})
     _fill_auth(www, files)
+    if open_hooks := list(hooks.close(www)):
+        text = filename.read_text(encoding="utf-8", errors="replace")
+        raise ConfigErrors([_with_likely_line(error, filename, text) for error in open_hooks])
 
 
 def _url_of(port: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import ipaddress
 import json
 import os
@@ -221,6 +223,67 @@ def test_another_page_can_not_act_with_an_admins_cookies(
     # A form of another page can send this without asking the browser.
     plain = admin.request("POST", path, body, Content_Type="text/plain", Origin=sent)
     assert plain.status == 400
+
+
+# change hooks
+
+
+@pytest.mark.parametrize(
+    ("hook", "error"),
+    [
+        (
+            '"base": True',
+            "the change hook 'base' lets anybody start builds, as it checks no secret",
+        ),
+        ('"github": {}', "the change hook 'github' lets anybody start builds; give it a secret"),
+        ('"gitlab": {"secret": ""}', "the change hook 'gitlab' lets anybody start builds; give it"),
+        ('"github": {"secret": "x", "strict": False}', "as it is not strict and takes what is not"),
+    ],
+)
+def test_an_open_hook_is_refused(master: Master, hook: str, error: str) -> None:
+    master.configure(f'c["www"] = {{"change_hook_dialects": {{{hook}}}}}')
+    checked = master.run("check-config")
+    assert checked.returncode == 3
+    assert f"{master.basedir}/master.cfg:" in checked.stderr
+    assert error in checked.stderr
+
+
+def test_a_hook_knows_its_callers(master: Master) -> None:
+    (master.basedir / "hooks.passwd").write_text("git:letmein\n")
+    master.configure(
+        """
+        from twisted.cred.checkers import FilePasswordDB
+        c["www"] = {
+            "change_hook_auth": [FilePasswordDB(os.path.join(basedir, "hooks.passwd"))],
+            "change_hook_dialects": {"base": True},
+        }
+        """
+    )
+    master.start()
+    visitor, form = master.visitor(), "application/x-www-form-urlencoded"
+
+    def push(**headers: str) -> int:
+        body = "author=Eve&comments=x&branch=elsewhere"
+        return visitor.request(
+            "POST", "/change_hook/base", body, Content_Type=form, **headers
+        ).status
+
+    assert push() == 401
+    assert visitor.rest("changes")["changes"] == []
+    basic = base64.b64encode(b"git:letmein").decode()
+    assert push(Authorization=f"Basic {basic}") == 200
+    assert [change["author"] for change in visitor.rest("changes")["changes"]] == ["Eve"]
+
+
+def test_a_github_hook_with_a_secret_takes_what_is_signed_only(master: Master) -> None:
+    master.configure('c["www"] = {"change_hook_dialects": {"github": {"secret": "x"}}}')
+    master.start()
+    headers = {"Content_Type": "application/json", "X_GitHub_Event": "ping"}
+    path = "/change_hook/github"
+    assert master.visitor().request("POST", path, "{}", **headers).status == 400
+    signature = hmac.new(b"x", b"{}", "sha1").hexdigest()
+    headers["X_Hub_Signature"] = f"sha1={signature}"
+    assert master.visitor().request("POST", path, "{}", **headers).status == 200
 
 
 # who is reachable
