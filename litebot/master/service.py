@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from litebot.master.database import Database
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
 from litebot.master.ports import require_free
+from litebot.master.web import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
 
@@ -77,7 +79,7 @@ class BuildMaster(master.BuildMaster):
 
     # Buildbot makes its DBConnector in the middle of create_child_services, and its components
     # register themselves with the other services right after.  So ours takes its place at the
-    # moment of the assignment, before anything has been set up on Buildbot's.
+    # moment of the assignment, before anything has been set up on Buildbot's; and its web server.
 
     @property
     def db(self) -> Database:
@@ -89,6 +91,14 @@ class BuildMaster(master.BuildMaster):
         self._db.after_setup = self._begin
         self._db.before_stop = self._end
         self._db.on_failure = self._disk_failed
+
+    @property
+    def www(self) -> WWWService:
+        return self._www
+
+    @www.setter
+    def www(self, _stock: Any) -> None:
+        self._www = WWWService()
 
     def setServiceParent(self, parent: Any) -> Any:
         if isinstance(parent, components.Componentized):
@@ -128,7 +138,15 @@ class BuildMaster(master.BuildMaster):
         self.files.keep_reserve()
         owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(owner)
-        outcome.ready(pid=owner.pid, url=owner.url)
+        notes = list(self._notes())
+        for note in notes:
+            log.msg(f"litebot: {note}")
+        outcome.ready(pid=owner.pid, url=owner.url, notes=notes)
+
+    def _notes(self) -> Iterator[str]:
+        """What the user should know of this start, which went well."""
+        if isinstance(self.config_loader, ConfigLoader):
+            yield from self.config_loader.notes
 
     @property
     def url(self) -> str | None:
