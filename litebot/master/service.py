@@ -67,6 +67,7 @@ class BuildMaster(master.BuildMaster):
         self.settings = Settings()
         self._lock: OwnerLock | None = None
         self._startid: int | None = None
+        self._mended: str | None = None
         self._stopping_for: LitebotError | None = None
         rest.register()
         if config_loader is None:
@@ -125,7 +126,7 @@ class BuildMaster(master.BuildMaster):
         yield running
         self._lock = OwnerLock(self.files)
         self.settings = load(self.files.settings_file)
-        preflight.check(self.files, self.settings)
+        self._mended = preflight.check(self.files, self.settings)
         self._db.durability = self.settings.database.durability
         with logged_errors() as errors:
             yield super().startService()
@@ -145,6 +146,8 @@ class BuildMaster(master.BuildMaster):
 
     def _notes(self) -> Iterator[str]:
         """What the user should know of this start, which went well."""
+        if self._mended:
+            yield self._mended
         if isinstance(self.config_loader, ConfigLoader):
             yield from self.config_loader.notes
 

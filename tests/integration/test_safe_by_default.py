@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from conftest import SUCCESS
 from conftest import Master
 from conftest import Visitor
 from conftest import litebot
+from conftest import run
 from conftest import succeeded
 from conftest import wait_for
 
@@ -364,6 +366,28 @@ def test_secrets_are_their_owners(running: Master) -> None:
     }
     found = {name: (running.basedir / name).stat().st_mode & 0o777 for name in modes}
     assert found == modes
+
+
+def test_a_state_file_that_others_can_read_is_closed(master: Master) -> None:
+    master.state_file.chmod(0o644)
+    said = f"{master.state_file} had mode 0644, now 0600: it holds the key of login cookies"
+    assert f"note: {said}" in master.start().stderr
+    assert said in master.log
+    for suffix in ("", "-wal", "-shm"):
+        path = Path(f"{master.state_file}{suffix}")
+        assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_a_backup_as_the_documents_make_it_is_its_owners(running: Master) -> None:
+    document = Path(__file__).parents[2] / "docs" / "operating.md"
+    (command,) = re.findall(r"^ {4}(.*VACUUM INTO.*)$", document.read_text(), re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    succeeded(
+        run("sh", "-c", command, cwd=running.basedir, env={**os.environ, "PATH": path}, umask=0o022)
+    )
+    backup = running.basedir / "backup.sqlite"
+    assert backup.stat().st_mode & 0o777 == 0o600
+    backup.unlink()
 
 
 def test_secrets_are_their_owners_whatever_the_umask(tmp_path: Path) -> None:
