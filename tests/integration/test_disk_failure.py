@@ -23,6 +23,11 @@ from conftest import run
 from conftest import wait_for
 from faulty_vfs import damage
 
+from litebot.basedir import Basedir
+from litebot.cli.build import show
+from litebot.cli.client import stream
+from litebot.errors import LitebotError
+
 DISK_BYTES = 16 * 1024 * 1024
 LEFT_BYTES = 256 * 1024  # for the build to fill
 STOP_S = 20  # the master waits 5 s for its workers; the rest is for a busy machine
@@ -229,11 +234,12 @@ def test_a_start_on_a_full_disk_says_so(cramped: Master, small_disk: Path, lines
 LOAD_BUILDS = """
     INSERT INTO builders (id, name, name_hash) VALUES (17, 'old', 'x');
     INSERT INTO masters VALUES (17, 'old', 'x', 0, 0);
+    INSERT INTO workers (id, name, info) VALUES (17, 'old', '{}');
     INSERT INTO buildsets (id, submitted_at, complete) VALUES (17, 0, 1);
     INSERT INTO buildrequests (id, buildsetid, builderid, complete, submitted_at)
         VALUES (17, 17, 17, 1, 0);
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
-    INSERT INTO builds SELECT i, i, 17, 17, NULL, 17, i, i, 0, 'finished', 0 FROM n;
+    INSERT INTO builds SELECT i, i, 17, 17, 17, 17, i, i, 0, 'finished', 0 FROM n;
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
     INSERT INTO steps SELECT i, 0, 'shell', i, i, i, i, 'finished', 0, '[]', 0 FROM n;
 """
@@ -259,7 +265,7 @@ def test_a_damaged_page_that_a_start_reads(with_history: Master) -> None:
     assert hint == "  Try: restore a backup of it; the old file may tell more"
 
 
-@pytest.mark.parametrize("reader", ["a visitor", "the master"])
+@pytest.mark.parametrize("reader", ["a visitor", "a follower", "the master"])
 def test_a_damaged_page_that_is_read_later(
     with_history: Master, tmp_path: Path, reader: str
 ) -> None:
@@ -269,6 +275,12 @@ def test_a_damaged_page_that_is_read_later(
     if reader == "a visitor":
         assert len(master.rest("builds/1/steps")["steps"]) == 1
         assert master.visitor().request("GET", "/api/v2/builds/1500/steps").status == 500
+    elif reader == "a follower":
+        events = list(stream(Basedir(master.basedir), "/follow?buildrequestid=17"))
+        assert events[0]["event"] == "build"
+        assert events[-1]["event"] == "error"
+        with pytest.raises(LitebotError, match="a page of it is damaged"):
+            show(iter(events[-1:]))
     else:
         master.force("hello", "--no-wait")
     what, hint = foreground.message()
