@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from litebot.process import working_directory
 
 # `litebot status` holds the lock for a moment to see whether somebody else does.
 LOCK_PATIENCE_S = 0.5
+RESERVE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Basedir:
         self.control_socket = self.path / "control.sock"
         self.users_file = self.path / "users"
         self.secrets = self.path / "secrets"
+        self.reserve = self.path / "reserve"
 
     def require(self) -> None:
         """Raise BasedirError where no master was created here."""
@@ -56,7 +60,7 @@ class Basedir:
             )
 
     def require_writable(self) -> None:
-        """Raise BasedirError where this user can't write what a master writes from the first."""
+        """Raise BasedirError where this user can't, or should not, write what a master writes."""
         for path in (self.path, self.log_file, self.lock_file):
             needed = os.W_OK | os.X_OK if path == self.path else os.W_OK
             if path.exists() and not os.access(path, needed):
@@ -65,6 +69,28 @@ class Basedir:
                     f"{path} can't be written by this user (uid {user})",
                     f"chown -R {user} {shlex.quote(str(self.path))}",
                 )
+        self._refuse_root()
+
+    def _refuse_root(self) -> None:
+        if os.geteuid() != 0 or not self.path.exists():
+            return
+        user = self.path.stat().st_uid
+        if user != 0:
+            path = shlex.quote(str(self.path))
+            raise BasedirError(
+                f"{self.path} belongs to {_name_of(user)}; root would leave files in it that this"
+                " user can't write, and builds would run as root",
+                f"as that user, or for root: chown -R root {path}",
+            )
+
+    def keep_reserve(self) -> None:
+        """Hold some space, given up on a full disk so that the log can say that it is full.
+
+        A disk that is full already has none to hold, which is no reason not to start.
+        """
+        with suppress(OSError):
+            if not self.reserve.exists():
+                self.reserve.write_bytes(bytes(RESERVE_BYTES))
 
     def owner(self) -> Owner | None:
         """The master that runs here now, or None."""
@@ -103,6 +129,13 @@ class Basedir:
             return None
         runs_here = alive(pid) and working_directory(pid) == self.path.resolve()
         return Owner(pid, started_at) if runs_here and pid != os.getpid() else None
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _read_owner(text: bytes) -> Owner:

@@ -62,6 +62,16 @@ def _check_listen(address: str) -> str:
     return address
 
 
+def _check_environment(names: str) -> str:
+    for name in names.split():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", name):
+            raise _CheckError(
+                f"{name!r} is no name of a variable; names stand apart by spaces and may end in *",
+                'environment = "JAVA_HOME CI_*"',
+            )
+    return names
+
+
 def _check_durability(durability: str) -> str:
     if durability not in DURABILITIES:
         raise _CheckError(f"it must be one of {', '.join(map(repr, DURABILITIES))}")
@@ -207,7 +217,7 @@ class Web(_Section):
 
 @dataclass(frozen=True)
 class Workers(_Section):
-    """Where remote workers connect."""
+    """Where remote workers connect, and what local ones see."""
 
     listen: str = _key(
         "127.0.0.1",
@@ -215,6 +225,12 @@ class Workers(_Section):
         _check_listen,
     )
     port: int = _key(9989, "The TCP port for remote workers; 0: local workers only.", _check_port)
+    environment: str = _key(
+        "",
+        "Variables of the master's environment that steps of a LocalWorker get besides PATH, HOME\n"
+        'and the like: "JAVA_HOME CI_*".  Who reads a log may see them.',
+        _check_environment,
+    )
 
 
 @dataclass(frozen=True)

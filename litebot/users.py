@@ -92,6 +92,14 @@ class UserFile:
         """Return the users, in the order of the file."""
         return [user for user, _ in self._read().values()]
 
+    def fingerprint(self, name: str) -> str | None:
+        """Something that changes with the user's password, and None for an unknown name.
+
+        For a session to show that it began with the password of now; tells nothing about it.
+        """
+        user, stored = self._read().get(name, (None, _NOBODY))
+        return hashlib.sha256(str(stored).encode()).hexdigest()[:32] if user else None
+
     def add(self, name: str, password: str, role: str = "admin") -> None:
         """Add a user.  Refuses a name that exists, a bad name or role, and a short password."""
         if not _NAME.fullmatch(name):

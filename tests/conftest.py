@@ -28,6 +28,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from litebot.settings import set_value
+
 LITEBOT = str(Path(sys.executable).with_name("litebot"))
 COMMAND_TIMEOUT_S = 60
 HTTP_TIMEOUT_S = 20
@@ -226,6 +228,10 @@ class Master:
         text = re.sub(r"^port = \d+$", lambda _: f"port = {next(ports)}", text, flags=re.MULTILINE)
         path.write_text(text, encoding="utf-8")
 
+    def set(self, section: str, key: str, value: str) -> None:
+        """Set a key in litebot.toml."""
+        set_value(self.basedir / "litebot.toml", f"{section}.{key}", value)
+
     # what can be seen of it
 
     @property
@@ -250,7 +256,8 @@ class Master:
 
     def contents(self) -> dict[str, str]:
         """A hash of each file of the basedir, but for those that every start writes to."""
-        written = {"twistd.log", "http.log", "master.lock", "state.sqlite-shm", "state.sqlite-wal"}
+        written = {"twistd.log", "http.log", "master.lock", "reserve"}
+        written |= {"state.sqlite-shm", "state.sqlite-wal"}
         return {
             str(path.relative_to(self.basedir)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.basedir.rglob("*"))

@@ -94,7 +94,10 @@ def build(
 
 
 def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
-    """Print what happens; the results at the end, or None where the end did not come."""
+    """Print what happens; the results at the end, or None where the end did not come.
+
+    Raises LitebotError where the master fails to tell.
+    """
     for event in events:
         kind = event["event"]
         if kind == "waiting":
@@ -112,6 +115,8 @@ def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
         elif kind == "finished":
             results: int = event["results"]
             return results
+        elif kind == "error":
+            raise LitebotError(event["what"], event["hint"])
     return None
 
 

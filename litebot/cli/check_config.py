@@ -10,6 +10,7 @@ from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import quiet_option
+from litebot.cli.common import say
 from litebot.cli.common import working
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
@@ -40,9 +41,12 @@ def check_config(basedir: Basedir) -> None:
         # Where nobody listens to its log, Buildbot's traceback would go to stderr.
         globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
         try:
-            ConfigLoader(str(folder), name).loadConfig()
+            loader = ConfigLoader(str(folder), name)
+            loader.loadConfig()
         except ConfigErrors as errors:
             raise ConfigFaulty("the configuration has errors:\n" + str(errors)) from errors
+    for note in loader.notes:
+        say(f"note: {note}")
     print(f"{folder / name} is good")
 
 

@@ -43,12 +43,12 @@ def post(basedir: Basedir, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def stream(basedir: Basedir, path: str) -> Iterator[dict[str, Any]]:
     """GET a stream of JSON objects, a line each; ends when the master ends it."""
-    response = _request(basedir, "GET", path, None)
-    try:
-        while line := response.readline():
-            yield json.loads(line)
-    except (http.client.HTTPException, ConnectionError):
-        return  # the master is gone; the last event tells whether anything is missing
+    with _request(basedir, "GET", path, None) as response:
+        try:
+            while line := response.readline():
+                yield json.loads(line)
+        except (http.client.HTTPException, ConnectionError):
+            return  # the master is gone; the last event tells whether anything is missing
 
 
 def _request(
@@ -57,7 +57,8 @@ def _request(
     basedir.require_owner()
     connection = UnixConnection(basedir)
     try:
-        connection.request(method, path, body)
+        # So that the end of the response is that of the connection, too.
+        connection.request(method, path, body, {"Connection": "close"})
         response = connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         raise MasterNotRunning(

@@ -81,6 +81,8 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     if facts.get("url"):
         print(f"  page  {facts['url']}")
     print(f"  log   {basedir.log_file}")
+    for note in facts["notes"]:
+        say(f"note: {note}")
 
 
 def refuse_stock_tac(basedir: Basedir) -> None:

@@ -6,6 +6,7 @@ import functools
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,16 @@ from sqlalchemy.engine import make_url
 
 from litebot.basedir import Basedir
 from litebot.errors import SettingsError
+from litebot.master import hooks
 from litebot.master.auth import AdminIfLoggedIn
 from litebot.master.auth import FileAuth
 from litebot.master.auth import RolesFromUserFile
 from litebot.master.auth import admins_act
+from litebot.master.auth import lists_its_users
 from litebot.master.database import sqlite_path
+from litebot.master.local import Passage
+from litebot.master.local import keep_environment
+from litebot.master.ports import EVERY_ADDRESS
 from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
@@ -41,14 +47,16 @@ class ConfigLoader(FileLoader):
     """Buildbot's `config_loader` for a litebot master; litebot.toml is read anew each time.
 
     `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
-    last load, or None.
+    last load, or None; `notes` is what its user should know of it.
     """
 
     errors: ConfigErrors | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, basedir: str, configFileName: str) -> None:
         super().__init__(basedir, configFileName)
         self.files = Basedir(basedir)
+        self._passage = Passage()  # one for all loads: a LocalWorker outlives a reconfig
 
     def loadConfig(self) -> MasterConfig:
         """The whole configuration.  Raises ConfigErrors, each with file and line if known."""
@@ -73,15 +81,18 @@ class ConfigLoader(FileLoader):
                 # First, so that what they set counts as set: an auth, a database.
                 for configurator in config_dict.pop("configurators", []):
                     IConfigurator(configurator).configure(config_dict)
-                fill(config_dict, settings, self.files, filename)
+                self.notes = tuple(fill(config_dict, settings, self.files, filename))
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised
         try:
-            return MasterConfig.loadFromDict(config_dict, str(filename))
+            config = MasterConfig.loadFromDict(config_dict, str(filename))
         except ConfigErrors as raised:
             text = filename.read_text(encoding="utf-8", errors="replace")
             found = [_with_likely_line(error, filename, text) for error in raised.errors]
             raise ConfigErrors(_unique(found)) from raised
+        self._passage.name(settings.workers.environment)
+        keep_environment(config, self._passage)
+        return config
 
     def _execute(self, filename: Path) -> dict[str, Any]:
         try:
@@ -128,10 +139,13 @@ CACHES = ("BuildsetProperties", "Changes", "chdicts", "ssdicts")
 CACHED = 500
 
 
-def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: Path) -> None:
+def fill(
+    config: dict[str, Any], settings: Settings, files: Basedir, filename: Path
+) -> Iterator[str]:
     """Add to what master.cfg defines what it leaves out; what it sets stays as it is.
 
-    Raises ConfigErrors where its database is another than litebot.toml's.
+    Gives notes on what the user may not expect of that.  Raises ConfigErrors where its database is
+    another than litebot.toml's, and where a change hook is open to anybody.
     """
     _agree_on_database(config, settings, files, filename)
     config.setdefault("buildbotNetUsageData", None)
@@ -146,29 +160,48 @@ def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: P
     www = config["www"] = dict(config.get("www") or {})  # it may be an imported module's
     if settings.web.port:
         www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
-    url = settings.web.url or _url_of(www.get("port"))
-    if url:
-        config.setdefault("buildbotURL", url)
+    address = address_of(www.get("port"))
+    url = settings.web.url or _url_of(address)
+    if url and "buildbotURL" not in config:
+        config["buildbotURL"] = url
+        if not settings.web.url and address and address[0] in EVERY_ADDRESS:
+            yield (
+                f"{files.settings_file}: the page listens on every network and [web] url is empty,"
+                f" so links in mails lead to {url}"
+            )
     if "buildbotURL" in config:
         config.setdefault("titleURL", config["buildbotURL"])
         www.setdefault("allowed_origins", origins(config["buildbotURL"]))
     www.setdefault("avatar_methods", [])  # Buildbot's sends visitors to gravatar.com
     www.setdefault("plugins", {view: {} for view in VIEWS})
-    _fill_auth(www, files)
+    yield from _fill_auth(www, files, filename)
+    if open_hooks := list(hooks.close(www)):
+        text = filename.read_text(encoding="utf-8", errors="replace")
+        raise ConfigErrors([_with_likely_line(error, filename, text) for error in open_hooks])
 
 
-def _url_of(port: Any) -> str:
-    """The page's address where it listens on `port`, as Buildbot writes ports; "" without one."""
-    found = address_of(port)
-    return Web(listen=found[0], port=found[1]).public_url if found and found[1] else ""
+def _url_of(address: tuple[str, int] | None) -> str:
+    """The page's url where it listens on this address and port; "" where it does not."""
+    return Web(*address).public_url if address and address[1] else ""
 
 
-def _fill_auth(www: dict[str, Any], files: Basedir) -> None:
+def _fill_auth(www: dict[str, Any], files: Basedir, filename: Path) -> Iterator[str]:
     if "auth" not in www:
         www["auth"] = FileAuth(files.users_file)
         www.setdefault("authz", admins_act(RolesFromUserFile(files.users_file)))
-    elif not isinstance(www["auth"], NoAuth):
-        www.setdefault("authz", admins_act(AdminIfLoggedIn()))
+    elif isinstance(www["auth"], NoAuth) or "authz" in www:
+        return
+    elif lists_its_users(www["auth"]):
+        www["authz"] = admins_act(AdminIfLoggedIn())
+    else:
+        www["authz"] = admins_act()
+        yield (
+            f"{filename}: the auth {type(www['auth']).__name__} lets in people whom master.cfg does"
+            " not name, and without an authz none of them is an admin: nobody can force or stop"
+            ' builds on the page; name them in c["www"]: "authz":'
+            ' util.Authz(allowRules=[util.AnyControlEndpointMatcher(role="admin")],'
+            ' roleMatchers=[util.RolesFromEmails(admin=["ada@example.org"])])'
+        )
 
 
 def _agree_on_database(

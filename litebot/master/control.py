@@ -27,6 +27,8 @@ from twisted.web import server
 from litebot.errors import LitebotError
 from litebot.master.follow import Follower
 from litebot.master.logged import logged_errors
+from litebot.master.logged import store_failed
+from litebot.master.readers import browsing
 
 OWNER = "litebot build"
 
@@ -84,18 +86,22 @@ class Resource(resource.Resource):
         request.notifyFinish().addErrback(gone.append)
         try:
             reply = await self.answer(request)
-        except LitebotError as error:
-            request.setResponseCode(400)
-            reply = {"what": error.what, "hint": error.hint}
-        except Exception as error:
-            log.err(error, f"while answering {request.uri!r} on the control socket")
-            request.setResponseCode(500)
-            reply = {"what": f"the master failed: {error!r}", "hint": None}
+        except Exception as raised:
+            error = store_failed(raised) or raised
+            if isinstance(error, LitebotError):
+                request.setResponseCode(400)
+                reply = {"what": error.what, "hint": error.hint}
+            else:
+                log.err(error, f"while answering {request.uri!r} on the control socket")
+                request.setResponseCode(500)
+                reply = {"what": f"the master failed: {error!r}", "hint": None}
         if gone:
             return
         if reply is not None:
+            if request.startedWriting:  # a stream, with its status sent: the error is an event
+                reply = {"event": "error", **reply}
             request.setHeader(b"content-type", b"application/json")
-            request.write(json.dumps(reply).encode())
+            request.write(json.dumps(reply).encode() + b"\n")
         request.finish()
 
 
@@ -184,9 +190,13 @@ def _names(fields: Iterable[Any]) -> Iterator[str]:
 
 
 class FollowResource(Resource):
-    """GET /follow?buildrequestid=N: what happens to a request, a JSON object a line, to its end."""
+    """GET /follow?buildrequestid=N: what happens to a request, a JSON object a line, to its end.
+
+    Its key "event" says what it tells: see Follower; "error", with "what" and "hint", is the last.
+    """
 
     async def answer(self, request: server.Request) -> None:
+        browsing.set(True)  # for this coroutine: it looks on, and no build waits for what it reads
         brid = int(request.args[b"buildrequestid"][0])
         if await self.master.db.buildrequests.getBuildRequest(brid) is None:
             raise LitebotError(f"there is no build request {brid} in {self.master.basedir}")

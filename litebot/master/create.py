@@ -67,6 +67,8 @@ def create(basedir: Path, *, force: bool = False) -> Created:
 
 def _create(basedir: Path, *, force: bool) -> Created:
     exists = basedir.is_dir()
+    if exists:
+        Basedir(basedir).require_writable()
     if exists and any(path.name != STAGE for path in basedir.iterdir()):
         if not force:
             raise BasedirError(

@@ -26,10 +26,12 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
     """Open the database as the master would, own the basedir meanwhile, and run `work` on it.
 
     Runs the reactor, which a process can do once.  Raises MasterRunning where a master owns the
-    basedir, StoreError where the file can't be opened, and what `work` raises.
+    basedir, BasedirError where this user should not write there, StoreError where the file can't
+    be opened, and what `work` raises.
     """
     settings = load(files.settings_file)
     files.refuse_owner("this needs it stopped")
+    files.require_writable()
     lock = OwnerLock(files)
     results: list[Any] = []
     reactor: Any = installed_reactor

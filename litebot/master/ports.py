@@ -13,7 +13,7 @@ from litebot.process import command_of
 from litebot.process import pids_listening
 from litebot.process import port_is_free
 
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared with)
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (only compared with)
 
 
 def endpoint(address: str, port: int) -> str:
@@ -51,7 +51,7 @@ def address_of(description: Any) -> tuple[str, int] | None:
         return None
     text = str(description)
     if text.isdigit():
-        return (EVERY_ADDRESS, int(text))
+        return (EVERY_ADDRESS[0], int(text))
     try:
         from twisted.internet import reactor
 
@@ -59,7 +59,7 @@ def address_of(description: Any) -> tuple[str, int] | None:
     except ValueError:
         return None  # Buildbot says what is wrong with it
     port, interface = getattr(found, "_port", None), getattr(found, "_interface", "")
-    return (interface or EVERY_ADDRESS, port) if isinstance(port, int) else None
+    return (interface or EVERY_ADDRESS[0], port) if isinstance(port, int) else None
 
 
 def require_free(description: Any, section: str, settings_file: Any) -> None:

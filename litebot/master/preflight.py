@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from pathlib import Path
 
 import apsw
@@ -16,14 +18,41 @@ from litebot.store.connection import refusal
 from litebot.users import UserFile
 
 
-def check(files: Basedir, settings: Settings) -> None:
-    """Raise a LitebotError for the first thing that would keep the master from running well."""
+def check(files: Basedir, settings: Settings) -> str | None:
+    """Raise a LitebotError for the first thing that would keep the master from running well.
+
+    Returns what was mended on the way, if anything was.
+    """
     files.require_writable()
     if files.users_file.exists():
         UserFile(files.users_file).names()
     path = settings.database.sqlite_path(files.path)
-    if path is not None:
-        check_state_file(path, files.path)
+    if path is None:
+        return None
+    check_state_file(path, files.path)
+    return close_state_file(path)
+
+
+def close_state_file(path: Path) -> str | None:
+    """Let its owner alone read a state file; what was done, for the user, or None.
+
+    Raises StoreError where that is not possible.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if not mode & 0o077:
+            return None
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.chmod(0o600)
+    except OSError as error:
+        raise StoreError(
+            f"{path} has mode {mode:04o}, which can't be changed: {error.strerror}; it holds the"
+            " key of login cookies, which only the master may read",
+            f"as its owner: chmod 600 {shlex.quote(str(path))}*",
+        ) from error
+    return f"{path} had mode {mode:04o}, now 0600: it holds the key of login cookies"
 
 
 def check_state_file(path: Path, basedir: Path) -> None:

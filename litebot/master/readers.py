@@ -1,9 +1,10 @@
 """Read-only connections in threads, for what visitors ask.
 
 What a visitor of the web page or the REST API asks may walk a large history; the builds must not
-wait for it.  Who asks decides: a request of the REST API sets `browsing`, and the database work
-that its coroutine then asks for runs here.  The connections are query_only, so work that turns out
-to write fails here before it has changed anything, and the turn queue runs it instead.
+wait for it.  Who asks decides: a request of the REST API sets `browsing`, as does who follows a
+build, and the database work that its coroutine then asks for runs here.  The connections are
+query_only, so work that turns out to write fails here before it has changed anything, and the turn
+queue runs it instead.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from twisted.python import threadable
 from twisted.web import server
 
 from litebot.master.readers import browsing
+from litebot.master.web import same_origin
 
 
 class GatheredRequest:
@@ -44,6 +45,8 @@ class V2RootResource(rest.V2RootResource):
     """/api/v2: what a GET asks of the database is asked of a read-only connection."""
 
     def asyncRender(self, request: server.Request) -> Any:
+        if same_origin(request):  # whatever name the master has for the visitor
+            request.requestHeaders.removeHeader("origin")
         if request.method in (b"GET", b"HEAD"):
             return copy_context().run(self._browse, request)
         return super().asyncRender(request)

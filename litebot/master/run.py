@@ -28,6 +28,8 @@ def main(basedir: str) -> int:
     sys.path.insert(0, str(files.path))
     sys.argv = ["twistd", "--nodaemon", "--no_save", f"--pidfile={files.pid_file.name}"]
     sys.argv += [f"--python={files.tac_file.name}"]
+    if os.environ.get("LITEBOT_FOREGROUND"):
+        sys.argv += ["--logger=litebot.master.logged.to_stdout"]
     try:
         twistd.run()
     except OSError as error:  # twistd can't write its pid file or its log: a full disk, most often

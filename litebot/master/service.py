@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
-from buildbot.util.eventual import eventually
+from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 from twisted.internet import error as internet_error
+from twisted.python import components
 from twisted.python import log
 
 from litebot.basedir import Basedir
@@ -33,8 +35,9 @@ from litebot.master.data import Data
 from litebot.master.database import Database
 from litebot.master.hot.distributor import BotMaster
 from litebot.master.logged import logged_errors
+from litebot.master.logged import quieten
 from litebot.master.ports import require_free
-from litebot.master.www import WWWService
+from litebot.master.web import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
 
@@ -42,7 +45,9 @@ from litebot.settings import load
 # not know what it left claimed; a state file has one master, whatever it runs on.
 SOLE_MASTER = "litebot"
 
-# How long a master whose disk failed waits for its workers to let go of their builds.
+# How long a master whose disk failed goes on, for its refusals to reach those who asked, and then
+# waits for its workers to let go of their builds.
+REFUSE_S = 0.1
 ABANDON_S = 5.0
 
 
@@ -64,6 +69,7 @@ class BuildMaster(master.BuildMaster):
         self.settings = Settings()
         self._lock: OwnerLock | None = None
         self._startid: int | None = None
+        self._mended: str | None = None
         self._stopping_for: LitebotError | None = None
         rest.register()
         if config_loader is None:
@@ -89,6 +95,11 @@ class BuildMaster(master.BuildMaster):
         db.on_failure = self._disk_failed
         return db
 
+    def setServiceParent(self, parent: Any) -> Any:
+        if isinstance(parent, components.Componentized):
+            quieten(parent)
+        return super().setServiceParent(parent)
+
     # starting
 
     @defer.inlineCallbacks
@@ -109,7 +120,7 @@ class BuildMaster(master.BuildMaster):
         yield running
         self._lock = OwnerLock(self.files)
         self.settings = load(self.files.settings_file)
-        preflight.check(self.files, self.settings)
+        self._mended = preflight.check(self.files, self.settings)
         self.db.durability = self.settings.database.durability
         with logged_errors() as errors:
             yield super().startService()
@@ -119,9 +130,20 @@ class BuildMaster(master.BuildMaster):
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
         yield self.control.setServiceParent(self)
+        self.files.keep_reserve()
         owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(owner)
-        outcome.ready(pid=owner.pid, url=owner.url)
+        notes = list(self._notes())
+        for note in notes:
+            log.msg(f"litebot: {note}")
+        outcome.ready(pid=owner.pid, url=owner.url, notes=notes)
+
+    def _notes(self) -> Iterator[str]:
+        """What the user should know of this start, which went well."""
+        if self._mended:
+            yield self._mended
+        if isinstance(self.config_loader, ConfigLoader):
+            yield from self.config_loader.notes
 
     @property
     def url(self) -> str | None:
@@ -160,17 +182,26 @@ class BuildMaster(master.BuildMaster):
         return LitebotError(f"the master can't start; {self.files.log_file} may tell why")
 
     def _give_up(self, error: LitebotError) -> None:
+        self._say(error)
+        self._stop_reactor()
+
+    def _say(self, error: LitebotError) -> None:
+        """Why the master stops; what comes after that is a consequence of it."""
         if self._stopping_for is None:
             self._stopping_for = error
             log.msg(f"litebot: {error.what}" + (f"\n  Try: {error.hint}" if error.hint else ""))
             outcome.failed(error)
+
+    def _stop_reactor(self) -> None:
         with suppress(internet_error.ReactorNotRunning):  # Buildbot may have stopped it already
             self.reactor.stop()
 
     # stopping
 
     def _disk_failed(self, error: StoreFailed) -> None:
-        eventually(self._give_up, error)
+        self.files.reserve.unlink(missing_ok=True)  # room for this message, on a full disk
+        self._say(error)
+        self.reactor.callLater(REFUSE_S, self._stop_reactor)
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
@@ -203,6 +234,10 @@ class BuildMaster(master.BuildMaster):
     def _abandon(self) -> Any:
         """Let go of workers and ports: nothing that happens now could be written down."""
         workers = list(self.workers.workers.values())
+        for worker in workers:
+            # Before anything that asks the database: this ends what its steps have started.
+            if isinstance(worker, LocalWorker) and worker.remote_worker is not None:
+                yield worker.remote_worker.stopService()
         stops = [defer.maybeDeferred(w.stopService) for w in workers]
         waiting = defer.DeferredList(stops, consumeErrors=True)
         waiting.addTimeout(ABANDON_S, self.reactor)

@@ -32,6 +32,7 @@ from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.checkpoints import Checkpointer
 from litebot.master.readers import Readers
@@ -397,9 +398,9 @@ class TurnQueue:
         return self.failure
 
     def _refuse(self, work: Work) -> None:
-        why = self.failure or StoreFailed("the database is closed")
+        why = self.failure or StoreError("the database is closed")
         # One for each: on a shared one the tracebacks of all who let it pass would pile up.
-        work.result = Failure(StoreFailed(why.what, why.hint))
+        work.result = Failure(type(why)(why.what, why.hint))
         work.deliver()
 
 

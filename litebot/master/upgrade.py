@@ -36,6 +36,7 @@ def upgrade(files: Basedir) -> Created:
     """
     files.require()
     files.refuse_owner("the upgrade needs it stopped")
+    files.require_writable()
     if not files.settings_file.exists():
         set_value(files.settings_file, "database.url", stock_database_url(files))
     state_file = load(files.settings_file).database.sqlite_path(files.path)

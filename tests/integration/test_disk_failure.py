@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import textwrap
 from collections.abc import Callable
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -25,18 +23,26 @@ from conftest import run
 from conftest import wait_for
 from faulty_vfs import damage
 
+from litebot.basedir import Basedir
+from litebot.cli.build import show
+from litebot.cli.client import stream
+from litebot.errors import LitebotError
+
 DISK_BYTES = 16 * 1024 * 1024
-LEFT_BYTES = 1536 * 1024  # for the build to fill
+LEFT_BYTES = 256 * 1024  # for the build to fill
 STOP_S = 20  # the master waits 5 s for its workers; the rest is for a busy machine
 ENDLESS, FEW = 10_000_000, 20
 
 # Prints as many numbered lines as the file `lines` beside it says, hard to compress.
 NOISE = """
-import pathlib, random
+import pathlib, random, sys, time
 lines = int((pathlib.Path(__file__).parent / "lines").read_text())
 noise = random.Random(1)
 for number in range(lines):
-    print(number, noise.randbytes(200).hex(), flush=number % 50 == 0)
+    print(number, noise.randbytes(200).hex())
+    if number % 50 == 0:
+        sys.stdout.flush()
+        time.sleep(0.005)  # the master shall get to write it down
 """
 
 
@@ -58,6 +64,7 @@ class Foreground:
     def message(self) -> list[str]:
         """Wait for its end; the one message of litebot in what it said: what, and the remedy."""
         assert self.process.wait(STOP_S) == 1
+        assert "Traceback" not in self.said
         lines = self.said.splitlines()
         (at,) = [n for n, line in enumerate(lines) if "litebot: " in line]
         return [lines[at].partition("litebot: ")[2], lines[at + 1].strip()]
@@ -158,27 +165,39 @@ def test_what_is_refused_on_a_full_disk_has_not_happened(
 ) -> None:
     master = cramped
     lines.write_text(f"{FEW}")
+    pid_file = tmp_path / "pid"
+    master.define_builder("silent", f"echo $$ > {pid_file}; exec sleep 1000")
     foreground = Foreground(master, tmp_path / "output")
+    master.force("silent", "--no-wait")
+    pid = int(wait_for(lambda: pid_file.exists() and pid_file.read_text(), "the step to start"))
     filler = fill(small_disk, leave_bytes=0)
     refused = master.force("noisy", "--no-wait")
     assert refused.returncode == 1
     assert refused.stdout == ""
-    assert refused.stderr.startswith("litebot: ")
+    assert refused.stderr.startswith(f"litebot: {master.state_file}: no space is left")
     assert foreground.message()[0].startswith(f"{master.state_file}: no space is left")
+    wait_for(lambda: not is_running(pid), "the step's process to be gone")
 
     filler.unlink()
     master.start()
-    assert master.rest("buildrequests")["buildrequests"] == []
+    asked = master.rest("buildrequests")["buildrequests"]
+    assert [request["buildrequestid"] for request in asked] == [1]
     assert master.force("noisy").returncode == 0
 
 
 def test_in_the_background_too(cramped: Master, small_disk: Path, lines: Path) -> None:
     master = cramped
     master.start()
+    assert (master.basedir / "reserve").stat().st_blocks * 512 >= 64 * 1024
     assert master.force("noisy", "--no-wait").returncode == 0
     wait_for(lambda: master.builds("noisy"), "the build to start")
     filler = fill(small_disk, leave_bytes=LEFT_BYTES)
     wait_for(lambda: not is_running(master.pid), "the master to stop", STOP_S)
+    # The log lies on the same disk, where it is given some room.
+    assert not (master.basedir / "reserve").exists()
+    assert f"litebot: {master.state_file}: no space is left to write it" in master.log
+    assert "Try: free some space" in master.log
+    assert "Traceback" not in master.log
     filler.unlink()
     assert is_whole(master.state_file)
     lines.write_text(f"{FEW}")
@@ -215,11 +234,12 @@ def test_a_start_on_a_full_disk_says_so(cramped: Master, small_disk: Path, lines
 LOAD_BUILDS = """
     INSERT INTO builders (id, name, name_hash) VALUES (17, 'old', 'x');
     INSERT INTO masters VALUES (17, 'old', 'x', 0, 0);
+    INSERT INTO workers (id, name, info) VALUES (17, 'old', '{}');
     INSERT INTO buildsets (id, submitted_at, complete) VALUES (17, 0, 1);
     INSERT INTO buildrequests (id, buildsetid, builderid, complete, submitted_at)
         VALUES (17, 17, 17, 1, 0);
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
-    INSERT INTO builds SELECT i, i, 17, 17, NULL, 17, i, i, 0, 'finished', 0 FROM n;
+    INSERT INTO builds SELECT i, i, 17, 17, 17, 17, i, i, 0, 'finished', 0 FROM n;
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
     INSERT INTO steps SELECT i, 0, 'shell', i, i, i, i, 'finished', 0, '[]', 0 FROM n;
 """
@@ -245,7 +265,7 @@ def test_a_damaged_page_that_a_start_reads(with_history: Master) -> None:
     assert hint == "  Try: restore a backup of it; the old file may tell more"
 
 
-@pytest.mark.parametrize("reader", ["a visitor", "the master"])
+@pytest.mark.parametrize("reader", ["a visitor", "a follower", "the master"])
 def test_a_damaged_page_that_is_read_later(
     with_history: Master, tmp_path: Path, reader: str
 ) -> None:
@@ -254,8 +274,13 @@ def test_a_damaged_page_that_is_read_later(
     foreground = Foreground(master, tmp_path / "output")
     if reader == "a visitor":
         assert len(master.rest("builds/1/steps")["steps"]) == 1
-        with suppress(http.client.RemoteDisconnected):  # it stops before the answer has left
-            assert master.visitor().request("GET", "/api/v2/builds/1500/steps").status == 500
+        assert master.visitor().request("GET", "/api/v2/builds/1500/steps").status == 500
+    elif reader == "a follower":
+        events = list(stream(Basedir(master.basedir), "/follow?buildrequestid=17"))
+        assert events[0]["event"] == "build"
+        assert events[-1]["event"] == "error"
+        with pytest.raises(LitebotError, match="a page of it is damaged"):
+            show(iter(events[-1:]))
     else:
         master.force("hello", "--no-wait")
     what, hint = foreground.message()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import threading
 import time
@@ -28,6 +29,15 @@ LOG = ("/api/v2/logs/1/raw",)
 WITHOUT_READERS = """
 from litebot.master import turns
 turns.Readers = lambda path, reactor: None
+"""
+
+TELL_OF_READERS = """
+from litebot.master import turns
+class Readers(turns.Readers):
+    def run(self, callable, *args, **kwargs):
+        print("in a reader:", callable.__qualname__)
+        return super().run(callable, *args, **kwargs)
+turns.Readers = Readers
 """
 
 
@@ -144,3 +154,12 @@ def test_long_reads_do_not_stall_the_reactor(with_history: Master) -> None:
     assert beside.p95_s < 0.25
     assert log.p95_s < 0.25
     assert instead.p95_s > 2 * beside.p95_s
+
+
+def test_who_follows_a_build_reads_in_threads_too(master: Master) -> None:
+    master.configure(TELL_OF_READERS)
+    master.start()
+    assert "in a reader:" not in master.log
+    assert master.force("hello").returncode == 0
+    read = set(re.findall(r"in a reader: (\w+)", master.log))
+    assert {"BuildRequestsConnectorComponent", "LogsConnectorComponent"} <= read

@@ -256,6 +256,20 @@ def test_another_users_basedir(master: Master, lock_out: Callable[[Path], None])
     master.basedir.chmod(0o755)
 
 
+@pytest.mark.parametrize("command", ["start", "upgrade-master", "create-master --force"])
+def test_root_leaves_another_users_basedir_alone(master: Master, command: str) -> None:
+    require(UID == 0, "only root can give a folder to another user")
+    os.chown(master.basedir, NOBODY, NOBODY)
+    before = master.contents()
+    refused(
+        master.run(*command.split()),
+        f"{master.basedir} belongs to nobody; root would leave files in it that this user can't"
+        " write, and builds would run as root",
+        f"Try: as that user, or for root: chown -R root {master.basedir}",
+    )
+    assert master.contents() == before
+
+
 def test_another_users_running_master(master: Master, lock_out: Callable[[Path], None]) -> None:
     master.start()
     for name in ("master.lock", "control.sock", "users", "state.sqlite"):

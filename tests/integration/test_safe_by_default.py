@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import ipaddress
 import json
 import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +22,7 @@ from conftest import SUCCESS
 from conftest import Master
 from conftest import Visitor
 from conftest import litebot
+from conftest import run
 from conftest import succeeded
 from conftest import wait_for
 
@@ -223,6 +227,67 @@ def test_another_page_can_not_act_with_an_admins_cookies(
     assert plain.status == 400
 
 
+# change hooks
+
+
+@pytest.mark.parametrize(
+    ("hook", "error"),
+    [
+        (
+            '"base": True',
+            "the change hook 'base' lets anybody start builds, as it checks no secret",
+        ),
+        ('"github": {}', "the change hook 'github' lets anybody start builds; give it a secret"),
+        ('"gitlab": {"secret": ""}', "the change hook 'gitlab' lets anybody start builds; give it"),
+        ('"github": {"secret": "x", "strict": False}', "as it is not strict and takes what is not"),
+    ],
+)
+def test_an_open_hook_is_refused(master: Master, hook: str, error: str) -> None:
+    master.configure(f'c["www"] = {{"change_hook_dialects": {{{hook}}}}}')
+    checked = master.run("check-config")
+    assert checked.returncode == 3
+    assert f"{master.basedir}/master.cfg:" in checked.stderr
+    assert error in checked.stderr
+
+
+def test_a_hook_knows_its_callers(master: Master) -> None:
+    (master.basedir / "hooks.passwd").write_text("git:letmein\n")
+    master.configure(
+        """
+        from twisted.cred.checkers import FilePasswordDB
+        c["www"] = {
+            "change_hook_auth": [FilePasswordDB(os.path.join(basedir, "hooks.passwd"))],
+            "change_hook_dialects": {"base": True},
+        }
+        """
+    )
+    master.start()
+    visitor, form = master.visitor(), "application/x-www-form-urlencoded"
+
+    def push(**headers: str) -> int:
+        body = "author=Eve&comments=x&branch=elsewhere"
+        return visitor.request(
+            "POST", "/change_hook/base", body, Content_Type=form, **headers
+        ).status
+
+    assert push() == 401
+    assert visitor.rest("changes")["changes"] == []
+    basic = base64.b64encode(b"git:letmein").decode()
+    assert push(Authorization=f"Basic {basic}") == 200
+    assert [change["author"] for change in visitor.rest("changes")["changes"]] == ["Eve"]
+
+
+def test_a_github_hook_with_a_secret_takes_what_is_signed_only(master: Master) -> None:
+    master.configure('c["www"] = {"change_hook_dialects": {"github": {"secret": "x"}}}')
+    master.start()
+    headers = {"Content_Type": "application/json", "X_GitHub_Event": "ping"}
+    path = "/change_hook/github"
+    assert master.visitor().request("POST", path, "{}", **headers).status == 400
+    signature = hmac.new(b"x", b"{}", "sha1").hexdigest()
+    headers["X_Hub_Signature"] = f"sha1={signature}"
+    assert master.visitor().request("POST", path, "{}", **headers).status == 200
+
+
 # who is reachable
 
 
@@ -270,6 +335,7 @@ def audited(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 def test_it_phones_nowhere(master: Master, tmp_path: Path) -> None:
     env, audit_file = audited(tmp_path)
+    master.set("workers", "environment", "AUDIT_FILE")
     master.start(env=env)
     assert master.force("hello", env=env).returncode == 0
     assert master.builds("hello")[0]["results"] == SUCCESS
@@ -302,6 +368,28 @@ def test_secrets_are_their_owners(running: Master) -> None:
     assert found == modes
 
 
+def test_a_state_file_that_others_can_read_is_closed(master: Master) -> None:
+    master.state_file.chmod(0o644)
+    said = f"{master.state_file} had mode 0644, now 0600: it holds the key of login cookies"
+    assert f"note: {said}" in master.start().stderr
+    assert said in master.log
+    for suffix in ("", "-wal", "-shm"):
+        path = Path(f"{master.state_file}{suffix}")
+        assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_a_backup_as_the_documents_make_it_is_its_owners(running: Master) -> None:
+    document = Path(__file__).parents[2] / "docs" / "operating.md"
+    (command,) = re.findall(r"^ {4}(.*VACUUM INTO.*)$", document.read_text(), re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    succeeded(
+        run("sh", "-c", command, cwd=running.basedir, env={**os.environ, "PATH": path}, umask=0o022)
+    )
+    backup = running.basedir / "backup.sqlite"
+    assert backup.stat().st_mode & 0o777 == 0o600
+    backup.unlink()
+
+
 def test_secrets_are_their_owners_whatever_the_umask(tmp_path: Path) -> None:
     basedir = tmp_path / "ci"
     succeeded(litebot("create-master", basedir, umask=0))
@@ -332,3 +420,60 @@ def test_secrets_differ_from_master_to_master(created: Master, tmp_path: Path) -
         secret = path.read_text(encoding="ascii").strip()
         assert len(secret) >= 32
         assert (other.basedir / "secrets" / path.name).read_text(encoding="ascii") != secret
+
+
+# what the steps of a local worker see of the master's environment
+
+SECRETS = {
+    "PGPASSWORD": "pg-7c31",
+    "GITHUB_TOKEN": "gh-7c32",
+    "HTTPS_PROXY": "http://me:px-7c33@proxy.example:1",
+}
+NEEDED = {"http_proxy": "http://proxy.example:2", "VIRTUAL_ENV": "/venv", "LC_TIME": "C.UTF-8"}
+
+
+def test_steps_do_not_publish_the_masters_environment(master: Master) -> None:
+    master.set("workers", "environment", "JAVA_HOME CI_*")
+    master.define_builder("prints", "env")
+    master.configure(
+        """
+        import os
+        assert os.environ["GITHUB_TOKEN"]  # master.cfg reads all
+        printenv = ["printenv", "TOKEN", "PYTHONPATH"]
+        c["builders"][-1].factory.addStep(
+            steps.ShellCommand(
+                name="told",
+                command=printenv,
+                env={"TOKEN": "${GITHUB_TOKEN}", "PYTHONPATH": "lib"},
+                logEnviron=False,
+            )
+        )
+        c["builders"][-1].factory.addStep(
+            steps.MasterShellCommand(name="masters", command="true")
+        )
+        """
+    )
+    named = {"JAVA_HOME": "/java", "CI_COLOUR": "blue", "PYTHONPATH": "/python"}
+    master.start(env={**os.environ, **SECRETS, **NEEDED, **named})
+    assert master.force("prints").returncode == 0
+    (build,) = master.builds("prints")
+    names = ("shell", "told", "masters")
+    texts = {name: master.log_text(build["buildid"], name) for name in names}
+    printed = dict(
+        line[1:].split("=", 1)
+        for line in texts["shell"].splitlines()
+        if line.startswith("o") and "=" in line
+    )
+    assert {**NEEDED, **named}.items() <= printed.items()
+    assert {"PATH", "HOME"} <= printed.keys()
+    told = [line[1:] for line in texts["told"].splitlines() if line.startswith("o")]
+    assert told == [SECRETS["GITHUB_TOKEN"], "lib:/python"]
+    published = texts["shell"] + texts["masters"]
+    assert [secret for secret in SECRETS.values() if secret in published] == []
+
+    master.set("workers", "environment", "PGPASSWORD")
+    master.reconfig()
+    assert master.force("prints").returncode == 0
+    assert "\noPGPASSWORD=pg-7c31\n" in master.log_text(
+        master.builds("prints")[1]["buildid"], "shell"
+    )

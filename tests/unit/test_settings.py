@@ -158,6 +158,14 @@ def test_postgres_urls(toml: Path, url: str) -> None:
             'listen = "127.0.0.1"',
         ),
         (
+            "[workers]\nenvironment = 'A 1B'",
+            (
+                "litebot.toml:2: workers.environment is 'A 1B'; '1B' is no name of a variable; "
+                "names stand apart by spaces and may end in *"
+            ),
+            'environment = "JAVA_HOME CI_*"',
+        ),
+        (
             "[workers]\nport = 65536",
             "litebot.toml:2: workers.port is 65536; it must be from 0 to 65535",
             None,

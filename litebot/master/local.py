@@ -1,0 +1,104 @@
+"""Steps that run in the master's process: what they see, and log, of its environment.
+
+The environment of a master may hold passwords and tokens, and a step's log is there for everybody
+who reaches the page.  So the steps of a LocalWorker get the variables that programs need and those
+that litebot.toml names.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import re
+from typing import Any
+
+from buildbot.config.master import MasterConfig
+from buildbot.steps.master import MasterShellCommand
+from buildbot.worker.local import LocalWorker
+from buildbot_worker import null
+from buildbot_worker.base import WorkerBase
+
+# What finds programs, files, languages, certificates and networks.  No name that a secret has.
+HARMLESS = """
+    PATH HOME USER LOGNAME SHELL LANG LANGUAGE LC_* TZ TERM TMPDIR TMP TEMP XDG_* DISPLAY
+    SSH_AUTH_SOCK SSH_AGENT_PID VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PYTHONUTF8
+    PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONWARNINGS LD_LIBRARY_PATH PKG_CONFIG_PATH
+    *_proxy *_PROXY SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+"""
+
+
+def _pattern(names: str) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, names.split())) or "(?!)")
+
+
+class Passage:
+    """Which variables of the master's environment go on to the steps of its LocalWorkers."""
+
+    _harmless = _pattern(HARMLESS)
+
+    def __init__(self) -> None:
+        self.name("")
+
+    def name(self, names: str) -> None:
+        """Let these pass besides the harmless ones: names or patterns, CI_*, apart by spaces."""
+        self._named = _pattern(names)
+
+    def _passes(self, name: str, value: str) -> bool:
+        if self._named.match(name):
+            return True
+        # The address of a proxy may have a password in it: http://user:password@proxy.
+        return bool(self._harmless.match(name)) and "@" not in value
+
+    def environment(self) -> dict[str, str]:
+        """The variables that pass, with their values."""
+        return {name: value for name, value in os.environ.items() if self._passes(name, value)}
+
+    def withheld(self) -> dict[str, None]:
+        """The others, as a step's `env` takes them out."""
+        return dict.fromkeys(os.environ.keys() - self.environment().keys())
+
+
+class WorkerForBuilder(null.WorkerForBuilderNull):
+    """Starts commands without what is withheld; what a step's own `env` sets stays."""
+
+    def remote_startCommand(
+        self, command_ref: Any, command_id: Any, command: Any, args: Any
+    ) -> Any:
+        if command == "shell":
+            withheld = self.bot.passage.withheld()
+            args = {**args, "env": {**withheld, **(args.get("env") or {})}}
+        return super().remote_startCommand(command_ref, command_id, command, args)
+
+
+class Bot(null.BotNull):
+    """The worker's side of a LocalWorker."""
+
+    WorkerForBuilder = WorkerForBuilder
+
+    def __init__(self, passage: Passage, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.passage = passage
+
+    def remote_getWorkerInfo(self) -> dict[str, Any]:
+        return {**super().remote_getWorkerInfo(), "environ": self.passage.environment()}
+
+
+class RemoteLocalWorker(null.LocalWorker):
+    """The worker that stands behind a LocalWorker, with the bot above."""
+
+    def __init__(self, passage: Passage, name: str, basedir: str) -> None:
+        # Not the parent's, which names Buildbot's bot.
+        WorkerBase.__init__(self, name, basedir, functools.partial(Bot, passage))
+
+
+def keep_environment(config: MasterConfig, passage: Passage) -> None:
+    """Let the steps of a loaded configuration that run here see and log what passes only."""
+    for worker in config.workers:
+        if isinstance(worker, LocalWorker):
+            worker.LocalWorkerFactory = functools.partial(RemoteLocalWorker, passage)
+    for builder in config.builders:
+        for step in builder.factory.steps:
+            # It is the master's own and gets all, which its log need not tell.
+            if getattr(step, "step_class", None) is MasterShellCommand:
+                step.kwargs.setdefault("logEnviron", False)
