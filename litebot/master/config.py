@@ -6,6 +6,7 @@ import functools
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ class ConfigLoader(FileLoader):
     """Buildbot's `config_loader` for a litebot master; litebot.toml is read anew each time.
 
     `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
-    last load, or None.
+    last load, or None.  `refuse` is asked about what was loaded, and may raise ConfigErrors.
     """
 
     errors: ConfigErrors | None = None
+    refuse: Callable[[Settings, MasterConfig], None] | None = None
 
     def __init__(self, basedir: str, configFileName: str) -> None:
         super().__init__(basedir, configFileName)
@@ -77,11 +79,14 @@ class ConfigLoader(FileLoader):
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised
         try:
-            return MasterConfig.loadFromDict(config_dict, str(filename))
+            config = MasterConfig.loadFromDict(config_dict, str(filename))
         except ConfigErrors as raised:
             text = filename.read_text(encoding="utf-8", errors="replace")
             found = [_with_likely_line(error, filename, text) for error in raised.errors]
             raise ConfigErrors(_unique(found)) from raised
+        if self.refuse is not None:
+            self.refuse(settings, config)
+        return config
 
     def _execute(self, filename: Path) -> dict[str, Any]:
         try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
+from buildbot.config.master import MasterConfig
 from buildbot.util.eventual import eventually
 from twisted.internet import defer
 from twisted.internet import error as internet_error
@@ -31,7 +34,10 @@ from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.database import Database
 from litebot.master.logged import logged_errors
+from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
+from litebot.master.reconfig import Unchangeable
+from litebot.master.reconfig import check_changes
 from litebot.settings import Settings
 from litebot.settings import load
 
@@ -59,7 +65,15 @@ class BuildMaster(master.BuildMaster):
     ) -> None:
         self.files = Basedir(basedir)
         self.settings = Settings()
+        self._unreadable: SettingsError | None = None  # startService says so
+        try:
+            self.settings = load(self.files.settings_file)
+        except SettingsError as error:
+            self._unreadable = error
         self._lock: OwnerLock | None = None
+        self._owner: Owner | None = None
+        self._reconfigs = defer.DeferredLock()
+        self._unapplied: ConfigErrors | None = None
         self._startid: int | None = None
         self._stopping_for: LitebotError | None = None
         rest.register()
@@ -67,9 +81,9 @@ class BuildMaster(master.BuildMaster):
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.control = Control(self.files.control_socket)
-        with suppress(SettingsError):  # startService says so
-            if load(self.files.settings_file).database.sqlite_path(self.files.path) is not None:
-                self.name = SOLE_MASTER
+        # Before it gets a parent: services are found by their names.
+        if self.settings.database.sqlite_path(self.files.path) is not None:
+            self.name = SOLE_MASTER
 
     # Buildbot makes its DBConnector in the middle of create_child_services, and its components
     # register themselves with the other services right after.  So ours takes its place at the
@@ -105,7 +119,8 @@ class BuildMaster(master.BuildMaster):
         self.reactor.callWhenRunning(running.callback, None)
         yield running
         self._lock = OwnerLock(self.files)
-        self.settings = load(self.files.settings_file)
+        if self._unreadable is not None:
+            raise self._unreadable
         preflight.check(self.files, self.settings)
         self._db.durability = self.settings.database.durability
         with logged_errors() as errors:
@@ -115,10 +130,12 @@ class BuildMaster(master.BuildMaster):
             raise self._reason(errors)
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
+        if isinstance(self.config_loader, ConfigLoader):
+            self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
-        owner = Owner(os.getpid(), time.time(), self.url)
-        self._lock.write(owner)
-        outcome.ready(pid=owner.pid, url=owner.url)
+        self._owner = Owner(os.getpid(), time.time(), self.url)
+        self._lock.write(self._owner)
+        outcome.ready(pid=self._owner.pid, url=self._owner.url)
 
     @property
     def url(self) -> str | None:
@@ -128,7 +145,7 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def _begin(self) -> Any:
         """Between opening the database and its first use."""
-        for port in self._ports():
+        for port in configured_ports(self.config):
             require_free(*port, self.files.settings_file)
         yield self.db.pool.do(schema.upgrade)
         self._startid, findings = yield self.db.pool.do(recovery.begin, self.name)
@@ -139,11 +156,6 @@ class BuildMaster(master.BuildMaster):
     def _end(self) -> Any:
         if self._startid is not None:
             yield self.db.pool.do(recovery.end, self._startid)
-
-    def _ports(self) -> list[tuple[Any, str]]:
-        protocols = self.config.protocols.values()
-        workers = [(options.get("port"), "workers") for options in protocols]
-        return [(self.config.www["port"], "web"), *workers]
 
     def _reason(self, errors: list[BaseException]) -> LitebotError:
         """Why Buildbot's start failed, from what it logged."""
@@ -164,6 +176,53 @@ class BuildMaster(master.BuildMaster):
         with suppress(internet_error.ReactorNotRunning):  # Buildbot may have stopped it already
             self.reactor.stop()
 
+    # reconfiguring
+
+    @defer.inlineCallbacks
+    def reconfig(self) -> Any:
+        """Load the configuration anew, after a reconfig that runs already.
+
+        Returns a LitebotError where it could not be applied, or not all of it, else None.
+        """
+        yield self._reconfigs.acquire()
+        try:
+            self._unapplied = None
+            with logged_errors() as failures:
+                yield super().reconfig()
+            if self._lock is not None and self._owner is not None:
+                self._owner = replace(self._owner, url=self.url)
+                self._lock.write(self._owner)
+            return self._why_not(failures)
+        finally:
+            self._reconfigs.release()
+
+    @defer.inlineCallbacks
+    def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
+        try:
+            yield super().reconfigServiceWithBuildbotConfig(new_config)
+        except ConfigErrors as error:
+            self._unapplied = error  # Buildbot's reconfig only prints it
+            raise
+
+    def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
+        basedir = shlex.quote(str(self.files.path))
+        errors = getattr(self.config_loader, "errors", None)
+        if errors is not None:
+            hint = f"litebot check-config {basedir}"
+            if isinstance(errors, Unchangeable):
+                hint = errors.hint or hint
+            return LitebotError(f"the master keeps its old configuration: {errors}", hint)
+        failure = self._unapplied or (failures[0] if failures else None)
+        if failure is None:
+            return None
+        return LitebotError(
+            f"the master uses only a part of its new configuration: {failure}",
+            f"correct it, then: litebot restart {basedir}",
+        )
+
+    def _refuse_to_change(self, settings: Settings, config: MasterConfig) -> None:
+        check_changes(self.files, (self.settings, self.config), (settings, config))
+
     # stopping
 
     def _disk_failed(self, error: StoreFailed) -> None:
@@ -178,6 +237,9 @@ class BuildMaster(master.BuildMaster):
             else:
                 self._retry_running_builds()
                 yield super().stopService()
+        except Exception:
+            # A part that could not start may not be able to stop; Buildbot would then never end.
+            log.err(None, "while stopping the master")
         finally:
             if self._lock is not None:
                 self._lock.release()

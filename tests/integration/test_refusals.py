@@ -132,18 +132,6 @@ def test_a_stale_pid_file_blocks_nothing(master: Master) -> None:
     assert master.force("hello").returncode == 0
 
 
-def test_a_reconfig_that_ends_half_way(master: Master, listener: socket.socket) -> None:
-    master.start()
-    taken = listener.getsockname()[1]
-    set_line(master.basedir / "litebot.toml", f"port = {master.ports[0]}", f"port = {taken}")
-    refused(
-        master.run("reconfig"),
-        "the master uses only a part of its new configuration: ",
-        f"127.0.0.1:{taken}: ",
-        f"litebot restart {master.basedir}",
-    )
-
-
 # the state file
 
 
