@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import time
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from litebot.process import working_directory
 
 # `litebot status` holds the lock for a moment to see whether somebody else does.
 LOCK_PATIENCE_S = 0.5
+# As Buildbot and litebot write it into buildbot.tac.
+CONFIG_FILE = re.compile(r"^configfile\s*=\s*['\"](.+?)['\"]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,6 @@ class Basedir:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).absolute()
         self.settings_file = self.path / "litebot.toml"
-        self.config_file = self.path / "master.cfg"
         self.tac_file = self.path / "buildbot.tac"
         self.log_file = self.path / "twistd.log"
         self.pid_file = self.path / "twistd.pid"
@@ -44,6 +46,16 @@ class Basedir:
         self.control_socket = self.path / "control.sock"
         self.users_file = self.path / "users"
         self.secrets = self.path / "secrets"
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration that buildbot.tac names, or master.cfg."""
+        try:
+            text = self.tac_file.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = ""
+        found = CONFIG_FILE.search(text)
+        return self.path / (found[1] if found else "master.cfg")
 
     def require(self) -> None:
         """Raise BasedirError where no master was created here."""

@@ -28,7 +28,7 @@ def copy_db(destination_url: str, basedir: Basedir) -> None:
 
     from litebot.master.copy import copy
     from litebot.master.database import create_file
-    from litebot.master.database import sqlite_path
+    from litebot.master.urls import sqlite_path
     from litebot.settings import load
     from litebot.store.dialect import engine_for
 

@@ -16,21 +16,21 @@ from buildbot.config.master import FileLoader
 from buildbot.config.master import MasterConfig
 from buildbot.config.master import loadConfigDict
 from buildbot.interfaces import IConfigurator
-from buildbot.interfaces import IRenderable
 from buildbot.secrets.providers.file import SecretInAFile
 from buildbot.www.auth import NoAuth
-from sqlalchemy.engine import make_url
 
 from litebot.basedir import Basedir
+from litebot.errors import ConfigError
 from litebot.errors import SettingsError
 from litebot.master.auth import AdminIfLoggedIn
 from litebot.master.auth import FileAuth
 from litebot.master.auth import RolesFromUserFile
 from litebot.master.auth import admins_act
-from litebot.master.database import sqlite_path
 from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
+from litebot.master.urls import parsed
+from litebot.master.urls import settings_url
 from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import load
@@ -141,7 +141,10 @@ def fill(config: dict[str, Any], settings: Settings, files: Basedir, filename: P
     config.setdefault("protocols", {"pb": pb} if settings.workers.port else {"null": {}})
     if files.secrets.is_dir():
         config.setdefault("secretsProviders", [SecretInAFile(dirname=str(files.secrets))])
-    www = config["www"] = dict(config.get("www") or {})  # it may be an imported module's
+    www = config.get("www", {})
+    if not isinstance(www, dict):
+        raise ConfigErrors([f"{filename}: c['www'] is a {type(www).__name__}; it must be a dict"])
+    www = config["www"] = dict(www)  # it may be an imported module's
     if settings.web.port:
         www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
     url = settings.web.url or _url_of(www.get("port"))
@@ -174,26 +177,20 @@ def _agree_on_database(
 ) -> None:
     ours = settings.database.url
     db = config.get("db") or {}
+    if not isinstance(db, dict):
+        raise ConfigErrors([f"{filename}: c['db'] is a {type(db).__name__}; it must be a dict"])
     theirs = db.get("db_url", config.pop("db_url", None))
-    if theirs is not None and (
-        IRenderable.providedBy(theirs) or not _same_database(theirs, ours, files.path)
-    ):
-        disagreement = (
-            f"{filename}: the database is {_printable(theirs)} here and {ours!r} under [database]"
-            f" in {files.settings_file}; remove c['db'] or make them the same"
-        )
-        raise ConfigErrors([disagreement])
+    if theirs is not None:
+        remedy = f"remove it: {files.settings_file} says under [database] where the state is kept"
+        try:
+            found = settings_url(theirs, files.path)
+        except ConfigError as error:
+            raise ConfigErrors([f"{filename}: c['db']: {error.what}; {remedy}"]) from error
+        if found != settings_url(ours, files.path):
+            shown = parsed(theirs).render_as_string(hide_password=True)
+            disagreement = (
+                f"{filename}: the database is {shown!r} here and {ours!r} under [database]"
+                f" in {files.settings_file}; remove c['db'] or make them the same"
+            )
+            raise ConfigErrors([disagreement])
     config["db"] = {**db, "db_url": ours}
-
-
-def _same_database(theirs: str, ours: str, basedir: Path) -> bool:
-    a, b = make_url(theirs), make_url(ours)
-    if a.get_backend_name() == b.get_backend_name() == "sqlite":
-        return sqlite_path(a, basedir) == sqlite_path(b, basedir)
-    return a == b
-
-
-def _printable(url: Any) -> str:
-    if isinstance(url, str):
-        return repr(make_url(url).render_as_string(hide_password=True))
-    return "only known at run time"

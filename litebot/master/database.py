@@ -18,6 +18,7 @@ from twisted.python import log
 
 from litebot.errors import StoreFailed
 from litebot.master.turns import TurnQueue
+from litebot.master.urls import sqlite_path
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE
@@ -87,13 +88,6 @@ class Database(connector.DBConnector):
         # The writer never waits inside SQLite: the turn queue tries again instead.
         handle = connect(path, MASTER + DURABILITY[self.durability], busy_timeout_ms=0)
         return TurnQueue(handle, reactor, path, self.on_failure)
-
-
-def sqlite_path(url: URL, basedir: Path) -> Path | None:
-    """The file that a sqlite url names, relative to the basedir; None for one in memory."""
-    if not url.database or url.database == ":memory:":
-        return None
-    return basedir.absolute() / (url.database % {"basedir": str(basedir)})
 
 
 def create_file(path: Path) -> None:

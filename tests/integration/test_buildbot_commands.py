@@ -457,3 +457,41 @@ def test_upgrade_master_of_a_basedir_of_stock_buildbot(
     assert visitor.rest("builds/1/steps/shell/logs/stdio/contents") == text
     assert "as before" in succeeded(master.force("old")).stdout
     assert visitor.control("forceschedulers/force", "force", builderid=1).status == 403
+
+
+def test_upgrade_master_of_a_stock_basedir_as_others_have_it(
+    tmp_path: Path, watch: Callable[[Master], Master]
+) -> None:
+    master = watch(Master(tmp_path / "old"))
+    succeeded(run(BUILDBOT, "create-master", "--config=ci.cfg", master.basedir))
+    url = "sqlite:///%(basedir)s/state.sqlite?serialize_access=1"
+    text = STOCK.format(port=0, pb=0).replace("sqlite:///history.sqlite", url)
+    (master.basedir / "ci.cfg").write_text(text + "open('beside.txt')\n", encoding="utf-8")
+    (master.basedir / "beside.txt").touch()
+    done = succeeded(litebot("upgrade-master", master.basedir, cwd=tmp_path))
+    assert "added secrets, users" in done.stdout or "added users, secrets" in done.stdout
+    assert not {"master.cfg", "project"} & {path.name for path in master.basedir.iterdir()}
+    assert 'url = "sqlite:///state.sqlite"' in (master.basedir / "litebot.toml").read_text()
+    succeeded(master.run("check-config"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://ci:secret@db/ci", "litebot keeps its state in SQLite or Postgres, not in mysql"),
+        ("postgresql://ci:secret@db/ci", "Try: put it into ~/.pgpass and remove it from the url"),
+    ],
+)
+def test_upgrade_master_of_a_database_that_litebot_can_not_take(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    succeeded(run(BUILDBOT, "create-master", tmp_path / "old"))
+    config = tmp_path / "old" / "master.cfg"
+    config.write_text(f"c = BuildmasterConfig = {{'db': {{'db_url': {url!r}}}}}", encoding="utf-8")
+    before = Master(tmp_path / "old").contents()
+    done = litebot("upgrade-master", tmp_path / "old")
+    assert done.returncode == 1
+    assert f"{config}: c['db']: " in done.stderr
+    assert said in done.stderr
+    assert "secret" not in done.stderr
+    assert Master(tmp_path / "old").contents() == before

@@ -350,9 +350,53 @@ def test_two_databases(master: Master) -> None:
     assert not (master.basedir / "other.sqlite").exists()
 
 
-def test_the_same_database_twice_is_none_of_them(master: Master) -> None:
-    master.configure("c['db'] = {'db_url': 'sqlite:///state.sqlite'}")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "c['db'] = {'db_url': 'sqlite:///state.sqlite'}",
+        "c['db_url'] = 'sqlite:///%(basedir)s/state.sqlite?serialize_access=1'",
+    ],
+)
+def test_the_same_database_twice_is_none_of_them(master: Master, line: str) -> None:
+    master.configure(line)
     succeeded(master.run("check-config"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("c['db_url'] = 'nonsense'", "c['db']: 'nonsense' is not the url of a database"),
+        ("c['db'] = 'sqlite:///state.sqlite'", "c['db'] is a str; it must be a dict"),
+        ("c['db'] = {'db_url': 'mysql://ci:secret@db/ci'}", "c['db']: litebot keeps its state in"),
+        ("c['www'] = None", "c['www'] is a NoneType; it must be a dict"),
+    ],
+)
+def test_what_buildbot_would_answer_with_a_traceback(master: Master, line: str, said: str) -> None:
+    master.configure(line)
+    done = master.run("check-config")
+    refused(done, f"{master.basedir}/master.cfg: {said}", code=3)
+    assert "secret" not in done.stderr
+
+
+def test_check_config_finds_what_a_start_finds(master: Master, tmp_path: Path) -> None:
+    config = master.basedir / "master.cfg"
+    text = config.read_text(encoding="utf-8") + "open('beside.txt')\nimport beside\n"
+    config.rename(master.basedir / "unused.cfg")
+    (master.basedir / "other.cfg").write_text(text, encoding="utf-8")
+    set_line(
+        master.basedir / "buildbot.tac", 'configfile = "master.cfg"', "configfile = 'other.cfg'"
+    )
+    refused(
+        litebot("check-config", master.basedir, cwd=tmp_path),
+        f"{master.basedir}/other.cfg:",
+        "No such file or directory: 'beside.txt'",
+        code=3,
+    )
+    for name in ("beside.txt", "beside.py"):
+        (master.basedir / name).touch()
+    done = succeeded(litebot("check-config", master.basedir, cwd=tmp_path))
+    assert done.stdout == f"{master.basedir}/other.cfg is good\n"
+    master.start()
 
 
 # folders
