@@ -220,6 +220,19 @@ def test_user_with_a_wrong_password(doors: dict[str, str]) -> None:
     login = ("--username", "ops", "--passwd", "guessed")
     done = litebot("user", "--master", doors["users"], *login, "--op", "get", "--ids", "x")
     assert (done.returncode, done.stdout) == (1, "")
+    assert f"the user manager on {doors['users']} refuses the login 'ops'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_user_where_nobody_listens() -> None:
+    (port,) = free_ports(1)
+    login = ("--username", "ops", "--passwd", "userpw")
+    done = litebot("user", f"--master=127.0.0.1:{port}", *login, "--op", "get", "--ids", "x")
+    assert done.returncode == 1
+    assert f"no user manager answers on 127.0.0.1:{port}: " in done.stderr
+    done = litebot("user", "--master=127.0.0.1:1", *login, "--op", "paint", "--ids", "x")
+    assert done.returncode == 2
+    assert "bad op 'paint'" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["checkconfig", "check-config"])
