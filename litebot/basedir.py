@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litebot.errors import BasedirError
+from litebot.errors import LitebotError
 from litebot.errors import MasterNotRunning
 from litebot.errors import MasterRunning
 from litebot.process import alive
@@ -122,6 +123,15 @@ def _read_owner(text: bytes) -> Owner:
         return Owner(**json.loads(text))
     except (ValueError, TypeError):
         return Owner(pid=0, started_at=0.0)  # it has the lock and has not said its name yet
+
+
+def refused_by_system(basedir: Path, error: OSError) -> LitebotError:
+    """What to tell where the operating system refuses to open or write a file of a basedir."""
+    where = f" {error.filename}:" if error.filename else ""
+    folder = shlex.quote(str(basedir))
+    return LitebotError(
+        f"{basedir}:{where} {error.strerror or error}", f"df {folder}; ls -ld {folder}"
+    )
 
 
 class OwnerLock:

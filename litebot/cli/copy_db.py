@@ -7,6 +7,7 @@ import sys
 import click
 
 from litebot.basedir import Basedir
+from litebot.basedir import OwnerLock
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.errors import LitebotError
@@ -23,6 +24,14 @@ def copy_db(destination_url: str, basedir: Basedir) -> None:
     """
     basedir.require()
     basedir.refuse_owner("a copy needs it stopped")
+    lock = OwnerLock(basedir)
+    try:
+        _copy(destination_url, basedir)
+    finally:
+        lock.release()
+
+
+def _copy(destination_url: str, basedir: Basedir) -> None:
     import sqlalchemy as sa
     from rich.progress import Progress
 

@@ -24,6 +24,7 @@ from litebot.cli.common import working
 from litebot.errors import LitebotError
 from litebot.errors import MasterRunning
 from litebot.master.outcome import READY_FD
+from litebot.process import alive
 
 LAST_LINES = 20
 
@@ -174,7 +175,7 @@ def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool =
         return True
     give_up_at = time.monotonic() + timeout_s
     with working(f"stopping the master with pid {owner.pid}"):
-        while (still := basedir.owner()) is not None and still.pid == owner.pid:
+        while alive(owner.pid):
             if not clean and time.monotonic() > give_up_at:
                 raise LitebotError(
                     f"the master with pid {owner.pid} still runs after {timeout_s:g} s",

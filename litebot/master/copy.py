@@ -20,7 +20,8 @@ def copy(
 ) -> int:
     """Copy every row of Buildbot's and litebot's tables; returns how many.
 
-    The target must hold no table; it gets all or nothing.  `progress` is told each table's name
+    What is copied is the source as it is at the beginning, whoever writes to it meanwhile.  The
+    target must hold no table; it gets all or nothing.  `progress` is told each table's name
     and rows so far.  Raises StoreError where the target holds something or a count differs.
     """
     present = sa.inspect(target).get_table_names()
@@ -29,6 +30,7 @@ def copy(
             f"{target.engine.url.render_as_string()} holds tables ({present[0]}, ...)",
             "name an empty database",
         )
+    _hold_still(source)
     schema.make_buildbots(target)
     schema.metadata.create_all(target)
     total = 0
@@ -45,6 +47,14 @@ def copy(
         _set_sequence(target, table)
     target.commit()
     return total
+
+
+def _hold_still(source: sa.engine.Connection) -> None:
+    """Make all that is read from now on one snapshot."""
+    if source.dialect.name == "sqlite":
+        source.exec_driver_sql("BEGIN")
+    else:
+        source.execution_options(isolation_level="REPEATABLE READ")
 
 
 def _in_order() -> list[sa.Table]:

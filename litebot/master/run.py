@@ -8,6 +8,7 @@ import sys
 from twisted.scripts import twistd
 
 from litebot.basedir import Basedir
+from litebot.basedir import refused_by_system
 from litebot.errors import LitebotError
 from litebot.master import outcome
 
@@ -22,21 +23,16 @@ def main(basedir: str) -> int:
         outcome.failed(error)
         print(f"litebot: {error.what}", file=sys.stderr)
         return error.exit_code
-    files.pid_file.unlink(missing_ok=True)  # a dead master's: twistd would refuse to start
     os.umask(0o077)  # as under twistd's own daemon
     os.chdir(files.path)
     sys.path.insert(0, str(files.path))
-    sys.argv = ["twistd", "--nodaemon", "--no_save", f"--pidfile={files.pid_file.name}"]
+    # Without a pid file: the one who owns the basedir writes it, and nobody else touches it.
+    sys.argv = ["twistd", "--nodaemon", "--no_save", "--pidfile="]
     sys.argv += [f"--python={files.tac_file.name}"]
     try:
         twistd.run()
-    except OSError as error:  # twistd can't write its pid file or its log: a full disk, most often
-        where = f" {error.filename}" if error.filename else ""
-        outcome.failed(
-            LitebotError(
-                f"{files.path}:{where} {error.strerror}", f"df {files.path}; ls -ld {files.path}"
-            )
-        )
+    except OSError as error:  # the log can't be written: a full disk, most often
+        outcome.failed(refused_by_system(files.path, error))
     return outcome.exit_status
 
 

@@ -21,6 +21,7 @@ from twisted.python import log
 from litebot.basedir import Basedir
 from litebot.basedir import Owner
 from litebot.basedir import OwnerLock
+from litebot.basedir import refused_by_system
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 from litebot.errors import SettingsError
@@ -72,6 +73,7 @@ class BuildMaster(master.BuildMaster):
             self._unreadable = error
         self._lock: OwnerLock | None = None
         self._owner: Owner | None = None
+        self._wrote_pid_file = False
         self._reconfigs = defer.DeferredLock()
         self._unapplied: ConfigErrors | None = None
         self._startid: int | None = None
@@ -109,6 +111,8 @@ class BuildMaster(master.BuildMaster):
             yield self._start()
         except LitebotError as error:
             self._give_up(error)
+        except OSError as error:
+            self._give_up(refused_by_system(self.files.path, error))
         except (Exception, SystemExit) as error:
             log.err(None, "while starting the master")
             self._give_up(LitebotError(f"the master can't start: {error!r}"))
@@ -119,6 +123,7 @@ class BuildMaster(master.BuildMaster):
         self.reactor.callWhenRunning(running.callback, None)
         yield running
         self._lock = OwnerLock(self.files)
+        self._write_pid_file()
         if self._unreadable is not None:
             raise self._unreadable
         preflight.check(self.files, self.settings)
@@ -136,6 +141,13 @@ class BuildMaster(master.BuildMaster):
         self._owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(self._owner)
         outcome.ready(pid=self._owner.pid, url=self._owner.url)
+
+    def _write_pid_file(self) -> None:
+        """For Buildbot's commands; twistd has written it where one of these started it."""
+        pid, path = str(os.getpid()), self.files.pid_file
+        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != pid:
+            path.write_text(pid, encoding="ascii")
+            self._wrote_pid_file = True
 
     @property
     def url(self) -> str | None:
@@ -242,6 +254,8 @@ class BuildMaster(master.BuildMaster):
             log.err(None, "while stopping the master")
         finally:
             if self._lock is not None:
+                if self._wrote_pid_file:
+                    self.files.pid_file.unlink(missing_ok=True)
                 self._lock.release()
                 self._lock = None
 
