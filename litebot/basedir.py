@@ -21,6 +21,7 @@ from litebot.process import working_directory
 
 # `litebot status` holds the lock for a moment to see whether somebody else does.
 LOCK_PATIENCE_S = 0.5
+ONE_MASTER = "only one master can run there"
 # As Buildbot and litebot write it into buildbot.tac.
 CONFIG_FILE = re.compile(r"^configfile\s*=\s*['\"](.+?)['\"]", re.MULTILINE)
 
@@ -58,14 +59,26 @@ class Basedir:
         found = CONFIG_FILE.search(text)
         return self.path / (found[1] if found else "master.cfg")
 
+    @property
+    def quoted(self) -> str:
+        """Its path as it can be typed in a shell."""
+        return shlex.quote(str(self.path))
+
     def require(self) -> None:
         """Raise BasedirError where no master was created here."""
         if not self.path.is_dir():
-            raise BasedirError(f"{self.path} does not exist", f"litebot create-master {self.path}")
+            raise BasedirError(
+                f"{self.path} does not exist", f"litebot create-master {self.quoted}"
+            )
         if not self.tac_file.exists():
+            # A folder that only somebody happens to stand in is none to fill with files.
+            was_one = self.settings_file.exists() or (self.path / "state.sqlite").exists()
             raise BasedirError(
                 f"{self.path} is no basedir: it has no buildbot.tac",
-                f"litebot create-master --force {self.path}",
+                f"litebot create-master --force {self.quoted}"
+                if was_one
+                else "end the command with the folder of a master, or make one: litebot"
+                " create-master ci",
             )
 
     def require_writable(self) -> None:
@@ -76,7 +89,7 @@ class Basedir:
                 user = os.geteuid()
                 raise BasedirError(
                     f"{path} can't be written by this user (uid {user})",
-                    f"chown -R {user} {shlex.quote(str(self.path))}",
+                    f"chown -R {user} {self.quoted}",
                 )
 
     def owner(self) -> Owner | None:
@@ -95,17 +108,21 @@ class Basedir:
         """The master that runs here.  Raises MasterNotRunning."""
         owner = self.owner()
         if owner is None:
-            raise MasterNotRunning(f"no master runs in {self.path}", f"litebot start {self.path}")
+            raise MasterNotRunning(f"no master runs in {self.path}", f"litebot start {self.quoted}")
         return owner
 
-    def refuse_owner(self, need: str) -> None:
+    def refuse_owner(self, need: str = ONE_MASTER) -> None:
         """Raise MasterRunning where one does; `need` says who can't have that."""
         owner = self.owner()
         if owner is not None:
-            raise MasterRunning(
-                f"{self.path} is open in the master with pid {owner.pid}; {need}",
-                f"litebot stop {self.path}",
-            )
+            raise self.refusal(owner, need)
+
+    def refusal(self, owner: Owner, need: str) -> MasterRunning:
+        """What to tell someone who needs the basedir without the master that runs in it."""
+        return MasterRunning(
+            f"{self.path} is open in the master with pid {owner.pid}; {need}",
+            f"litebot stop {self.quoted}",
+        )
 
     def _stock_owner(self) -> Owner | None:
         """A master of stock Buildbot takes no lock; its pid file tells, if that pid is its."""
@@ -149,10 +166,7 @@ class OwnerLock:
                 if time.monotonic() > give_up_at:
                     owner = _read_owner(os.pread(self._fd, 4096, 0))
                     os.close(self._fd)
-                    raise MasterRunning(
-                        f"{basedir.path} is open in another master, with pid {owner.pid}",
-                        f"litebot stop {basedir.path}",
-                    ) from None
+                    raise basedir.refusal(owner, ONE_MASTER) from None
                 time.sleep(0.02)
         self.write(Owner(os.getpid(), time.time()))
 

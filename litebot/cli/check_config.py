@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -60,6 +59,6 @@ def _config_file(basedir: Basedir) -> Path:
     if not basedir.config_file.exists():
         raise BasedirError(
             f"{basedir.config_file} does not exist",
-            f"litebot create-master --force {shlex.quote(str(basedir.path))}",
+            f"litebot create-master --force {basedir.quoted}",
         )
     return basedir.config_file

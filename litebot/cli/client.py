@@ -63,7 +63,7 @@ def _request(
         raise MasterNotRunning(
             f"the master of {basedir.path} does not answer on {basedir.control_socket.name}:"
             f" {error}",
-            f"litebot status {basedir.path}",
+            f"litebot status {basedir.quoted}",
         ) from error
     if response.status != http.client.OK:
         refusal = json.loads(response.read())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 from litebot.basedir import Basedir
@@ -27,7 +25,6 @@ def create_master(basedir: Basedir, force: bool) -> None:
         from litebot.master.create import create
 
         created = create(basedir.path, force=force)
-    name = shlex.quote(click.format_filename(basedir.path))
     if not created.added:
         print(f"{basedir.path} has all it needs; nothing was changed")
     elif created.kept:
@@ -41,7 +38,8 @@ def create_master(basedir: Basedir, force: bool) -> None:
         print(f"  page      {url}")
     if created.password:
         print("  login     admin")
-        print(f"  password  {created.password}   (shown once; litebot user passwd admin {name})")
+        anew = f"litebot user passwd admin {basedir.quoted}"
+        print(f"  password  {created.password}   (shown once; {anew})")
     if "project" in created.added:
         print(f"  project   {basedir.path / 'project'}   (commit to it and watch the build go)")
-    print(f"\nNext: litebot start {name}")
+    print(f"\nNext: litebot start {basedir.quoted}")

@@ -30,7 +30,7 @@ def upgrade_master(basedir: Basedir, quiet: bool, replace: bool) -> None:
     if created.password:
         print("  login     admin")
         print(f"  password  {created.password}   (shown once)")
-    print(f"\nNext: litebot start {basedir.path}")
+    print(f"\nNext: litebot start {basedir.quoted}")
 
 
 def _added(names: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def _create(basedir: Path, *, force: bool) -> Created:
             raise BasedirError(
                 f"{basedir} is not empty",
                 f"name another folder, or add what is missing to this one: litebot create-master"
-                f" --force {basedir}",
+                f" --force {shlex.quote(str(basedir))}",
             )
         Basedir(basedir).refuse_owner("it has all it needs")
         return _complete(basedir)

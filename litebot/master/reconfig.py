@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import MasterConfig
 
@@ -38,7 +36,7 @@ def check_changes(
     if changed:
         raise Unchangeable(
             f"{' and '.join(changed)} can't be changed while the master runs",
-            f"litebot restart {shlex.quote(str(files.path))}",
+            f"litebot restart {files.quoted}",
         )
     mine = {(_number(port), section) for port, section in configured_ports(old_config)}
     for port, section in configured_ports(new_config):

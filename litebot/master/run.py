@@ -1,10 +1,12 @@
-"""Runs the master of a basedir in this process: python -m litebot.master.run BASEDIR."""
+"""Runs the master of a basedir in this process: python -m litebot.master.run BASEDIR [stdout]."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
+from twisted.logger import textFileLogObserver
 from twisted.scripts import twistd
 
 from litebot.basedir import Basedir
@@ -13,12 +15,20 @@ from litebot.errors import LitebotError
 from litebot.master import outcome
 
 
-def main(basedir: str) -> int:
-    """Run buildbot.tac under twistd, in the foreground; returns the exit code."""
+def log_to_stdout() -> Any:
+    """A log observer in place of the one that buildbot.tac sets up."""
+    return textFileLogObserver(sys.stdout)
+
+
+def main(basedir: str, log_to: str = "twistd.log") -> int:
+    """Run buildbot.tac under twistd, in the foreground; returns the exit code.
+
+    Logs as buildbot.tac has it, or to stdout where `log_to` is "stdout".
+    """
     files = Basedir(basedir)
     try:
         files.require()
-        files.refuse_owner("only one master can run there")
+        files.refuse_owner()
     except LitebotError as error:
         outcome.failed(error)
         print(f"litebot: {error.what}", file=sys.stderr)
@@ -28,6 +38,8 @@ def main(basedir: str) -> int:
     sys.path.insert(0, str(files.path))
     # Without a pid file: the one who owns the basedir writes it, and nobody else touches it.
     sys.argv = ["twistd", "--nodaemon", "--no_save", "--pidfile="]
+    if log_to == "stdout":
+        sys.argv += ["--logger=litebot.master.run.log_to_stdout"]
     sys.argv += [f"--python={files.tac_file.name}"]
     try:
         twistd.run()
@@ -37,4 +49,4 @@ def main(basedir: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

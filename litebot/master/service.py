@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from buildbot import master
@@ -175,7 +173,7 @@ class BuildMaster(master.BuildMaster):
             if isinstance(error, LitebotError):
                 return error
         if isinstance(self.config_loader, ConfigLoader) and self.config_loader.errors:
-            return config_error(self.config_loader.errors, self.files.path)
+            return config_error(self.config_loader.errors, self.files)
         if errors:
             return LitebotError(f"the master can't start: {errors[-1]!r}")
         return LitebotError(f"the master can't start; {self.files.log_file} may tell why")
@@ -217,7 +215,7 @@ class BuildMaster(master.BuildMaster):
             raise
 
     def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
-        basedir = shlex.quote(str(self.files.path))
+        basedir = self.files.quoted
         errors = getattr(self.config_loader, "errors", None)
         if errors is not None:
             hint = f"litebot check-config {basedir}"
@@ -284,9 +282,9 @@ class BuildMaster(master.BuildMaster):
         yield self.db.pool.stop()
 
 
-def config_error(errors: ConfigErrors, basedir: Path) -> ConfigError:
+def config_error(errors: ConfigErrors, files: Basedir) -> ConfigError:
     """The errors of a configuration as one error for the user."""
     listed = "\n".join(f"  {line}" for line in str(errors).splitlines())
     return ConfigError(
-        f"the configuration has errors:\n{listed}", f"litebot check-config {basedir}"
+        f"the configuration has errors:\n{listed}", f"litebot check-config {files.quoted}"
     )

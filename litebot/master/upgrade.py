@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from contextlib import chdir
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def upgrade(files: Basedir) -> Created:
     if state_file is not None and not state_file.exists():
         raise BasedirError(
             f"{state_file} does not exist: there is nothing to upgrade",
-            f"litebot create-master --force {files.path}",
+            f"litebot create-master --force {files.quoted}",
         )
     use_litebot(files.tac_file)
     created = create(files.path, force=True)
@@ -74,7 +73,7 @@ def stock_database_url(files: Basedir) -> str:
     except ConfigErrors as errors:
         raise ConfigError(
             f"{path} can't be loaded to see which database it uses: {errors}",
-            f"litebot check-config {shlex.quote(str(files.path))}",
+            f"litebot check-config {files.quoted}",
         ) from errors
     try:
         found = settings_url(url, files.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,7 +146,8 @@ def refusal(path: Path, error: apsw.Error) -> StoreError:
     if path.is_dir():
         return StoreError(f"{path} is a folder, not a SQLite database", "name a file in it")
     if isinstance(error, apsw.CantOpenError) and not path.exists():
-        return StoreError(f"{path} does not exist", f"litebot create-master --force {path.parent}")
+        folder = shlex.quote(str(path.parent))
+        return StoreError(f"{path} does not exist", f"litebot create-master --force {folder}")
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
         return StoreError(
             f"{path} can't be opened for reading and writing: {error}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -465,6 +466,11 @@ def test_upgrade_master_of_a_basedir_of_stock_buildbot(
     assert "is up to date; added " in done.stdout
     assert config.read_text(encoding="utf-8") == STOCK.format(port=port, pb=pb)
     assert (master.basedir / "buildbot.tac.stock").exists()
+    command = [LITEBOT, "restart", "--nodaemon", "-c", "--start_timeout=60", str(master.basedir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("BuildMaster is running" in line for line in process.stdout)
+        succeeded(master.run("stop", "-c"))
     master.start()
     assert visitor.rest("builds/1") == told
     assert visitor.rest("builds/1/steps/shell/logs/stdio/contents") == text

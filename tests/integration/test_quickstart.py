@@ -25,6 +25,7 @@ from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
 from conftest import litebot
+from conftest import run
 from conftest import succeeded
 from conftest import wait_for
 
@@ -546,6 +547,24 @@ def test_foreground_logs_to_stdout_and_stops_cleanly(
         assert process.wait(timeout=30) == exit_code
     assert master.status()["last_start"]["stopped_at"] is not None
     assert not master.log
+
+
+def test_foreground_needs_a_stdout(master: Master) -> None:
+    done = run("sh", "-c", f"{LITEBOT} start --foreground {master.basedir} >&-")
+    assert done.returncode == 1
+    assert "stdout is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_foreground_whose_reader_is_gone_builds_on(master: Master) -> None:
+    command = [LITEBOT, "start", "--foreground", str(master.basedir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        master.pids.append(process.pid)
+        assert process.stdout is not None
+        assert any("BuildMaster is running" in line for line in process.stdout)
+        process.stdout.close()
+        assert master.force("hello").returncode == 0
+        master.stop()
 
 
 def test_foreground_says_why_it_can_not_start_and_fails(master: Master) -> None:

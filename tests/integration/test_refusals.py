@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -100,17 +103,17 @@ def test_a_port_that_another_process_has(
 def test_another_master_on_the_same_basedir(running: Master) -> None:
     refused(
         running.run("start"),
-        f"{running.basedir} is open in another master, with pid {running.pid}",
+        f"{running.basedir} is open in the master with pid {running.pid}; only one master can run",
         f"Try: litebot stop {running.basedir}",
     )
     # Those who go around the command meet the lock.
     tac = run(
         Path(sys.executable).with_name("twistd"),
         *("--nodaemon", "--pidfile=", "--python=buildbot.tac"),
+        *("--logger=litebot.master.run.log_to_stdout",),
         cwd=running.basedir,
-        env={**os.environ, "LITEBOT_FOREGROUND": "1"},
     )
-    assert f"is open in another master, with pid {running.pid}" in tac.stdout
+    assert f"is open in the master with pid {running.pid}; only one" in tac.stdout
     assert running.force("hello").returncode == 0
 
 
@@ -254,6 +257,33 @@ def test_another_users_running_master(master: Master, lock_out: Callable[[Path],
     for name in ("master.lock", "control.sock", "users", "state.sqlite"):
         if UID != 0:
             (master.basedir / name).chmod(0o600)
+
+
+@pytest.fixture
+def anothers_pid() -> Iterator[int]:
+    """The pid of a process of another user."""
+    if UID != 0:
+        yield 1
+        return
+    require(shutil.which("setpriv"), "setpriv of util-linux is not installed")
+    with subprocess.Popen(["setpriv", f"--reuid={NOBODY}", "sleep", "60"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_another_users_master_is_not_stopped(master: Master, anothers_pid: int) -> None:
+    with open(master.basedir / "master.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(json.dumps({"pid": anothers_pid, "started_at": 0.0}))
+        lock.flush()
+        wrapper = ("setpriv", "--bounding-set=-kill") if UID == 0 else ()
+        command = Path(sys.executable).with_name("litebot")
+        refused(
+            run(*wrapper, command, "stop", master.basedir),
+            f"the master of {master.basedir} with pid {anothers_pid} belongs to another user",
+            f"Try: sudo litebot stop {master.basedir}",
+        )
+    assert is_running(anothers_pid)
 
 
 def test_a_file_of_password_hashes_that_others_can_read(master: Master) -> None:
@@ -434,9 +464,44 @@ def test_a_folder_without_a_master(tmp_path: Path, command: list[str]) -> None:
     refused(
         litebot(*command, tmp_path),
         f"{tmp_path} is no basedir: it has no buildbot.tac",
-        f"Try: litebot create-master --force {tmp_path}",
+        "Try: end the command with the folder of a master, or make one: litebot create-master ci",
     )
     assert not any(tmp_path.iterdir())
+
+
+def test_a_basedir_that_has_lost_its_tac(master: Master) -> None:
+    (master.basedir / "buildbot.tac").unlink()
+    refused(master.run("start"), f"Try: litebot create-master --force {master.basedir}")
+    succeeded(master.run("create-master", "--force"))
+    master.start()
+
+
+def test_a_build_without_a_builder(created: Master) -> None:
+    refused(
+        litebot("build", "ci", cwd=created.basedir.parent),
+        "'ci' is the folder of a master; the builder comes before it: litebot build BUILDER ci",
+        code=2,
+    )
+
+
+def test_remedies_can_be_typed_where_the_path_has_a_space(created: Master, tmp_path: Path) -> None:
+    basedir = tmp_path / "my ci"
+    shutil.copytree(created.basedir, basedir)
+    refused(litebot("reconfig", basedir), f"Try: litebot start '{basedir}'")
+    refused(
+        litebot("user", "remove", "admin", basedir),
+        f"Try: litebot user remove --force admin '{basedir}'",
+    )
+    (basedir / "state.sqlite").unlink()
+    done = litebot("start", basedir)
+    refused(done, f"Try: litebot create-master --force '{basedir}'")
+    (remedy,) = (line for line in done.stderr.splitlines() if "Try: " in line)
+    succeeded(run("sh", "-c", remedy.partition("Try: ")[2], env=with_our_commands()))
+
+
+def with_our_commands() -> dict[str, str]:
+    """The environment of a shell that finds `litebot`."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def test_a_basedir_of_stock_buildbot(tmp_path: Path) -> None:
