@@ -138,6 +138,9 @@ def test_a_reconfig_waits_for_one_that_runs(master: Master) -> None:
     )
     os.kill(master.pid, signal.SIGHUP)
     wait_for(beginning.exists, "the first reconfig to begin")
+    impatient = master.run("reconfig", "--progress_timeout=0.2")
+    assert impatient.returncode == 1
+    assert f"the reconfig of {master.basedir} has not ended after 0.2 s" in impatient.stderr
     master.define_builder("late", "true")
     master.reconfig()
     succeeded(master.force("late"))
