@@ -247,6 +247,20 @@ def test_another_users_basedir(master: Master, lock_out: Callable[[Path], None])
     master.basedir.chmod(0o755)
 
 
+def test_status_needs_to_read_only(master: Master, lock_out: Callable[[Path], None]) -> None:
+    lock_out(master.basedir)
+    before = sorted(path.name for path in master.basedir.iterdir())
+    done = unprivileged(master, "status")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert sorted(path.name for path in master.basedir.iterdir()) == before
+    master.basedir.chmod(0o755)
+    master.start()
+    master.basedir.chmod(0o555)
+    done = unprivileged(master, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    master.basedir.chmod(0o755)
+
+
 def test_another_users_running_master(master: Master, lock_out: Callable[[Path], None]) -> None:
     master.start()
     for name in ("master.lock", "control.sock", "users", "state.sqlite"):
