@@ -76,6 +76,7 @@ def running(module_master: Master, doors: dict[str, str]) -> Iterator[Master]:
             ),
             schedulers.Try_Jobdir(name="try-ssh", builderNames=["patched"], jobdir="jobdir"),
         ]
+        c["schedulers"][-1].watcher.pollInterval = 0.2  # else 10 s
         """
     )
     module_master.start()
