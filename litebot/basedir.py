@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import shlex
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litebot.errors import BasedirError
+from litebot.errors import LitebotError
 from litebot.errors import MasterNotRunning
 from litebot.errors import MasterRunning
 from litebot.process import alive
@@ -22,6 +24,9 @@ from litebot.process import working_directory
 # `litebot status` holds the lock for a moment to see whether somebody else does.
 LOCK_PATIENCE_S = 0.5
 RESERVE_BYTES = 64 * 1024
+ONE_MASTER = "only one master can run there"
+# As Buildbot and litebot write it into buildbot.tac.
+CONFIG_FILE = re.compile(r"^configfile\s*=\s*['\"](.+?)['\"]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,6 @@ class Basedir:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).absolute()
         self.settings_file = self.path / "litebot.toml"
-        self.config_file = self.path / "master.cfg"
         self.tac_file = self.path / "buildbot.tac"
         self.log_file = self.path / "twistd.log"
         self.pid_file = self.path / "twistd.pid"
@@ -49,14 +53,36 @@ class Basedir:
         self.secrets = self.path / "secrets"
         self.reserve = self.path / "reserve"
 
+    @property
+    def config_file(self) -> Path:
+        """The configuration that buildbot.tac names, or master.cfg."""
+        try:
+            text = self.tac_file.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = ""
+        found = CONFIG_FILE.search(text)
+        return self.path / (found[1] if found else "master.cfg")
+
+    @property
+    def quoted(self) -> str:
+        """Its path as it can be typed in a shell."""
+        return shlex.quote(str(self.path))
+
     def require(self) -> None:
         """Raise BasedirError where no master was created here."""
         if not self.path.is_dir():
-            raise BasedirError(f"{self.path} does not exist", f"litebot create-master {self.path}")
+            raise BasedirError(
+                f"{self.path} does not exist", f"litebot create-master {self.quoted}"
+            )
         if not self.tac_file.exists():
+            # A folder that only somebody happens to stand in is none to fill with files.
+            was_one = self.settings_file.exists() or (self.path / "state.sqlite").exists()
             raise BasedirError(
                 f"{self.path} is no basedir: it has no buildbot.tac",
-                f"litebot create-master --force {self.path}",
+                f"litebot create-master --force {self.quoted}"
+                if was_one
+                else "end the command with the folder of a master, or make one: litebot"
+                " create-master ci",
             )
 
     def require_writable(self) -> None:
@@ -67,7 +93,7 @@ class Basedir:
                 user = os.geteuid()
                 raise BasedirError(
                     f"{path} can't be written by this user (uid {user})",
-                    f"chown -R {user} {shlex.quote(str(self.path))}",
+                    f"chown -R {user} {self.quoted}",
                 )
         self._refuse_root()
 
@@ -108,17 +134,21 @@ class Basedir:
         """The master that runs here.  Raises MasterNotRunning."""
         owner = self.owner()
         if owner is None:
-            raise MasterNotRunning(f"no master runs in {self.path}", f"litebot start {self.path}")
+            raise MasterNotRunning(f"no master runs in {self.path}", f"litebot start {self.quoted}")
         return owner
 
-    def refuse_owner(self, need: str) -> None:
+    def refuse_owner(self, need: str = ONE_MASTER) -> None:
         """Raise MasterRunning where one does; `need` says who can't have that."""
         owner = self.owner()
         if owner is not None:
-            raise MasterRunning(
-                f"{self.path} is open in the master with pid {owner.pid}; {need}",
-                f"litebot stop {self.path}",
-            )
+            raise self.refusal(owner, need)
+
+    def refusal(self, owner: Owner, need: str) -> MasterRunning:
+        """What to tell someone who needs the basedir without the master that runs in it."""
+        return MasterRunning(
+            f"{self.path} is open in the master with pid {owner.pid}; {need}",
+            f"litebot stop {self.quoted}",
+        )
 
     def _stock_owner(self) -> Owner | None:
         """A master of stock Buildbot takes no lock; its pid file tells, if that pid is its."""
@@ -145,6 +175,15 @@ def _read_owner(text: bytes) -> Owner:
         return Owner(pid=0, started_at=0.0)  # it has the lock and has not said its name yet
 
 
+def refused_by_system(basedir: Path, error: OSError) -> LitebotError:
+    """What to tell where the operating system refuses to open or write a file of a basedir."""
+    where = f" {error.filename}:" if error.filename else ""
+    folder = shlex.quote(str(basedir))
+    return LitebotError(
+        f"{basedir}:{where} {error.strerror or error}", f"df {folder}; ls -ld {folder}"
+    )
+
+
 class OwnerLock:
     """Held by the one master of a basedir; the kernel drops it when the process dies."""
 
@@ -160,10 +199,7 @@ class OwnerLock:
                 if time.monotonic() > give_up_at:
                     owner = _read_owner(os.pread(self._fd, 4096, 0))
                     os.close(self._fd)
-                    raise MasterRunning(
-                        f"{basedir.path} is open in another master, with pid {owner.pid}",
-                        f"litebot stop {basedir.path}",
-                    ) from None
+                    raise basedir.refusal(owner, ONE_MASTER) from None
                 time.sleep(0.02)
         self.write(Owner(os.getpid(), time.time()))
 

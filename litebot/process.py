@@ -9,12 +9,18 @@ from pathlib import Path
 
 
 def alive(pid: int) -> bool:
-    """Whether a process with this pid exists, whoever owns it."""
+    """Whether a process with this pid runs, whoever owns it.  A zombie does not."""
     try:
         os.kill(pid, 0)
     except OSError as error:
-        return error.errno == errno.EPERM
-    return True
+        if error.errno != errno.EPERM:
+            return False
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return not Path("/proc/self/stat").exists()  # gone in between, or a system without /proc
+    # The name of the program stands in parentheses and may hold anything.
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def working_directory(pid: int) -> Path | None:

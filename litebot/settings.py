@@ -250,7 +250,8 @@ SECTIONS: dict[str, type[Database | Web | Workers]] = {
 
 HEADER = """\
 # litebot.toml: what this master runs on.  What it builds stands in master.cfg.
-# Read when the master starts.  A key that is left out has its default.
+# Read when the master starts and at `litebot reconfig`; a change under [database] needs a restart.
+# A key that is left out has its default.
 """
 
 

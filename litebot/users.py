@@ -86,6 +86,7 @@ class UserFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._basedir = shlex.quote(str(path.parent))
         self._known: tuple[tuple[int, int, int], _Users] | None = None
 
     def names(self) -> list[User]:
@@ -113,7 +114,8 @@ class UserFile:
         def change(users: _Users) -> None:
             if name in users:
                 raise LitebotError(
-                    f"user {name!r} exists already in {self.path}", f"litebot user passwd {name}"
+                    f"user {name!r} exists already in {self.path}",
+                    f"litebot user passwd {name} {self._basedir}",
                 )
             users[name] = (User(name, role), _hash(password))
 
@@ -139,7 +141,7 @@ class UserFile:
                 raise LitebotError(
                     f"user {name!r} is the last admin in {self.path}; nobody could force or stop "
                     "builds on the web page",
-                    f"litebot user remove --force {name}",
+                    f"litebot user remove --force {name} {self._basedir}",
                 )
             del users[name]
 
@@ -158,7 +160,7 @@ class UserFile:
         if name not in users:
             raise LitebotError(
                 f"no user {name!r} in {self.path}; known: {', '.join(users) or 'none'}",
-                "litebot user list",
+                f"litebot user list {self._basedir}",
             )
         return users[name]
 
@@ -209,7 +211,8 @@ class UserFile:
             except ValueError:
                 raise LitebotError(
                     f"{place}: malformed; it must be name:role:scrypt$N$r$p$salt$hash",
-                    f"delete line {number}, then add the user again: litebot user add NAME",
+                    f"delete line {number}, then add the user again: litebot user add NAME"
+                    f" {self._basedir}",
                 ) from None
             if not _NAME.fullmatch(name) or role not in ROLES:
                 raise LitebotError(

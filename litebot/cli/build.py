@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,11 @@ def build(
     Exits with 0 for success (also with warnings) and 1 for everything else.  Interrupted, it
     stops following; the build goes on.
     """
+    if not basedir.tac_file.exists() and Basedir(builder).tac_file.exists():
+        raise click.UsageError(
+            f"{builder!r} is the folder of a master; the builder comes before it:"
+            f" litebot build BUILDER {shlex.quote(builder)}"
+        )
     basedir.require()
     asked = {
         "builder": builder,
@@ -87,7 +93,7 @@ def build(
         raise LitebotError(
             f"the master stopped before build request {brid} was complete; it goes on when the"
             " master does",
-            f"litebot start {basedir.path}",
+            f"litebot start {basedir.quoted}",
         )
     if results not in (SUCCESS, WARNINGS):
         sys.exit(1)

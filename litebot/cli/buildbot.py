@@ -14,30 +14,15 @@ def run_buildbot(name: str, arguments: list[str]) -> NoReturn:
     from buildbot.scripts import runner
 
     sys.argv = ["litebot", name, *arguments]
-    _repair(name)
+    if name == "dataspec":
+        # It loads Buildbot's tests, which turn every warning into an error; this one warns.
+        import buildbot.data.forceschedulers  # noqa: F401
     try:
         runner.run()
     except SystemExit as end:
         # A command of Buildbot that failed with an exception ends with None, which counts as 0.
         sys.exit(1 if end.code is None else end.code)
     sys.exit(0)
-
-
-def _repair(name: str) -> None:
-    """Work around what keeps a command of Buildbot 4.3 from working at all."""
-    if name == "user":
-        from buildbot.clients import usersclient
-
-        class UsersClient(usersclient.UsersClient):
-            """Twisted wants bytes here, and Buildbot hands on str."""
-
-            def __init__(self, master: str, username: str, password: str, port: int) -> None:
-                super().__init__(master, username.encode(), password.encode(), port)
-
-        usersclient.UsersClient = UsersClient
-    elif name == "dataspec":
-        # It loads Buildbot's tests, which turn every warning into an error; this one warns.
-        import buildbot.data.forceschedulers  # noqa: F401
 
 
 class HandedOn(click.Command):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -31,8 +33,9 @@ def check_config(basedir: Basedir) -> None:
 
     BASEDIR may also name a configuration file.  Exits with 3 where something is wrong.
     """
-    folder, name = _split(basedir)
-    with working(f"loading {folder / name}"):
+    config = _config_file(basedir)
+    folder = config.parent if basedir.path.is_file() else basedir.path
+    with working(f"loading {config}"):
         from buildbot.config.errors import ConfigErrors
         from twisted.logger import globalLogBeginner
 
@@ -40,23 +43,26 @@ def check_config(basedir: Basedir) -> None:
 
         # Where nobody listens to its log, Buildbot's traceback would go to stderr.
         globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+        # As a start does: the configuration may read files beside it, and import them.
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
         try:
-            loader = ConfigLoader(str(folder), name)
+            loader = ConfigLoader(str(folder), str(config))
             loader.loadConfig()
         except ConfigErrors as errors:
             raise ConfigFaulty("the configuration has errors:\n" + str(errors)) from errors
     for note in loader.notes:
         say(f"note: {note}")
-    print(f"{folder / name} is good")
+    print(f"{config} is good")
 
 
-def _split(basedir: Basedir) -> tuple[Path, str]:
-    path = basedir.path
-    if path.is_file():
-        return path.parent, path.name
+def _config_file(basedir: Basedir) -> Path:
+    if basedir.path.is_file():
+        return basedir.path
     basedir.require()
     if not basedir.config_file.exists():
         raise BasedirError(
-            f"{basedir.config_file} does not exist", f"litebot create-master --force {path}"
+            f"{basedir.config_file} does not exist",
+            f"litebot create-master --force {basedir.quoted}",
         )
-    return path, basedir.config_file.name
+    return basedir.config_file

@@ -17,13 +17,14 @@ from litebot.errors import MasterNotRunning
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over the control socket of a basedir, however long its path."""
 
-    def __init__(self, basedir: Basedir) -> None:
-        super().__init__("localhost")
+    def __init__(self, basedir: Basedir, timeout_s: float | None = None) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._basedir = basedir
 
     def connect(self) -> None:
         path = str(self._basedir.control_socket)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
         folder = os.open(self._basedir.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # A socket's name may have 108 bytes; through an open folder it always fits.
@@ -34,9 +35,15 @@ class UnixConnection(http.client.HTTPConnection):
             os.close(folder)
 
 
-def post(basedir: Basedir, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """POST `body` as JSON; the reply.  Raises MasterNotRunning, or LitebotError for a refusal."""
-    response = _request(basedir, "POST", path, json.dumps(body))
+def post(
+    basedir: Basedir, path: str, body: dict[str, Any], timeout_s: float | None = None
+) -> dict[str, Any]:
+    """POST `body` as JSON; the reply.
+
+    Raises MasterNotRunning, LitebotError for a refusal, and TimeoutError where the answer takes
+    longer than `timeout_s`.
+    """
+    response = _request(basedir, "POST", path, json.dumps(body), timeout_s)
     reply: dict[str, Any] = json.loads(response.read())
     return reply
 
@@ -52,19 +59,21 @@ def stream(basedir: Basedir, path: str) -> Iterator[dict[str, Any]]:
 
 
 def _request(
-    basedir: Basedir, method: str, path: str, body: str | None
+    basedir: Basedir, method: str, path: str, body: str | None, timeout_s: float | None = None
 ) -> http.client.HTTPResponse:
     basedir.require_owner()
-    connection = UnixConnection(basedir)
+    connection = UnixConnection(basedir, timeout_s)
     try:
         # So that the end of the response is that of the connection, too.
         connection.request(method, path, body, {"Connection": "close"})
         response = connection.getresponse()
+    except TimeoutError:
+        raise
     except (OSError, http.client.HTTPException) as error:
         raise MasterNotRunning(
             f"the master of {basedir.path} does not answer on {basedir.control_socket.name}:"
             f" {error}",
-            f"litebot status {basedir.path}",
+            f"litebot status {basedir.quoted}",
         ) from error
     if response.status != http.client.OK:
         refusal = json.loads(response.read())

@@ -7,28 +7,45 @@ import sys
 import click
 
 from litebot.basedir import Basedir
+from litebot.basedir import OwnerLock
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
+from litebot.cli.common import quiet_option
 from litebot.errors import LitebotError
 
 
 @example("litebot copy-db sqlite:///copy.sqlite ci")
 @click.command()
+@click.option(
+    "--ignore-fk-error-rows",
+    "skip_orphans",
+    is_flag=True,
+    help="Leave out rows that refer to one that does not exist.",
+)
+@quiet_option
 @click.argument("destination_url")
 @basedir_argument
-def copy_db(destination_url: str, basedir: Basedir) -> None:
+def copy_db(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
     """Copy the database of BASEDIR into an empty one; the master must be stopped.
 
     Only the copy is made: litebot.toml keeps its url.  A relative file lies in BASEDIR.
     """
     basedir.require()
     basedir.refuse_owner("a copy needs it stopped")
+    lock = OwnerLock(basedir)
+    try:
+        _copy(destination_url, basedir, skip_orphans)
+    finally:
+        lock.release()
+
+
+def _copy(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
     import sqlalchemy as sa
     from rich.progress import Progress
 
     from litebot.master.copy import copy
     from litebot.master.database import create_file
-    from litebot.master.database import sqlite_path
+    from litebot.master.urls import sqlite_path
     from litebot.settings import load
     from litebot.store.dialect import engine_for
 
@@ -61,5 +78,5 @@ def copy_db(destination_url: str, basedir: Basedir) -> None:
             bars.update(tasks[table], completed=rows)
 
         with source.connect() as reading, target.connect() as writing:
-            rows = copy(reading, writing, progress)
+            rows = copy(reading, writing, progress, skip_orphans=skip_orphans)
     print(f"copied {rows} rows to {url.render_as_string()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from pathlib import Path
 
 import click
 
@@ -11,23 +11,50 @@ from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import quiet_option
 from litebot.cli.common import working
+from litebot.errors import ConfigError
+from litebot.errors import LitebotError
 
 
 @example("litebot create-master ci")
 @click.command()
-@click.option("--force", is_flag=True, help="Add what is missing to a folder that is not empty.")
+@click.option(
+    "--force", "-f", is_flag=True, help="Add what is missing to a folder that is not empty."
+)
+@click.option("--db", metavar="URL", help="Where the state is kept.  [default: state.sqlite]")
+@click.option("--config", "-c", metavar="NAME", help="The configuration.  [default: master.cfg]")
+@click.option(
+    "--log-size", "-s", metavar="BYTES", type=click.IntRange(1), help="Rotate twistd.log then."
+)
+@click.option("--log-count", "-l", metavar="N", help="Keep N old logs, or 'None' for all.")
+@click.option("--no-logrotate", "-n", is_flag=True, help="Never rotate twistd.log.")
+# Every basedir is what these asked Buildbot for.
+@click.option("--relocatable", "-r", is_flag=True, hidden=True, expose_value=False)
+@click.option("--develop", "-d", is_flag=True, hidden=True, expose_value=False)
 @quiet_option
 @basedir_argument
-def create_master(basedir: Basedir, force: bool) -> None:
+def create_master(
+    basedir: Basedir,
+    force: bool,
+    db: str | None,
+    config: str | None,
+    log_size: int | None,
+    log_count: str | None,
+    no_logrotate: bool,
+) -> None:
     """Make BASEDIR with a master, its state file and a sample project that it builds.
 
     Prints the page's address and a login; the password is shown this once.
     """
+    kept = _count(log_count)
+    if config is not None and Path(config).is_absolute():
+        raise click.UsageError(f"--config is {config!r}; it must be relative to the basedir")
     with working(f"creating {basedir.path}"):
+        from litebot.master.create import Choices
         from litebot.master.create import create
 
-        created = create(basedir.path, force=force)
-    name = shlex.quote(click.format_filename(basedir.path))
+        url = _settings_url(db, basedir) if db is not None else None
+        choices = Choices(url, config, 0 if no_logrotate else log_size, kept)
+        created = create(basedir.path, force=force, choices=choices)
     if not created.added:
         print(f"{basedir.path} has all it needs; nothing was changed")
     elif created.kept:
@@ -41,7 +68,27 @@ def create_master(basedir: Basedir, force: bool) -> None:
         print(f"  page      {url}")
     if created.password:
         print("  login     admin")
-        print(f"  password  {created.password}   (shown once; litebot user passwd admin {name})")
+        anew = f"litebot user passwd admin {basedir.quoted}"
+        print(f"  password  {created.password}   (shown once; {anew})")
     if "project" in created.added:
         print(f"  project   {basedir.path / 'project'}   (commit to it and watch the build go)")
-    print(f"\nNext: litebot start {name}")
+    # Tables of a server's database are made by the command that also brings them up to date.
+    here = created.settings.database.sqlite_path(basedir.path) is not None
+    print(f"\nNext: litebot {'start' if here else 'upgrade-master'} {basedir.quoted}")
+
+
+def _count(text: str | None) -> int | None:
+    if text is None or text == "None":
+        return None if text is None else 0
+    if not text.isdecimal() or int(text) == 0:
+        raise click.UsageError(f"--log-count is {text!r}; it must be a number from 1 on, or None")
+    return int(text)
+
+
+def _settings_url(url: str, basedir: Basedir) -> str:
+    from litebot.master.urls import settings_url
+
+    try:
+        return settings_url(url, basedir.path)
+    except ConfigError as error:
+        raise LitebotError(f"--db: {error.what}", error.hint) from error

@@ -22,36 +22,42 @@ from litebot.cli.common import quiet_option
 from litebot.cli.common import say
 from litebot.cli.common import working
 from litebot.errors import LitebotError
-from litebot.errors import MasterRunning
 from litebot.master.outcome import READY_FD
+from litebot.process import alive
 
 LAST_LINES = 20
 
 
-def timeout_option(help_text: str) -> Callable[[Any], Any]:
+def timeout_option(help_text: str, *more_names: str, **more: Any) -> Callable[[Any], Any]:
     """--timeout SECONDS, as `timeout_s`."""
     return click.option(
         "--timeout",
+        *more_names,
         "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
         default=60.0,
         show_default=True,
         metavar="SECONDS",
         help=help_text,
+        **more,
     )
 
 
-start_timeout = timeout_option("How long to wait for an answer.")
+# The second name and the variable are Buildbot's.
+start_timeout = timeout_option(
+    "How long to wait for an answer.", "--start_timeout", envvar="START_TIMEOUT"
+)
+foreground_option = click.option(
+    "--foreground", "--nodaemon", is_flag=True, help="Stay in the foreground and log to stdout."
+)
+clean_option = click.option(
+    "--clean", "-c", is_flag=True, help="Let running builds finish first, however long."
+)
 
 
 @example("litebot start ci")
 @click.command()
-@click.option(
-    "--foreground",
-    "--nodaemon",
-    is_flag=True,
-    help="Stay in the foreground and log to stdout.",
-)
+@foreground_option
 @start_timeout
 @quiet_option
 @basedir_argument
@@ -64,16 +70,9 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     basedir.require()
     basedir.require_writable()
     refuse_stock_tac(basedir)
-    owner = basedir.owner()
-    if owner is not None:
-        raise MasterRunning(
-            f"{basedir.path} is open in another master, with pid {owner.pid}",
-            f"litebot stop {_quoted(basedir)}",
-        )
+    basedir.refuse_owner()
     if foreground:
-        os.environ["LITEBOT_FOREGROUND"] = "1"
-        sys.stdout.flush()
-        os.execv(sys.executable, _command(basedir))  # noqa: S606 (no shell is wanted)
+        _become(basedir)
     began_at = time.monotonic()
     with working(f"starting the master of {basedir.path}"):
         facts = _launch(basedir, timeout_s)
@@ -85,13 +84,24 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
         say(f"note: {note}")
 
 
+def _become(basedir: Basedir) -> None:
+    """Turn this process into the master."""
+    if sys.stdout is None:  # its number would go to one of the master's files
+        raise LitebotError(
+            "stdout is closed, and that is where a master in the foreground logs",
+            f"litebot start --foreground {basedir.quoted} >/dev/null",
+        )
+    sys.stdout.flush()
+    os.execv(sys.executable, [*_command(basedir), "stdout"])  # noqa: S606 (no shell is wanted)
+
+
 def refuse_stock_tac(basedir: Basedir) -> None:
     """Raise LitebotError where buildbot.tac would start stock Buildbot, without litebot's store."""
     text = basedir.tac_file.read_text(encoding="utf-8", errors="replace")
     if "litebot.master" not in text:  # a path in it may hold our name
         raise LitebotError(
             f"{basedir.tac_file} starts stock Buildbot, not litebot",
-            f"litebot upgrade-master {_quoted(basedir)}",
+            f"litebot upgrade-master {basedir.quoted}",
         )
 
 
@@ -116,7 +126,7 @@ def _launch(basedir: Basedir, timeout_s: float) -> dict[str, Any]:
             raise LitebotError(
                 f"the master (pid {process.pid}) does not answer after {timeout_s:g} s; it goes on"
                 " starting",
-                f"tail -f {basedir.log_file}",
+                f"tail -f {shlex.quote(str(basedir.log_file))}",
             )
         line = pipe.readline()
     if not line:
@@ -148,7 +158,7 @@ def _last_lines(basedir: Basedir, log_start: int) -> str:
 
 @example("litebot stop ci")
 @click.command()
-@click.option("--clean", is_flag=True, help="Let running builds finish first, however long.")
+@clean_option
 @timeout_option("How long to wait for its end (not with --clean).")
 @click.option("--no-wait", is_flag=True, help="Return at once.")
 @quiet_option
@@ -168,39 +178,54 @@ def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool =
     if owner.pid <= 0:  # a signal to these would go to a group of processes
         raise LitebotError(
             f"{basedir.lock_file} is held by a process that has not written its pid into it",
-            f"again in a moment, or: fuser -v {basedir.lock_file}",
+            f"fuser -v {shlex.quote(str(basedir.lock_file))}",
         )
-    os.kill(owner.pid, signal.SIGUSR1 if clean else signal.SIGTERM)
+    if not _signal(basedir, owner.pid, signal.SIGUSR1 if clean else signal.SIGTERM):
+        return False
     if not wait:
         print(f"asked the master with pid {owner.pid} to stop")
         return True
     give_up_at = time.monotonic() + timeout_s
     with working(f"stopping the master with pid {owner.pid}"):
-        while (still := basedir.owner()) is not None and still.pid == owner.pid:
+        while alive(owner.pid):
             if not clean and time.monotonic() > give_up_at:
                 raise LitebotError(
                     f"the master with pid {owner.pid} still runs after {timeout_s:g} s",
-                    f"wait, or kill -9 {owner.pid} (nothing that it acknowledged is lost)",
+                    f"kill -9 {owner.pid}  # or wait; nothing that it acknowledged is lost",
                 )
             time.sleep(0.05)
     print(f"stopped the master with pid {owner.pid}")
     return True
 
 
+def _signal(basedir: Basedir, pid: int, number: signal.Signals) -> bool:
+    """Whether the process was there to get it.  Raises LitebotError where it may not be sent."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise LitebotError(
+            f"the master of {basedir.path} with pid {pid} belongs to another user; this one"
+            f" (uid {os.geteuid()}) may not stop it",
+            f"sudo litebot stop {basedir.quoted}",
+        ) from error
+    return True
+
+
 @example("litebot restart ci")
 @click.command()
-@click.option("--clean", is_flag=True, help="Let running builds finish first, however long.")
+@clean_option
+@foreground_option
 @start_timeout
 @quiet_option
 @basedir_argument
 @click.pass_context
-def restart(ctx: click.Context, basedir: Basedir, clean: bool, timeout_s: float) -> None:
+def restart(
+    ctx: click.Context, basedir: Basedir, clean: bool, foreground: bool, timeout_s: float
+) -> None:
     """Stop the master of BASEDIR if it runs, then start it."""
     basedir.require()
     if not stop_master(basedir, clean, timeout_s):
         say(f"no master ran in {basedir.path}; starting one")
-    ctx.invoke(start, basedir=basedir, foreground=False, timeout_s=timeout_s)
-
-
-def _quoted(basedir: Basedir) -> str:
-    return shlex.quote(str(basedir.path))
+    ctx.invoke(start, basedir=basedir, foreground=foreground, timeout_s=timeout_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -99,7 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         show_error(
-            LitebotError(f"{type(error).__name__}: {error}", "again, as litebot --debug ...")
+            LitebotError(
+                f"{type(error).__name__}: {error}",
+                shlex.join(["litebot", "--debug", *(arguments or sys.argv[1:])]),
+            )
         )
         sys.exit(1)
 

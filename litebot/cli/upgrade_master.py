@@ -13,9 +13,11 @@ from litebot.cli.common import working
 @example("litebot upgrade-master ci")
 @click.command()
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing when all is well.")
-@click.option("--replace", "-r", is_flag=True, hidden=True)  # Buildbot's; nothing is replaced here
+# Buildbot's: nothing is replaced here, nor linked.
+@click.option("--replace", "-r", is_flag=True, hidden=True, expose_value=False)
+@click.option("--develop", "-d", is_flag=True, hidden=True, expose_value=False)
 @basedir_argument
-def upgrade_master(basedir: Basedir, quiet: bool, replace: bool) -> None:
+def upgrade_master(basedir: Basedir, quiet: bool) -> None:
     """Bring BASEDIR and its database up to date; its master must be stopped.
 
     A basedir of stock Buildbot becomes one of litebot; its master.cfg is not touched.
@@ -30,7 +32,7 @@ def upgrade_master(basedir: Basedir, quiet: bool, replace: bool) -> None:
     if created.password:
         print("  login     admin")
         print(f"  password  {created.password}   (shown once)")
-    print(f"\nNext: litebot start {basedir.path}")
+    print(f"\nNext: litebot start {basedir.quoted}")
 
 
 def _added(names: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from litebot.basedir import Basedir
-from litebot.cli.buildbot import run_buildbot
+from litebot.cli.buildbot_user import buildbot_user
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import json_option
@@ -23,7 +23,8 @@ class UserCommands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-            run_buildbot("user", args)
+            buildbot_user(args)
+            ctx.exit()
         return super().parse_args(ctx, args)
 
 

@@ -6,6 +6,7 @@ import functools
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ from buildbot.config.master import FileLoader
 from buildbot.config.master import MasterConfig
 from buildbot.config.master import loadConfigDict
 from buildbot.interfaces import IConfigurator
-from buildbot.interfaces import IRenderable
 from buildbot.secrets.providers.file import SecretInAFile
 from buildbot.www.auth import NoAuth
-from sqlalchemy.engine import make_url
 
 from litebot.basedir import Basedir
+from litebot.errors import ConfigError
 from litebot.errors import SettingsError
 from litebot.master import hooks
 from litebot.master.auth import AdminIfLoggedIn
@@ -29,13 +29,14 @@ from litebot.master.auth import FileAuth
 from litebot.master.auth import RolesFromUserFile
 from litebot.master.auth import admins_act
 from litebot.master.auth import lists_its_users
-from litebot.master.database import sqlite_path
 from litebot.master.local import Passage
 from litebot.master.local import keep_environment
 from litebot.master.ports import EVERY_ADDRESS
 from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
+from litebot.master.urls import parsed
+from litebot.master.urls import settings_url
 from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import load
@@ -47,11 +48,13 @@ class ConfigLoader(FileLoader):
     """Buildbot's `config_loader` for a litebot master; litebot.toml is read anew each time.
 
     `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
-    last load, or None; `notes` is what its user should know of it.
+    last load, or None; `notes` is what its user should know of it.  `refuse` is asked about what
+    was loaded, and may raise ConfigErrors.
     """
 
     errors: ConfigErrors | None = None
     notes: tuple[str, ...] = ()
+    refuse: Callable[[Settings, MasterConfig], None] | None = None
 
     def __init__(self, basedir: str, configFileName: str) -> None:
         super().__init__(basedir, configFileName)
@@ -90,6 +93,8 @@ class ConfigLoader(FileLoader):
             text = filename.read_text(encoding="utf-8", errors="replace")
             found = [_with_likely_line(error, filename, text) for error in raised.errors]
             raise ConfigErrors(_unique(found)) from raised
+        if self.refuse is not None:
+            self.refuse(settings, config)
         self._passage.name(settings.workers.environment)
         keep_environment(config, self._passage)
         return config
@@ -157,7 +162,10 @@ def fill(
     config.setdefault("protocols", {"pb": pb} if settings.workers.port else {"null": {}})
     if files.secrets.is_dir():
         config.setdefault("secretsProviders", [SecretInAFile(dirname=str(files.secrets))])
-    www = config["www"] = dict(config.get("www") or {})  # it may be an imported module's
+    www = config.get("www", {})
+    if not isinstance(www, dict):
+        raise ConfigErrors([f"{filename}: c['www'] is a {type(www).__name__}; it must be a dict"])
+    www = config["www"] = dict(www)  # it may be an imported module's
     if settings.web.port:
         www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
     address = address_of(www.get("port"))
@@ -209,26 +217,20 @@ def _agree_on_database(
 ) -> None:
     ours = settings.database.url
     db = config.get("db") or {}
+    if not isinstance(db, dict):
+        raise ConfigErrors([f"{filename}: c['db'] is a {type(db).__name__}; it must be a dict"])
     theirs = db.get("db_url", config.pop("db_url", None))
-    if theirs is not None and (
-        IRenderable.providedBy(theirs) or not _same_database(theirs, ours, files.path)
-    ):
-        disagreement = (
-            f"{filename}: the database is {_printable(theirs)} here and {ours!r} under [database]"
-            f" in {files.settings_file}; remove c['db'] or make them the same"
-        )
-        raise ConfigErrors([disagreement])
+    if theirs is not None:
+        remedy = f"remove it: {files.settings_file} says under [database] where the state is kept"
+        try:
+            found = settings_url(theirs, files.path)
+        except ConfigError as error:
+            raise ConfigErrors([f"{filename}: c['db']: {error.what}; {remedy}"]) from error
+        if found != settings_url(ours, files.path):
+            shown = parsed(theirs).render_as_string(hide_password=True)
+            disagreement = (
+                f"{filename}: the database is {shown!r} here and {ours!r} under [database]"
+                f" in {files.settings_file}; remove c['db'] or make them the same"
+            )
+            raise ConfigErrors([disagreement])
     config["db"] = {**db, "db_url": ours}
-
-
-def _same_database(theirs: str, ours: str, basedir: Path) -> bool:
-    a, b = make_url(theirs), make_url(ours)
-    if a.get_backend_name() == b.get_backend_name() == "sqlite":
-        return sqlite_path(a, basedir) == sqlite_path(b, basedir)
-    return a == b
-
-
-def _printable(url: Any) -> str:
-    if isinstance(url, str):
-        return repr(make_url(url).render_as_string(hide_password=True))
-    return "only known at run time"

@@ -26,7 +26,6 @@ from twisted.web import server
 
 from litebot.errors import LitebotError
 from litebot.master.follow import Follower
-from litebot.master.logged import logged_errors
 from litebot.master.logged import store_failed
 from litebot.master.readers import browsing
 
@@ -209,20 +208,10 @@ class FollowResource(Resource):
 
 
 class ReconfigResource(Resource):
-    """POST /reconfig: loads the configuration anew; a faulty one changes nothing."""
+    """POST /reconfig: loads the configuration anew, and answers when that is done."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        with logged_errors() as failures:
-            await self.master.reconfig()
-        errors = self.master.config_loader.errors
-        if errors is not None:
-            raise LitebotError(
-                f"the master keeps its old configuration: {errors}",
-                f"litebot check-config {self.master.basedir}",
-            )
-        if failures:  # Buildbot logs them and goes on
-            raise LitebotError(
-                f"the master uses only a part of its new configuration: {failures[0]}",
-                f"correct it, then: litebot restart {self.master.basedir}",
-            )
+        failure = await self.master.reconfig()
+        if failure is not None:
+            raise failure
         return {"pid": os.getpid()}

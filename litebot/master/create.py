@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from litebot.files import locked
 from litebot.master import schema
 from litebot.master.database import create_file
 from litebot.process import port_is_free
+from litebot.settings import Database
 from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import Workers
@@ -44,13 +47,44 @@ class Created:
     password: str | None = None
 
 
-def create(basedir: Path, *, force: bool = False) -> Created:
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen when a basedir is made; None leaves a file's own default.
+
+    `database_url` goes into litebot.toml, the others into buildbot.tac.  A log of `log_size` bytes
+    (0: never) is rotated, and `log_count` old ones are kept (0: all).
+    """
+
+    database_url: str | None = None
+    config_file: str | None = None
+    log_size: int | None = None
+    log_count: int | None = None
+
+    def tac(self) -> str:
+        """The text of a buildbot.tac."""
+        text = (TEMPLATE / "buildbot.tac").read_text(encoding="utf-8")
+        for name, value in (
+            ("configfile", self.config_file),
+            ("rotateLength", self.log_size),
+            ("maxRotatedFiles", self.log_count),
+        ):
+            if value is not None:
+                old = re.search(rf"^{name} = .*$", text, re.MULTILINE)
+                assert old, name
+                text = text.replace(old[0], f"{name} = {value or None!r}")
+        return text
+
+
+NO_CHOICE = Choices()
+
+
+def create(basedir: Path, *, force: bool = False, choices: Choices = NO_CHOICE) -> Created:
     """Make a basedir with a master, a state file and a sample project that it builds.
 
     A new one is made under a temporary name beside it and renamed when it is whole.  With `force`
     a folder that holds something gets what is missing, each part under a temporary name first;
-    nothing in it is changed.  Raises BasedirError where the target holds something, and
-    LitebotError where git or the file system refuses.
+    nothing in it is changed.  Raises BasedirError where the target holds something, or a file that
+    a choice would go into, and LitebotError where git or the file system refuses.
     """
     basedir = basedir.absolute()
     if basedir.exists() and not basedir.is_dir():
@@ -62,10 +96,10 @@ def create(basedir: Path, *, force: bool = False) -> Created:
             f"{basedir} can't be made: {basedir.parent}: {error.strerror}"
         ) from error
     with locked(basedir.parent):  # a second create waits, and then finds what this one has made
-        return _create(basedir, force=force)
+        return _create(basedir, force, choices)
 
 
-def _create(basedir: Path, *, force: bool) -> Created:
+def _create(basedir: Path, force: bool, choices: Choices) -> Created:
     exists = basedir.is_dir()
     if exists:
         Basedir(basedir).require_writable()
@@ -74,16 +108,17 @@ def _create(basedir: Path, *, force: bool) -> Created:
             raise BasedirError(
                 f"{basedir} is not empty",
                 f"name another folder, or add what is missing to this one: litebot create-master"
-                f" --force {basedir}",
+                f" --force {shlex.quote(str(basedir))}",
             )
         Basedir(basedir).refuse_owner("it has all it needs")
-        return _complete(basedir)
+        _refuse_late(Basedir(basedir), choices)
+        return _complete(basedir, choices)
     # An empty folder may be a mount point or somebody's current one: it must stay that folder.
     stage = basedir / STAGE if exists else basedir.with_name(f".{basedir.name}{STAGE}")
     try:
         shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
         stage.mkdir()
-        created = _complete(stage)
+        created = _complete(stage, choices)
         if exists:
             # buildbot.tac makes it a basedir, so it comes last.
             names = sorted(path.name for path in stage.iterdir())
@@ -98,11 +133,31 @@ def _create(basedir: Path, *, force: bool) -> Created:
     return created
 
 
-def _complete(basedir: Path) -> Created:
+def _refuse_late(files: Basedir, choices: Choices) -> None:
+    """Raise BasedirError where a choice would have to go into a file that is there already."""
+    late = [(files.settings_file, "--db", choices.database_url)]
+    late += [
+        (files.tac_file, option, None if value is None else str(value))
+        for option, value in (
+            ("--config", choices.config_file),
+            ("--log-size", choices.log_size),
+            ("--log-count", choices.log_count),
+        )
+    ]
+    for path, option, value in late:
+        if value is not None and path.exists():
+            raise BasedirError(
+                f"{path} is there already and is not changed, so {option} can't take effect",
+                f"leave {option} out and edit the file",
+            )
+
+
+def _complete(basedir: Path, choices: Choices) -> Created:
     """Add to a folder what a master needs and it lacks."""
     files = Basedir(basedir)
     if not files.settings_file.exists():
         settings = Settings(
+            database=Database(choices.database_url or Database.url),
             web=Web(port=_free_port(Web().listen, Web().port)),
             workers=Workers(port=_free_port(Workers().listen, Workers().port)),
         )
@@ -129,11 +184,12 @@ def _complete(basedir: Path) -> Created:
         created.password = password
 
     add(files.settings_file, lambda path: _write(path, render(settings)))
-    if not files.config_file.exists():
+    config = basedir / choices.config_file if choices.config_file else files.config_file
+    if not config.exists():
         # Before the master.cfg that builds it, so that an interrupted create is not left without.
         add(basedir / "project", _make_project)
-    add(files.config_file, lambda path: _copy(TEMPLATE / "master.cfg", path))
-    add(files.tac_file, lambda path: _copy(TEMPLATE / "buildbot.tac", path))
+    add(config, lambda path: _write(path, (TEMPLATE / "master.cfg").read_text(encoding="utf-8")))
+    add(files.tac_file, lambda path: _write(path, choices.tac()))
     add(files.users_file, users)
     add(files.secrets, _make_secrets)
     state_file = settings.database.sqlite_path(basedir)
@@ -188,10 +244,6 @@ def _free_port(address: str, first: int) -> int:
     """The first free port from `first` on, so that a second master on a machine just works."""
     ports = range(first, first + PORTS_TRIED)
     return next((port for port in ports if port_is_free(address, port)), first)
-
-
-def _copy(source: Path, target: Path) -> None:
-    _write(target, source.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

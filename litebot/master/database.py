@@ -25,6 +25,7 @@ from litebot.master.hot.logs import LogsConnectorComponent
 from litebot.master.hot.sql import run_on
 from litebot.master.hot.steps import StepsConnectorComponent
 from litebot.master.turns import TurnQueue
+from litebot.master.urls import sqlite_path
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE
@@ -144,13 +145,6 @@ class Database(connector.DBConnector):
             sync_later=self.durability == "acknowledged",
             hold_s=0.0 if self.durability == "commit" else HOLD_S,
         )
-
-
-def sqlite_path(url: URL, basedir: Path) -> Path | None:
-    """The file that a sqlite url names, relative to the basedir; None for one in memory."""
-    if not url.database or url.database == ":memory:":
-        return None
-    return basedir.absolute() / (url.database % {"basedir": str(basedir)})
 
 
 def create_file(path: Path) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
-from typing import Any
 from typing import TypeVar
-from typing import cast
 
 from buildbot.config.master import MasterConfig
-from twisted.internet import defer
-from twisted.internet import reactor as installed_reactor
-from twisted.python.failure import Failure
 
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
 from litebot.master.database import Database
+from litebot.master.reactor import run
 from litebot.master.service import BuildMaster
 from litebot.settings import load
 
@@ -33,10 +29,8 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
     files.refuse_owner("this needs it stopped")
     files.require_writable()
     lock = OwnerLock(files)
-    results: list[Any] = []
-    reactor: Any = installed_reactor
 
-    async def run() -> T:
+    async def opened() -> T:
         config = MasterConfig()
         config.db.db_url = settings.database.url
         master = BuildMaster(str(files.path))
@@ -51,19 +45,7 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
             if db.pool is not None:
                 await db.stopService()
 
-    def start() -> None:
-        d = defer.ensureDeferred(run())
-        d.addBoth(results.append)
-        d.addBoth(lambda _: reactor.stop())
-
     try:
-        reactor.callWhenRunning(start)
-        reactor.run()
+        return run(opened)
     finally:
         lock.release()
-    if not results:
-        raise KeyboardInterrupt
-    result = results[0]
-    if isinstance(result, Failure):
-        result.raiseException()
-    return cast(T, result)

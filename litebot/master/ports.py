@@ -6,6 +6,7 @@ import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
+from buildbot.config.master import MasterConfig
 from twisted.internet.endpoints import serverFromString
 
 from litebot.errors import LitebotError
@@ -60,6 +61,12 @@ def address_of(description: Any) -> tuple[str, int] | None:
         return None  # Buildbot says what is wrong with it
     port, interface = getattr(found, "_port", None), getattr(found, "_interface", "")
     return (interface or EVERY_ADDRESS[0], port) if isinstance(port, int) else None
+
+
+def configured_ports(config: MasterConfig) -> list[tuple[Any, str]]:
+    """The ports of a configuration, as it describes them, each with its section of litebot.toml."""
+    workers = [(options.get("port"), "workers") for options in config.protocols.values()]
+    return [(config.www["port"], "web"), *workers]
 
 
 def require_free(description: Any, section: str, settings_file: Any) -> None:

@@ -29,7 +29,7 @@ def check(files: Basedir, settings: Settings) -> str | None:
     path = settings.database.sqlite_path(files.path)
     if path is None:
         return None
-    check_state_file(path, files.path)
+    check_state_file(path, files)
     return close_state_file(path)
 
 
@@ -55,31 +55,31 @@ def close_state_file(path: Path) -> str | None:
     return f"{path} had mode {mode:04o}, now 0600: it holds the key of login cookies"
 
 
-def check_state_file(path: Path, basedir: Path) -> None:
+def check_state_file(path: Path, files: Basedir) -> None:
     """Raise StoreError where a state file is missing, unusable, or of another Buildbot."""
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise StoreError(
             f"{path} can't be read and written by this user (uid {os.geteuid()})",
-            f"chown {os.geteuid()} {path}",
+            f"chown {os.geteuid()} {shlex.quote(str(path))}",
         )
     db = connect(path)
     try:
-        check_schema(db, path, basedir)
+        check_schema(db, path, files)
     except apsw.Error as error:
         raise refusal(path, error) from error
     finally:
         db.close()
 
 
-def check_schema(db: apsw.Connection, path: Path, basedir: Path) -> None:
+def check_schema(db: apsw.Connection, path: Path, files: Basedir) -> None:
     """Raise StoreError where the tables are not exactly those of this Buildbot."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
     if not tables:
-        raise StoreError(f"{path} holds no tables", f"litebot create-master --force {basedir}")
+        raise StoreError(f"{path} holds no tables", f"litebot create-master --force {files.quoted}")
     if "alembic_version" not in tables:
         raise StoreError(
             f"{path} is no database of a Buildbot since 3.0: it has no table alembic_version",
-            f"move it away, then: litebot create-master --force {basedir}",
+            f"move it away, then: litebot create-master --force {files.quoted}",
         )
     revision = db.execute("SELECT version_num FROM alembic_version").get
     scripts = buildbot_scripts()
@@ -88,7 +88,7 @@ def check_schema(db: apsw.Connection, path: Path, basedir: Path) -> None:
     if revision in {script.revision for script in scripts.walk_revisions()}:
         raise StoreError(
             f"{path} has the tables of an older Buildbot (revision {revision})",
-            f"back it up, then: litebot upgrade-master {basedir}",
+            f"back it up, then: litebot upgrade-master {files.quoted}",
         )
     raise StoreError(
         f"{path} has the tables of a newer Buildbot (revision {revision} is not known here)",

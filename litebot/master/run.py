@@ -1,46 +1,54 @@
-"""Runs the master of a basedir in this process: python -m litebot.master.run BASEDIR."""
+"""Runs the master of a basedir in this process: python -m litebot.master.run BASEDIR [stdout]."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
+from twisted.logger import textFileLogObserver
 from twisted.scripts import twistd
 
 from litebot.basedir import Basedir
+from litebot.basedir import refused_by_system
 from litebot.errors import LitebotError
 from litebot.master import outcome
 
 
-def main(basedir: str) -> int:
-    """Run buildbot.tac under twistd, in the foreground; returns the exit code."""
+def log_to_stdout() -> Any:
+    """A log observer in place of the one that buildbot.tac sets up."""
+    return textFileLogObserver(sys.stdout)
+
+
+def main(basedir: str, log_to: str = "twistd.log") -> int:
+    """Run buildbot.tac under twistd, in the foreground; returns the exit code.
+
+    Logs as buildbot.tac has it, or to stdout where `log_to` is "stdout".
+    """
     files = Basedir(basedir)
     try:
         files.require()
-        files.refuse_owner("only one master can run there")
+        files.refuse_owner()
     except LitebotError as error:
         outcome.failed(error)
         print(f"litebot: {error.what}", file=sys.stderr)
         return error.exit_code
-    files.pid_file.unlink(missing_ok=True)  # a dead master's: twistd would refuse to start
     os.umask(0o077)  # as under twistd's own daemon
     os.chdir(files.path)
     sys.path.insert(0, str(files.path))
-    sys.argv = ["twistd", "--nodaemon", "--no_save", f"--pidfile={files.pid_file.name}"]
+    # Without a pid file: the one who owns the basedir writes it, and nobody else touches it.
+    sys.argv = ["twistd", "--nodaemon", "--no_save", "--pidfile="]
+    if log_to == "stdout":
+        sys.argv += ["--logger=litebot.master.run.log_to_stdout"]
     sys.argv += [f"--python={files.tac_file.name}"]
     if os.environ.get("LITEBOT_FOREGROUND"):
         sys.argv += ["--logger=litebot.master.logged.to_stdout"]
     try:
         twistd.run()
-    except OSError as error:  # twistd can't write its pid file or its log: a full disk, most often
-        where = f" {error.filename}" if error.filename else ""
-        outcome.failed(
-            LitebotError(
-                f"{files.path}:{where} {error.strerror}", f"df {files.path}; ls -ld {files.path}"
-            )
-        )
+    except OSError as error:  # the log can't be written: a full disk, most often
+        outcome.failed(refused_by_system(files.path, error))
     return outcome.exit_status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

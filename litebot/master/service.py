@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
+from buildbot.config.master import MasterConfig
 from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 from twisted.internet import error as internet_error
@@ -20,6 +21,7 @@ from twisted.python import log
 from litebot.basedir import Basedir
 from litebot.basedir import Owner
 from litebot.basedir import OwnerLock
+from litebot.basedir import refused_by_system
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 from litebot.errors import SettingsError
@@ -36,7 +38,10 @@ from litebot.master.database import Database
 from litebot.master.hot.distributor import BotMaster
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
+from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
+from litebot.master.reconfig import Unchangeable
+from litebot.master.reconfig import check_changes
 from litebot.master.web import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
@@ -67,7 +72,16 @@ class BuildMaster(master.BuildMaster):
     ) -> None:
         self.files = Basedir(basedir)
         self.settings = Settings()
+        self._unreadable: SettingsError | None = None  # startService says so
+        try:
+            self.settings = load(self.files.settings_file)
+        except SettingsError as error:
+            self._unreadable = error
         self._lock: OwnerLock | None = None
+        self._owner: Owner | None = None
+        self._wrote_pid_file = False
+        self._reconfigs = defer.DeferredLock()
+        self._unapplied: ConfigErrors | None = None
         self._startid: int | None = None
         self._mended: str | None = None
         self._stopping_for: LitebotError | None = None
@@ -76,9 +90,9 @@ class BuildMaster(master.BuildMaster):
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.control = Control(self.files.control_socket)
-        with suppress(SettingsError):  # startService says so
-            if load(self.files.settings_file).database.sqlite_path(self.files.path) is not None:
-                self.name = SOLE_MASTER
+        # Before it gets a parent: services are found by their names.
+        if self.settings.database.sqlite_path(self.files.path) is not None:
+            self.name = SOLE_MASTER
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Buildbot makes its parts by class in the middle of create_child_services, and they
@@ -109,6 +123,8 @@ class BuildMaster(master.BuildMaster):
             yield self._start()
         except LitebotError as error:
             self._give_up(error)
+        except OSError as error:
+            self._give_up(refused_by_system(self.files.path, error))
         except (Exception, SystemExit) as error:
             log.err(None, "while starting the master")
             self._give_up(LitebotError(f"the master can't start: {error!r}"))
@@ -119,7 +135,9 @@ class BuildMaster(master.BuildMaster):
         self.reactor.callWhenRunning(running.callback, None)
         yield running
         self._lock = OwnerLock(self.files)
-        self.settings = load(self.files.settings_file)
+        self._write_pid_file()
+        if self._unreadable is not None:
+            raise self._unreadable
         self._mended = preflight.check(self.files, self.settings)
         self.db.durability = self.settings.database.durability
         with logged_errors() as errors:
@@ -129,14 +147,16 @@ class BuildMaster(master.BuildMaster):
             raise self._reason(errors)
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
+        if isinstance(self.config_loader, ConfigLoader):
+            self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
         self.files.keep_reserve()
-        owner = Owner(os.getpid(), time.time(), self.url)
-        self._lock.write(owner)
+        self._owner = Owner(os.getpid(), time.time(), self.url)
+        self._lock.write(self._owner)
         notes = list(self._notes())
         for note in notes:
             log.msg(f"litebot: {note}")
-        outcome.ready(pid=owner.pid, url=owner.url, notes=notes)
+        outcome.ready(pid=self._owner.pid, url=self._owner.url, notes=notes)
 
     def _notes(self) -> Iterator[str]:
         """What the user should know of this start, which went well."""
@@ -144,6 +164,13 @@ class BuildMaster(master.BuildMaster):
             yield self._mended
         if isinstance(self.config_loader, ConfigLoader):
             yield from self.config_loader.notes
+
+    def _write_pid_file(self) -> None:
+        """For Buildbot's commands; twistd has written it where one of these started it."""
+        pid, path = str(os.getpid()), self.files.pid_file
+        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != pid:
+            path.write_text(pid, encoding="ascii")
+            self._wrote_pid_file = True
 
     @property
     def url(self) -> str | None:
@@ -153,7 +180,7 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def _begin(self) -> Any:
         """Between opening the database and its first use."""
-        for port in self._ports():
+        for port in configured_ports(self.config):
             require_free(*port, self.files.settings_file)
         yield self.db.pool.do(schema.upgrade)
         self._startid, findings = yield self.db.pool.do(recovery.begin, self.name)
@@ -165,18 +192,13 @@ class BuildMaster(master.BuildMaster):
         if self._startid is not None:
             yield self.db.pool.do(recovery.end, self._startid)
 
-    def _ports(self) -> list[tuple[Any, str]]:
-        protocols = self.config.protocols.values()
-        workers = [(options.get("port"), "workers") for options in protocols]
-        return [(self.config.www["port"], "web"), *workers]
-
     def _reason(self, errors: list[BaseException]) -> LitebotError:
         """Why Buildbot's start failed, from what it logged."""
         for error in errors:
             if isinstance(error, LitebotError):
                 return error
         if isinstance(self.config_loader, ConfigLoader) and self.config_loader.errors:
-            return config_error(self.config_loader.errors, self.files.path)
+            return config_error(self.config_loader.errors, self.files)
         if errors:
             return LitebotError(f"the master can't start: {errors[-1]!r}")
         return LitebotError(f"the master can't start; {self.files.log_file} may tell why")
@@ -196,6 +218,53 @@ class BuildMaster(master.BuildMaster):
         with suppress(internet_error.ReactorNotRunning):  # Buildbot may have stopped it already
             self.reactor.stop()
 
+    # reconfiguring
+
+    @defer.inlineCallbacks
+    def reconfig(self) -> Any:
+        """Load the configuration anew, after a reconfig that runs already.
+
+        Returns a LitebotError where it could not be applied, or not all of it, else None.
+        """
+        yield self._reconfigs.acquire()
+        try:
+            self._unapplied = None
+            with logged_errors() as failures:
+                yield super().reconfig()
+            if self._lock is not None and self._owner is not None:
+                self._owner = replace(self._owner, url=self.url)
+                self._lock.write(self._owner)
+            return self._why_not(failures)
+        finally:
+            self._reconfigs.release()
+
+    @defer.inlineCallbacks
+    def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
+        try:
+            yield super().reconfigServiceWithBuildbotConfig(new_config)
+        except ConfigErrors as error:
+            self._unapplied = error  # Buildbot's reconfig only prints it
+            raise
+
+    def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
+        basedir = self.files.quoted
+        errors = getattr(self.config_loader, "errors", None)
+        if errors is not None:
+            hint = f"litebot check-config {basedir}"
+            if isinstance(errors, Unchangeable):
+                hint = errors.hint or hint
+            return LitebotError(f"the master keeps its old configuration: {errors}", hint)
+        failure = self._unapplied or (failures[0] if failures else None)
+        if failure is None:
+            return None
+        return LitebotError(
+            f"the master uses only a part of its new configuration: {failure}",
+            f"correct it, then: litebot restart {basedir}",
+        )
+
+    def _refuse_to_change(self, settings: Settings, config: MasterConfig) -> None:
+        check_changes(self.files, (self.settings, self.config), (settings, config))
+
     # stopping
 
     def _disk_failed(self, error: StoreFailed) -> None:
@@ -212,8 +281,13 @@ class BuildMaster(master.BuildMaster):
             else:
                 self._retry_running_builds()
                 yield super().stopService()
+        except Exception:
+            # A part that could not start may not be able to stop; Buildbot would then never end.
+            log.err(None, "while stopping the master")
         finally:
             if self._lock is not None:
+                if self._wrote_pid_file:
+                    self.files.pid_file.unlink(missing_ok=True)
                 self._lock.release()
                 self._lock = None
 
@@ -246,9 +320,9 @@ class BuildMaster(master.BuildMaster):
         yield self.db.pool.stop()
 
 
-def config_error(errors: ConfigErrors, basedir: Path) -> ConfigError:
+def config_error(errors: ConfigErrors, files: Basedir) -> ConfigError:
     """The errors of a configuration as one error for the user."""
     listed = "\n".join(f"  {line}" for line in str(errors).splitlines())
     return ConfigError(
-        f"the configuration has errors:\n{listed}", f"litebot check-config {basedir}"
+        f"the configuration has errors:\n{listed}", f"litebot check-config {files.quoted}"
     )

@@ -15,7 +15,8 @@ from litebot.basedir import Basedir
 from litebot.master import schema
 from litebot.settings import Settings
 from litebot.settings import load
-from litebot.store.dialect import engine_for
+from litebot.store.connection import look
+from litebot.store.dialect import engine_on
 
 PENDING_SHOWN = 100
 
@@ -51,12 +52,15 @@ def status(files: Basedir) -> Status:
         database=_database(settings, files.path),
     )
     path = settings.database.sqlite_path(files.path)
-    engine = engine_for(path) if path else sa.create_engine(settings.database.url)
+    handle = look(path) if path else None
+    engine = engine_on(handle) if handle else sa.create_engine(settings.database.url)
     with engine.connect() as conn:
         result.builders = _builders(conn)
         result.running_builds = _running_builds(conn)
         result.pending, result.pending_requests = _pending(conn)
         result.last_start = _last_start(conn)
+    if handle is not None:
+        handle.close()
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import chdir
 from pathlib import Path
 
 from buildbot.config.errors import ConfigErrors
@@ -20,6 +21,8 @@ from litebot.master.create import Created
 from litebot.master.create import create
 from litebot.master.database import Database
 from litebot.master.offline import with_database
+from litebot.master.urls import parsed
+from litebot.master.urls import settings_url
 from litebot.settings import load
 from litebot.settings import set_value
 
@@ -43,7 +46,7 @@ def upgrade(files: Basedir) -> Created:
     if state_file is not None and not state_file.exists():
         raise BasedirError(
             f"{state_file} does not exist: there is nothing to upgrade",
-            f"litebot create-master --force {files.path}",
+            f"litebot create-master --force {files.quoted}",
         )
     use_litebot(files.tac_file)
     created = create(files.path, force=True)
@@ -59,30 +62,30 @@ async def _upgrade_tables(db: Database) -> None:
 
 
 def stock_database_url(files: Basedir) -> str:
-    """The database that a basedir without litebot.toml uses.  Raises ConfigError."""
-    name = tac_config_file(files.tac_file)
+    """The database of a basedir without litebot.toml, as litebot.toml names it.
+
+    Raises ConfigError where it can't be told, or is none that litebot can use.
+    """
+    path = files.config_file
     try:
-        _, config = loadConfigDict(str(files.path), name)
+        with chdir(files.path):  # as a start does
+            _, config = loadConfigDict(str(files.path), str(path))
+            url = MasterConfig.get_dbconfig_from_config(config).db_url
     except ConfigErrors as errors:
         raise ConfigError(
-            f"{files.path / name} can't be loaded to see which database it uses: {errors}",
-            f"litebot check-config {files.path}",
+            f"{path} can't be loaded to see which database it uses: {errors}",
+            f"litebot check-config {files.quoted}",
         ) from errors
-    url = MasterConfig.get_dbconfig_from_config(config).db_url
-    if not isinstance(url, str):
-        raise ConfigError(
-            f"{files.path / name}: c['db'] is only known at run time",
-            f"write its url under [database] in {files.settings_file}",
-        )
-    return url
-
-
-def tac_config_file(tac: Path) -> str:
-    """The configuration file that a buildbot.tac names."""
-    found = re.search(
-        r"^configfile\s*=\s*['\"](.+?)['\"]", tac.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    return found.group(1) if found else "master.cfg"
+    try:
+        found = settings_url(url, files.path)
+        if parsed(url).password is not None:
+            raise ConfigError(
+                "the url holds a password, which litebot.toml must not",
+                "put it into ~/.pgpass and remove it from the url; Postgres looks there",
+            )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: c['db']: {error.what}", error.hint) from error
+    return found
 
 
 def use_litebot(tac: Path) -> None:

@@ -104,8 +104,8 @@ class Request(server.Request):
             super().write(data)
         super().finish()
 
-    def _refuse(self, failure: Failure) -> None:
-        self._kept = [f"{failure.value}\n".encode()]
+    def _refuse(self, _failure: Failure) -> None:
+        self._kept = [b"the disk of the master has failed; it stops\n"]
         self.responseHeaders.removeHeader(b"content-length")
         self.setHeader(b"content-type", b"text/plain; charset=utf-8")
         self.setResponseCode(503)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import apsw
 
@@ -12,6 +14,9 @@ from litebot.errors import StoreError
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has more than one connection.
 # Source: https://sqlite.org/wal.html#walresetbug
 OLDEST_SAFE_SQLITE = (3, 51, 3)
+
+# Only a recovery after a crash makes a reader wait.
+LOOK_TIMEOUT_MS = 1000
 
 Pragma = Callable[[apsw.Connection], None]
 
@@ -89,6 +94,11 @@ def reads_only(db: apsw.Connection) -> None:
     db.pragma("query_only", True)
 
 
+def keeps_its_log(db: apsw.Connection) -> None:
+    """Closing the last connection would else move the log into the file and delete it."""
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
 EVERY_CONNECTION: tuple[Pragma, ...] = (page_cache, sorts_in_memory, refuses_damaged_cells)
 NEW_FILE: tuple[Pragma, ...] = (incremental_vacuum, write_ahead_log)
 MASTER: tuple[Pragma, ...] = (write_ahead_log, bounded_log, no_checkpoint_at_commit)
@@ -116,13 +126,33 @@ def connect(
     Raises StoreError, with the reason, for a missing file, one that is not a database, one that
     can't be read or written, and a SQLite library with the WAL-reset bug.
     """
-    check_sqlite_version(apsw.sqlite_lib_version())
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
+    return _open(Path(path), str(path), flags, pragmas, busy_timeout_ms)
+
+
+def look(path: Path) -> apsw.Connection:
+    """Open a state file to read it, beside its master or without one; nothing on disk changes.
+
+    Raises StoreError where there is none or this user can't read it.
+    """
+    # Without a log nobody has it open, and SQLite would make one, even to read.  With one, closing
+    # must not move it into the file, which may need what died with a master.
+    beside = [Path(f"{path}{suffix}") for suffix in ("-wal", "-journal")]
+    options = "" if any(file.exists() for file in beside) else "?immutable=1"
+    name = f"file:{quote(str(path))}{options}"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return _open(path, name, flags, (keeps_its_log,), LOOK_TIMEOUT_MS)
+
+
+def _open(
+    path: Path, name: str, flags: int, pragmas: tuple[Pragma, ...], busy_timeout_ms: int
+) -> apsw.Connection:
+    check_sqlite_version(apsw.sqlite_lib_version())
     db = None
     try:
-        db = apsw.Connection(str(path), flags=flags)
+        db = apsw.Connection(name, flags=flags)
         db.set_busy_timeout(busy_timeout_ms)
         for pragma in EVERY_CONNECTION + pragmas:
             pragma(db)
@@ -130,7 +160,7 @@ def connect(
     except apsw.Error as error:
         if db is not None:
             db.close()
-        raise refusal(Path(path), error) from error
+        raise refusal(path, error, readonly=bool(flags & apsw.SQLITE_OPEN_READONLY)) from error
     except StoreError:
         if db is not None:
             db.close()
@@ -138,7 +168,8 @@ def connect(
     return db
 
 
-def refusal(path: Path, error: apsw.Error) -> StoreError:
+def refusal(path: Path, error: apsw.Error, *, readonly: bool = False) -> StoreError:
+    """What to tell where a state file can't be opened."""
     if isinstance(error, apsw.NotADBError):
         return StoreError(
             f"{path} is not a SQLite database",
@@ -149,10 +180,11 @@ def refusal(path: Path, error: apsw.Error) -> StoreError:
     if path.is_dir():
         return StoreError(f"{path} is a folder, not a SQLite database", "name a file in it")
     if isinstance(error, apsw.CantOpenError) and not path.exists():
-        return StoreError(f"{path} does not exist", f"litebot create-master --force {path.parent}")
+        folder = shlex.quote(str(path.parent))
+        return StoreError(f"{path} does not exist", f"litebot create-master --force {folder}")
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
         return StoreError(
-            f"{path} can't be opened for reading and writing: {error}",
+            f"{path} can't be opened for reading{'' if readonly else ' and writing'}: {error}",
             f"chown the files of {path.parent} to the user that runs the master",
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):

@@ -15,13 +15,12 @@ maxRotatedFiles = 10
 
 # Buildbot's commands look for the next line to know a master's folder; keep it as it is.
 application = service.Application('buildmaster')
-if not os.environ.get("LITEBOT_FOREGROUND"):  # then the log goes to stdout
-    logfile = LogFile.fromFullPath(
-        os.path.join(basedir, "twistd.log"),
-        rotateLength=rotateLength,
-        maxRotatedFiles=maxRotatedFiles,
-    )
-    application.setComponent(ILogObserver, FileLogObserver(logfile).emit)
+logfile = LogFile.fromFullPath(
+    os.path.join(basedir, "twistd.log"),
+    rotateLength=rotateLength,
+    maxRotatedFiles=maxRotatedFiles,
+)
+application.setComponent(ILogObserver, FileLogObserver(logfile).emit)
 
 m = BuildMaster(basedir, configfile)
 m.setServiceParent(application)

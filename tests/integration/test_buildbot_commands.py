@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def running(module_master: Master, doors: dict[str, str]) -> Iterator[Master]:
             ),
             schedulers.Try_Jobdir(name="try-ssh", builderNames=["patched"], jobdir="jobdir"),
         ]
+        c["schedulers"][-1].watcher.pollInterval = 0.2  # else 10 s
         """
     )
     module_master.start()
@@ -220,6 +222,19 @@ def test_user_with_a_wrong_password(doors: dict[str, str]) -> None:
     login = ("--username", "ops", "--passwd", "guessed")
     done = litebot("user", "--master", doors["users"], *login, "--op", "get", "--ids", "x")
     assert (done.returncode, done.stdout) == (1, "")
+    assert f"the user manager on {doors['users']} refuses the login 'ops'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_user_where_nobody_listens() -> None:
+    (port,) = free_ports(1)
+    login = ("--username", "ops", "--passwd", "userpw")
+    done = litebot("user", f"--master=127.0.0.1:{port}", *login, "--op", "get", "--ids", "x")
+    assert done.returncode == 1
+    assert f"no user manager answers on 127.0.0.1:{port}: " in done.stderr
+    done = litebot("user", "--master=127.0.0.1:1", *login, "--op", "paint", "--ids", "x")
+    assert done.returncode == 2
+    assert "bad op 'paint'" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["checkconfig", "check-config"])
@@ -452,8 +467,51 @@ def test_upgrade_master_of_a_basedir_of_stock_buildbot(
     assert "is up to date; added " in done.stdout
     assert config.read_text(encoding="utf-8") == STOCK.format(port=port, pb=pb)
     assert (master.basedir / "buildbot.tac.stock").exists()
+    command = [LITEBOT, "restart", "--nodaemon", "-c", "--start_timeout=60", str(master.basedir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("BuildMaster is running" in line for line in process.stdout)
+        succeeded(master.run("stop", "-c"))
     master.start()
     assert visitor.rest("builds/1") == told
     assert visitor.rest("builds/1/steps/shell/logs/stdio/contents") == text
     assert "as before" in succeeded(master.force("old")).stdout
     assert visitor.control("forceschedulers/force", "force", builderid=1).status == 403
+
+
+def test_upgrade_master_of_a_stock_basedir_as_others_have_it(
+    tmp_path: Path, watch: Callable[[Master], Master]
+) -> None:
+    master = watch(Master(tmp_path / "old"))
+    succeeded(run(BUILDBOT, "create-master", "--config=ci.cfg", master.basedir))
+    url = "sqlite:///%(basedir)s/state.sqlite?serialize_access=1"
+    text = STOCK.format(port=0, pb=0).replace("sqlite:///history.sqlite", url)
+    (master.basedir / "ci.cfg").write_text(text + "open('beside.txt')\n", encoding="utf-8")
+    (master.basedir / "beside.txt").touch()
+    done = succeeded(litebot("upgrade-master", master.basedir, cwd=tmp_path))
+    assert "added secrets, users" in done.stdout or "added users, secrets" in done.stdout
+    assert not {"master.cfg", "project"} & {path.name for path in master.basedir.iterdir()}
+    assert 'url = "sqlite:///state.sqlite"' in (master.basedir / "litebot.toml").read_text()
+    succeeded(master.run("check-config"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://ci:secret@db/ci", "litebot keeps its state in SQLite or Postgres, not in mysql"),
+        ("postgresql://ci:secret@db/ci", "Try: put it into ~/.pgpass and remove it from the url"),
+    ],
+)
+def test_upgrade_master_of_a_database_that_litebot_can_not_take(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    succeeded(run(BUILDBOT, "create-master", tmp_path / "old"))
+    config = tmp_path / "old" / "master.cfg"
+    config.write_text(f"c = BuildmasterConfig = {{'db': {{'db_url': {url!r}}}}}", encoding="utf-8")
+    before = Master(tmp_path / "old").contents()
+    done = litebot("upgrade-master", tmp_path / "old")
+    assert done.returncode == 1
+    assert f"{config}: c['db']: " in done.stderr
+    assert said in done.stderr
+    assert "secret" not in done.stderr
+    assert Master(tmp_path / "old").contents() == before

@@ -25,6 +25,7 @@ from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
 from conftest import litebot
+from conftest import run
 from conftest import succeeded
 from conftest import wait_for
 
@@ -548,9 +549,76 @@ def test_foreground_logs_to_stdout_and_stops_cleanly(
     assert not master.log
 
 
+def test_foreground_needs_a_stdout(master: Master) -> None:
+    done = run("sh", "-c", f"{LITEBOT} start --foreground {master.basedir} >&-")
+    assert done.returncode == 1
+    assert "stdout is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_foreground_whose_reader_is_gone_builds_on(master: Master) -> None:
+    command = [LITEBOT, "start", "--foreground", str(master.basedir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        master.pids.append(process.pid)
+        assert process.stdout is not None
+        assert any("BuildMaster is running" in line for line in process.stdout)
+        process.stdout.close()
+        assert master.force("hello").returncode == 0
+        master.stop()
+
+
 def test_foreground_says_why_it_can_not_start_and_fails(master: Master) -> None:
     master.configure("nonsense")
     done = master.run("start", "--foreground")
     assert done.returncode == 1
     assert "NameError: name 'nonsense' is not defined" in done.stdout + done.stderr
     assert not master.status()["running"]
+
+
+# what may be chosen
+
+
+def test_create_master_with_buildbots_options(
+    tmp_path: Path, watch: Callable[[Master], Master]
+) -> None:
+    master = watch(Master(tmp_path / "ci"))
+    options = [
+        "--db=sqlite:///%(basedir)s/db.sqlite",
+        "-c",
+        "ci.cfg",
+        "-s",
+        "1000",
+        "-l",
+        "2",
+        "-r",
+    ]
+    master.create(*options)
+    assert {"db.sqlite", "ci.cfg"} <= {path.name for path in master.basedir.iterdir()}
+    assert not (master.basedir / "master.cfg").exists()
+    succeeded(master.run("check-config"))
+    master.start()
+    assert master.force("hello").returncode == 0
+    logs = {path.name for path in master.basedir.glob("twistd.log*")}
+    assert logs == {"twistd.log", "twistd.log.1", "twistd.log.2"}
+
+    late = master.run("create-master", "--force", "--log-count=3")
+    assert late.returncode == 1
+    master.stop()
+    late = master.run("create-master", "--force", "--log-count=3")
+    assert f"{master.basedir}/buildbot.tac is there already and is not changed" in late.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--db=mysql://ci:secret@db/ci", "--db: litebot keeps its state in SQLite or Postgres"),
+        ("--log-count=few", "--log-count is 'few'; it must be a number from 1 on, or None"),
+        ("--config=/etc/master.cfg", "it must be relative to the basedir"),
+    ],
+)
+def test_choices_that_can_not_be_had(tmp_path: Path, option: str, said: str) -> None:
+    done = litebot("create-master", option, tmp_path / "ci")
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "secret" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -100,17 +103,17 @@ def test_a_port_that_another_process_has(
 def test_another_master_on_the_same_basedir(running: Master) -> None:
     refused(
         running.run("start"),
-        f"{running.basedir} is open in another master, with pid {running.pid}",
+        f"{running.basedir} is open in the master with pid {running.pid}; only one master can run",
         f"Try: litebot stop {running.basedir}",
     )
     # Those who go around the command meet the lock.
     tac = run(
         Path(sys.executable).with_name("twistd"),
         *("--nodaemon", "--pidfile=", "--python=buildbot.tac"),
+        *("--logger=litebot.master.run.log_to_stdout",),
         cwd=running.basedir,
-        env={**os.environ, "LITEBOT_FOREGROUND": "1"},
     )
-    assert f"is open in another master, with pid {running.pid}" in tac.stdout
+    assert f"is open in the master with pid {running.pid}; only one" in tac.stdout
     assert running.force("hello").returncode == 0
 
 
@@ -130,18 +133,6 @@ def test_a_stale_pid_file_blocks_nothing(master: Master) -> None:
     master.start()
     assert (master.basedir / "twistd.pid").read_text(encoding="ascii") == str(master.pid)
     assert master.force("hello").returncode == 0
-
-
-def test_a_reconfig_that_ends_half_way(master: Master, listener: socket.socket) -> None:
-    master.start()
-    taken = listener.getsockname()[1]
-    set_line(master.basedir / "litebot.toml", f"port = {master.ports[0]}", f"port = {taken}")
-    refused(
-        master.run("reconfig"),
-        "the master uses only a part of its new configuration: ",
-        f"127.0.0.1:{taken}: ",
-        f"litebot restart {master.basedir}",
-    )
 
 
 # the state file
@@ -270,6 +261,20 @@ def test_root_leaves_another_users_basedir_alone(master: Master, command: str) -
     assert master.contents() == before
 
 
+def test_status_needs_to_read_only(master: Master, lock_out: Callable[[Path], None]) -> None:
+    lock_out(master.basedir)
+    before = sorted(path.name for path in master.basedir.iterdir())
+    done = unprivileged(master, "status")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert sorted(path.name for path in master.basedir.iterdir()) == before
+    master.basedir.chmod(0o755)
+    master.start()
+    master.basedir.chmod(0o555)
+    done = unprivileged(master, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    master.basedir.chmod(0o755)
+
+
 def test_another_users_running_master(master: Master, lock_out: Callable[[Path], None]) -> None:
     master.start()
     for name in ("master.lock", "control.sock", "users", "state.sqlite"):
@@ -280,6 +285,33 @@ def test_another_users_running_master(master: Master, lock_out: Callable[[Path],
     for name in ("master.lock", "control.sock", "users", "state.sqlite"):
         if UID != 0:
             (master.basedir / name).chmod(0o600)
+
+
+@pytest.fixture
+def anothers_pid() -> Iterator[int]:
+    """The pid of a process of another user."""
+    if UID != 0:
+        yield 1
+        return
+    require(shutil.which("setpriv"), "setpriv of util-linux is not installed")
+    with subprocess.Popen(["setpriv", f"--reuid={NOBODY}", "sleep", "60"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_another_users_master_is_not_stopped(master: Master, anothers_pid: int) -> None:
+    with open(master.basedir / "master.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(json.dumps({"pid": anothers_pid, "started_at": 0.0}))
+        lock.flush()
+        wrapper = ("setpriv", "--bounding-set=-kill") if UID == 0 else ()
+        command = Path(sys.executable).with_name("litebot")
+        refused(
+            run(*wrapper, command, "stop", master.basedir),
+            f"the master of {master.basedir} with pid {anothers_pid} belongs to another user",
+            f"Try: sudo litebot stop {master.basedir}",
+        )
+    assert is_running(anothers_pid)
 
 
 def test_a_file_of_password_hashes_that_others_can_read(master: Master) -> None:
@@ -376,9 +408,53 @@ def test_two_databases(master: Master) -> None:
     assert not (master.basedir / "other.sqlite").exists()
 
 
-def test_the_same_database_twice_is_none_of_them(master: Master) -> None:
-    master.configure("c['db'] = {'db_url': 'sqlite:///state.sqlite'}")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "c['db'] = {'db_url': 'sqlite:///state.sqlite'}",
+        "c['db_url'] = 'sqlite:///%(basedir)s/state.sqlite?serialize_access=1'",
+    ],
+)
+def test_the_same_database_twice_is_none_of_them(master: Master, line: str) -> None:
+    master.configure(line)
     succeeded(master.run("check-config"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("c['db_url'] = 'nonsense'", "c['db']: 'nonsense' is not the url of a database"),
+        ("c['db'] = 'sqlite:///state.sqlite'", "c['db'] is a str; it must be a dict"),
+        ("c['db'] = {'db_url': 'mysql://ci:secret@db/ci'}", "c['db']: litebot keeps its state in"),
+        ("c['www'] = None", "c['www'] is a NoneType; it must be a dict"),
+    ],
+)
+def test_what_buildbot_would_answer_with_a_traceback(master: Master, line: str, said: str) -> None:
+    master.configure(line)
+    done = master.run("check-config")
+    refused(done, f"{master.basedir}/master.cfg: {said}", code=3)
+    assert "secret" not in done.stderr
+
+
+def test_check_config_finds_what_a_start_finds(master: Master, tmp_path: Path) -> None:
+    config = master.basedir / "master.cfg"
+    text = config.read_text(encoding="utf-8") + "open('beside.txt')\nimport beside\n"
+    config.rename(master.basedir / "unused.cfg")
+    (master.basedir / "other.cfg").write_text(text, encoding="utf-8")
+    set_line(
+        master.basedir / "buildbot.tac", 'configfile = "master.cfg"', "configfile = 'other.cfg'"
+    )
+    refused(
+        litebot("check-config", master.basedir, cwd=tmp_path),
+        f"{master.basedir}/other.cfg:",
+        "No such file or directory: 'beside.txt'",
+        code=3,
+    )
+    for name in ("beside.txt", "beside.py"):
+        (master.basedir / name).touch()
+    done = succeeded(litebot("check-config", master.basedir, cwd=tmp_path))
+    assert done.stdout == f"{master.basedir}/other.cfg is good\n"
+    master.start()
 
 
 # folders
@@ -416,9 +492,44 @@ def test_a_folder_without_a_master(tmp_path: Path, command: list[str]) -> None:
     refused(
         litebot(*command, tmp_path),
         f"{tmp_path} is no basedir: it has no buildbot.tac",
-        f"Try: litebot create-master --force {tmp_path}",
+        "Try: end the command with the folder of a master, or make one: litebot create-master ci",
     )
     assert not any(tmp_path.iterdir())
+
+
+def test_a_basedir_that_has_lost_its_tac(master: Master) -> None:
+    (master.basedir / "buildbot.tac").unlink()
+    refused(master.run("start"), f"Try: litebot create-master --force {master.basedir}")
+    succeeded(master.run("create-master", "--force"))
+    master.start()
+
+
+def test_a_build_without_a_builder(created: Master) -> None:
+    refused(
+        litebot("build", "ci", cwd=created.basedir.parent),
+        "'ci' is the folder of a master; the builder comes before it: litebot build BUILDER ci",
+        code=2,
+    )
+
+
+def test_remedies_can_be_typed_where_the_path_has_a_space(created: Master, tmp_path: Path) -> None:
+    basedir = tmp_path / "my ci"
+    shutil.copytree(created.basedir, basedir)
+    refused(litebot("reconfig", basedir), f"Try: litebot start '{basedir}'")
+    refused(
+        litebot("user", "remove", "admin", basedir),
+        f"Try: litebot user remove --force admin '{basedir}'",
+    )
+    (basedir / "state.sqlite").unlink()
+    done = litebot("start", basedir)
+    refused(done, f"Try: litebot create-master --force '{basedir}'")
+    (remedy,) = (line for line in done.stderr.splitlines() if "Try: " in line)
+    succeeded(run("sh", "-c", remedy.partition("Try: ")[2], env=with_our_commands()))
+
+
+def with_our_commands() -> dict[str, str]:
+    """The environment of a shell that finds `litebot`."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def test_a_basedir_of_stock_buildbot(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conftest import LITEBOT
 from conftest import Master
+from conftest import is_running
 from conftest import litebot
 from conftest import wait_for
 
@@ -97,3 +98,30 @@ def test_a_page_of_ones_own_port_has_links_that_lead_there(master: Master) -> No
     assert said.returncode == 0, said.stderr
     assert f":{port}/" in said.stdout
     master.pids.append(json.loads((master.basedir / "master.lock").read_text())["pid"])
+
+
+def test_of_two_starts_at_once_the_loser_leaves_the_winner_alone(master: Master) -> None:
+    command = [str(LITEBOT), "start", str(master.basedir)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
+    ]
+    said = [process.communicate()[1].decode() for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert "is open in " in "".join(said)
+    pid = master.status()["pid"]
+    master.pids.append(pid)
+    assert (master.basedir / "twistd.pid").read_text() == str(pid)
+
+
+def test_a_stop_lasts_until_the_process_is_gone(master: Master) -> None:
+    master.configure(
+        """
+        import time
+        from twisted.internet import reactor
+        reactor.addSystemEventTrigger("after", "shutdown", time.sleep, 1.5)
+        """
+    )
+    master.start()
+    master.stop()
+    assert not is_running(master.pid)
+    assert not (master.basedir / "twistd.pid").exists()

@@ -1,0 +1,146 @@
+"""`litebot reconfig` says what became of it, and what can't be done leaves the master as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Master
+from conftest import free_ports
+from conftest import succeeded
+from conftest import wait_for
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of the loopback address that this process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def replace_in(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def keeps_its_configuration(master: Master, *said: str) -> None:
+    """A reconfig is refused so, and the master builds and answers as before."""
+    master.define_builder("unseen", "true")
+    done = master.run("reconfig")
+    assert done.returncode == 1
+    for text in ("the master keeps its old configuration: ", *said):
+        assert text in done.stderr
+    assert [builder["name"] for builder in master.rest("builders")["builders"]] == ["hello"]
+
+
+def test_a_port_that_is_taken_leaves_the_old_page(master: Master, taken: int) -> None:
+    master.start()
+    toml = master.basedir / "litebot.toml"
+    page = master.ports[0]
+    replace_in(toml, f"port = {page}", f"port = {taken}")
+    refusal = f"port {taken} on 127.0.0.1 is taken by pid {os.getpid()} ("
+    done = master.run("reconfig")
+    assert done.returncode == 1
+    assert f"the master keeps its old configuration: {refusal}" in done.stderr
+    assert f"Try: set another port under [web] in {toml}" in done.stderr
+    assert master.status()["url"] == f"http://127.0.0.1:{page}/"
+    replace_in(toml, f"port = {taken}", f"port = {page}")
+    assert master.rest("builders")["builders"]
+
+
+def test_a_new_port_is_what_the_status_and_the_page_have(master: Master) -> None:
+    master.start()
+    (port,) = free_ports(1)
+    replace_in(master.basedir / "litebot.toml", f"port = {master.ports[0]}", f"port = {port}")
+    started_at = master.status()["started_at"]
+    master.reconfig()
+    status = master.status()
+    assert (status["url"], status["started_at"]) == (f"http://127.0.0.1:{port}/", started_at)
+    assert master.rest("builders")["builders"]
+
+
+def test_the_same_port_on_another_address(master: Master) -> None:
+    master.start()
+    toml = master.basedir / "litebot.toml"
+    replace_in(toml, 'listen = "127.0.0.1"', 'listen = "0.0.0.0"')
+    master.reconfig()
+    assert master.rest("builders")["builders"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sqlite:///state.sqlite", "sqlite:///other.sqlite"),
+        ('durability = "commit"', 'durability = "process"'),
+    ],
+)
+def test_another_database_needs_a_restart(master: Master, old: str, new: str) -> None:
+    master.start()
+    toml = master.basedir / "litebot.toml"
+    replace_in(toml, old, new)
+    keeps_its_configuration(
+        master,
+        f"[database] in {toml} can't be changed while the master runs",
+        f"Try: litebot restart {master.basedir}",
+    )
+
+
+def test_engine_arguments_need_a_restart(master: Master) -> None:
+    master.start()
+    master.configure("c['db'] = {'engine_kwargs': {'echo': True}}")
+    keeps_its_configuration(master, "c['db'] can't be changed while the master runs")
+
+
+def test_what_fails_half_way_is_said(master: Master, taken: int) -> None:
+    master.start()
+    master.configure(
+        f"""
+        c["change_source"].append(
+            changes.PBChangeSource(
+                port="tcp:{taken}:interface=127.0.0.1", user="hook", passwd="changepw"
+            )
+        )
+        """
+    )
+    done = master.run("reconfig")
+    assert done.returncode == 1
+    assert "the master uses only a part of its new configuration: " in done.stderr
+    assert f"127.0.0.1:{taken}: " in done.stderr
+    assert f"Try: correct it, then: litebot restart {master.basedir}" in done.stderr
+    master.stop()
+
+
+def test_a_faulty_configuration(master: Master) -> None:
+    master.start()
+    master.configure("nonsense")
+    keeps_its_configuration(
+        master,
+        "name 'nonsense' is not defined",
+        f"Try: litebot check-config {master.basedir}",
+    )
+
+
+def test_a_reconfig_waits_for_one_that_runs(master: Master) -> None:
+    master.start()
+    beginning = master.basedir / "beginning"
+    master.configure(
+        f"""
+        import pathlib, time
+        if not pathlib.Path({str(beginning)!r}).exists():
+            pathlib.Path({str(beginning)!r}).touch()
+            time.sleep(2)
+        """
+    )
+    os.kill(master.pid, signal.SIGHUP)
+    wait_for(beginning.exists, "the first reconfig to begin")
+    impatient = master.run("reconfig", "--progress_timeout=0.2")
+    assert impatient.returncode == 1
+    assert f"the reconfig of {master.basedir} has not ended after 0.2 s" in impatient.stderr
+    master.define_builder("late", "true")
+    master.reconfig()
+    succeeded(master.force("late"))
