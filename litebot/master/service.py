@@ -22,6 +22,7 @@ from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 from litebot.errors import SettingsError
 from litebot.errors import StoreFailed
+from litebot.master import faults
 from litebot.master import outcome
 from litebot.master import preflight
 from litebot.master import recovery
@@ -32,6 +33,10 @@ from litebot.master.control import Control
 from litebot.master.database import Database
 from litebot.master.logged import logged_errors
 from litebot.master.ports import require_free
+from litebot.master.recovery.attempts import Attempts
+from litebot.master.recovery.requests import complete_buildsets
+from litebot.master.stopping import Interrupter
+from litebot.master.stopping import let_end
 from litebot.settings import Settings
 from litebot.settings import load
 
@@ -115,6 +120,7 @@ class BuildMaster(master.BuildMaster):
             raise self._reason(errors)
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
+        yield defer.ensureDeferred(complete_buildsets(self))
         yield self.control.setServiceParent(self)
         owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(owner)
@@ -131,9 +137,14 @@ class BuildMaster(master.BuildMaster):
         for port in self._ports():
             require_free(*port, self.files.settings_file)
         yield self.db.pool.do(schema.upgrade)
-        self._startid, findings = yield self.db.pool.do(recovery.begin, self.name)
+        faults.arm(self)
+        sole = self.name == SOLE_MASTER
+        self._startid, findings = yield self.db.pool.do(
+            recovery.begin, self.name, sole, self.settings.recovery.max_attempts
+        )
         for finding in findings:
             log.msg(f"found: {finding.message}")
+        yield Attempts().setServiceParent(self)
 
     @defer.inlineCallbacks
     def _end(self) -> Any:
@@ -176,25 +187,24 @@ class BuildMaster(master.BuildMaster):
             if isinstance(self._stopping_for, StoreFailed):
                 yield self._abandon()
             else:
-                self._retry_running_builds()
-                yield super().stopService()
+                yield self._stop()
         finally:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
 
-    def _retry_running_builds(self) -> None:
-        """Make the builds that Buildbot is about to stop end as RETRY, as it means them to.
-
-        It sets that result when the step's CANCELLED has already won over it; a build without a
-        connection to its worker keeps RETRY.  Source: buildbot/process/build.py, stepDone
-        """
-        for builder in self.botmaster.builders.values():
-            for build in builder.building:
-                if build.conn is None or any(request.waitedFor for request in build.requests):
-                    continue  # a triggered build is made anew by the one that waits for it
-                build.subs.unsubscribe()
-                build.subs = build.conn = None
+    @defer.inlineCallbacks
+    def _stop(self) -> Any:
+        if not self.running:  # the start failed
+            yield super().stopService()
+            return
+        yield defer.ensureDeferred(let_end(self, self.settings.stop.grace))
+        interrupter = Interrupter(self)
+        interrupter.start()
+        try:
+            yield super().stopService()
+        finally:
+            interrupter.stop()
 
     @defer.inlineCallbacks
     def _abandon(self) -> Any:
