@@ -31,6 +31,9 @@ from litebot.master import schema
 from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.database import Database
+from litebot.master.handover.changes import Handovers
+from litebot.master.handover.components import install
+from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.logged import logged_errors
 from litebot.master.ports import require_free
 from litebot.master.recovery.attempts import Attempts
@@ -67,6 +70,7 @@ class BuildMaster(master.BuildMaster):
         self._lock: OwnerLock | None = None
         self._startid: int | None = None
         self._stopping_for: LitebotError | None = None
+        self.handovers = Handovers()
         rest.register()
         if config_loader is None:
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
@@ -90,6 +94,13 @@ class BuildMaster(master.BuildMaster):
         self._db.after_setup = self._begin
         self._db.before_stop = self._end
         self._db.on_failure = self._disk_failed
+
+    @defer.inlineCallbacks
+    def create_child_services(self) -> Any:
+        yield super().create_child_services()
+        yield install(self.db)
+        self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
+        yield self.handovers.setServiceParent(self)
 
     # starting
 
@@ -125,6 +136,15 @@ class BuildMaster(master.BuildMaster):
         owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(owner)
         outcome.ready(pid=owner.pid, url=owner.url)
+
+    @defer.inlineCallbacks
+    def reconfigServiceWithBuildbotConfig(self, new_config: Any) -> Any:
+        """As Buildbot does; schedulers are given changes when all of them are ready."""
+        yield defer.ensureDeferred(self.handovers.pause())
+        try:
+            yield super().reconfigServiceWithBuildbotConfig(new_config)
+        finally:
+            yield defer.ensureDeferred(self.handovers.resume())
 
     @property
     def url(self) -> str | None:

@@ -16,6 +16,7 @@ from litebot import __version__
 from litebot.master import schema
 from litebot.master.recovery import builds
 from litebot.master.recovery import requests
+from litebot.master.recovery import schedulers
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Pair
 from litebot.master.recovery.question import Scene
@@ -28,6 +29,9 @@ PAIRS: tuple[Pair, ...] = (
     Pair(requests.finished_builds, requests.complete),
     Pair(builds.interrupted, builds.end),
     Pair(requests.held_claims, requests.release),
+    Pair(schedulers.strangers, schedulers.begin_anew),
+    Pair(schedulers.unsettled, schedulers.settle),
+    Pair(schedulers.missed, schedulers.leave_to_handovers),
 )
 
 

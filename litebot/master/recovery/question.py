@@ -30,6 +30,8 @@ class Scene:
     """A database in which the masters with these ids are known to be dead."""
 
     conn: sa.engine.Connection
+    master: str
+    sole: bool
     dead: tuple[int, ...]
     max_attempts: int
     now: int = field(default_factory=lambda: int(time.time()))
@@ -45,7 +47,8 @@ class Scene:
         query = sa.select(masters.c.id)
         if not sole:
             query = query.where(masters.c.name == master)
-        return cls(conn, tuple(conn.execute(query).scalars()), max_attempts)
+        dead = tuple(conn.execute(query).scalars())
+        return cls(conn, master, sole, dead, max_attempts)
 
 
 @dataclass(frozen=True)
