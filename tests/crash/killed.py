@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import textwrap
@@ -19,7 +20,8 @@ from litebot.master.faults import KILL_AT
 from litebot.store.dialect import engine_for
 
 CONFIG = """\
-from buildbot.plugins import changes, schedulers, steps, util, worker
+from buildbot.plugins import schedulers, steps, util, worker
+from buildbot.process.properties import Properties
 
 c = BuildmasterConfig = {}
 c["workers"] = [worker.LocalWorker("local", max_builds=8)]
@@ -42,6 +44,33 @@ def builder(name, *factories):
 
 def shell(line):
     return steps.ShellCommand(command=line, logEnviron=False)
+
+
+class Telling:
+    # Its buildsets say in a property which changes they are about.
+    def addBuildsetForChanges(self, changeids=None, **kwargs):
+        properties = Properties()
+        properties.setProperty("covered", changeids, "test")
+        return super().addBuildsetForChanges(
+            changeids=changeids, properties=properties, **kwargs
+        )
+
+
+class SingleBranch(Telling, schedulers.SingleBranchScheduler):
+    pass
+
+
+class AnyBranch(Telling, schedulers.AnyBranchScheduler):
+    pass
+
+
+class Periodic(Telling, schedulers.Periodic):
+    pass
+"""
+
+PROPERTY = """
+SELECT s.id, p.property_value FROM buildsets s
+JOIN buildset_properties p ON p.buildsetid = s.id AND p.property_name = :name ORDER BY s.id
 """
 
 
@@ -83,6 +112,17 @@ class Victim(Master):
             found = [tuple(row) for row in conn.execute(sa.text(query), values)]
         engine.dispose()
         return found
+
+    def schedulers(self) -> dict[int, str]:
+        """The scheduler that made each buildset."""
+        return {bsid: json.loads(text)[0] for bsid, text in self.rows(PROPERTY, name="scheduler")}
+
+    def covered(self, scheduler: str) -> list[int]:
+        """The changes in all buildsets of a Telling scheduler, in their order."""
+        made_by = self.schedulers()
+        rows = self.rows(PROPERTY, name="covered")
+        mine = [json.loads(text)[0] for bsid, text in rows if made_by[bsid] == scheduler]
+        return [changeid for changeids in mine for changeid in changeids]
 
     def repairs(self) -> list[str]:
         """The kinds of what the last start found, in order."""

@@ -100,7 +100,7 @@ class State(state.StateConnectorComponent):
         self.pending: dict[str, dict[str, tuple[int, Any]]] = {}
 
     def setState(self, objectid: int, name: str, value: Any) -> defer.Deferred[None]:
-        if name == "last_build" or name == "lastTrigger":
+        if name in {"last_build", "lastTrigger"}:
             scheduler = self._actuating(objectid)
             if scheduler is not None and (name == "last_build" or value is None):
                 self._defer(scheduler, objectid, name, value)
@@ -126,12 +126,17 @@ class State(state.StateConnectorComponent):
     def _write_pending(self, scheduler: str) -> defer.Deferred[None] | None:
         if scheduler not in self.pending:
             return None
-        return self.db.pool.do_with_transaction(self.thd_write_pending, scheduler)
+        d = self.db.pool.do_with_transaction(self.thd_write_pending, scheduler)
+        return d.addCallback(lambda _: self.forget_pending(scheduler))
 
-    def thd_write_pending(self, conn: sa.engine.Connection, scheduler: str) -> None:
+    def thd_write_pending(self, conn: sa.engine.Connection, scheduler: str | None) -> None:
         """Write what waits for this scheduler's buildset; commits nothing."""
-        for name, (objectid, value) in self.pending.pop(scheduler, {}).items():
+        for name, (objectid, value) in self.pending.get(scheduler or "", {}).items():
             effects.set_state(conn, objectid, name, json.dumps(value))
+
+    def forget_pending(self, scheduler: str | None) -> None:
+        """It is committed."""
+        self.pending.pop(scheduler or "", None)
 
     def _thd_subscribe(self, conn: sa.engine.Connection, objectid: int, bsids: list[int]) -> None:
         effects.set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
@@ -186,12 +191,12 @@ class Buildsets(buildsets.BuildsetsConnectorComponent):
             for effect in (handover, taken):
                 if effect is not None:
                     effect.write(conn)
-            if scheduler is not None:
-                self.db.state.thd_write_pending(conn, scheduler)
+            self.db.state.thd_write_pending(conn, scheduler)
             subscriptions.note(conn, links, bsid, ssids)
             return bsid, brids
 
         bsid, brids = yield self.db.pool.do_with_transaction(thd)
+        self.db.state.forget_pending(scheduler)
         if handover is not None:
             handover.done = True
         self.getBuildsetProperties.cache.put(bsid, buildsets.BsProps(properties))
