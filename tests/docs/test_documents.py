@@ -144,6 +144,7 @@ ORDER = [
     "start",
     "status",
     "build",
+    "check",
     "reconfig",
     "restart",
     "stop",

@@ -56,10 +56,11 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
                 conn.execute(table.insert().values(**row, important=int(bool(important))))
                 effects.mark_seen(conn, schedulerid, changeid)
 
+        handover = effects.handing_over.get()
+
         def done(_result: None) -> None:
-            handover = effects.handing_over.get()
-            if handover is not None and handover.changeid in classifications:
-                handover.done = True
+            if handover is not None and handover.schedulerid == schedulerid:
+                handover.done = handover.changeid in classifications
 
         return self.db.pool.do_with_transaction(thd).addCallback(done)
 

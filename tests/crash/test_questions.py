@@ -1,4 +1,4 @@
-"""Logs of builds that died with their master: every line that is stored is shown."""
+"""The questions to tables that were left half done."""
 
 from __future__ import annotations
 
@@ -59,3 +59,15 @@ def test_a_second_start_finds_nothing(conn: sa.engine.Connection) -> None:
     assert [finding.kind for finding in findings] == ["interrupted build"]
     _, findings = recovery.begin(conn, "x", sole=True, max_attempts=3)
     assert findings == []
+
+
+def test_after_a_stock_buildbot_schedulers_begin_anew(conn: sa.engine.Connection) -> None:
+    conn.execute(schema.handovers.insert().values(schedulerid=1, changeid=3))
+    conn.execute(Model.masters.update().values(last_active=10))
+    recovery.begin(conn, "x", sole=True, max_attempts=3)
+    assert conn.execute(sa.select(schema.handovers.c.changeid)).scalars().all() == [3]
+    stock = {"id": 2, "name": "host:/srv/ci", "name_hash": "y", "active": 0, "last_active": 11}
+    conn.execute(Model.masters.insert().values(stock))
+    _, findings = recovery.begin(conn, "x", sole=True, max_attempts=3)
+    assert [finding.kind for finding in findings] == ["another master"]
+    assert conn.execute(sa.select(schema.handovers)).all() == []
