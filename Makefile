@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 MASTER ?= ci
 
 .DEFAULT_GOAL = help
-.PHONY: help run stop test lint types format docs conformance package clean
+.PHONY: help run stop test lint types format docs conformance crash package clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,6 +50,9 @@ docs: $(VENV)/.test ## write docs/cli.md anew from the commands
 conformance: $(VENV)/.test ## run Buildbot's own tests on litebot's store and on stock, and compare
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/conformance/requirements.txt
 	$(BIN)/python -m pytest tests/conformance
+
+crash: $(VENV)/.test ## kill a master at random 200 times and read its history (hours)
+	LITEBOT_CRASH_KILLS=$${LITEBOT_CRASH_KILLS:-200} $(BIN)/python -m pytest -s tests/crash/test_random_kills.py
 
 package: $(VENV)/.test ## build a wheel and a source archive into dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
