@@ -64,6 +64,16 @@ subscriptions = sa.Table(
 )
 
 
+# Which changes a scheduler made a buildset of.
+built = sa.Table(
+    "litebot_built",
+    metadata,
+    sa.Column("changeid", sa.Integer, nullable=False, index=True),
+    sa.Column("schedulerid", sa.Integer, nullable=False),
+    sa.Column("bsid", sa.Integer, nullable=False),
+)
+
+
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
@@ -72,6 +82,7 @@ def _starts_and_repairs(conn: sa.engine.Connection) -> None:
 def _handovers_and_subscriptions(conn: sa.engine.Connection) -> None:
     handovers.create(conn)
     subscriptions.create(conn)
+    built.create(conn)
 
 
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (

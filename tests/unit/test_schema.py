@@ -23,6 +23,7 @@ OURS = {
     "litebot_repairs",
     "litebot_handovers",
     "litebot_subscriptions",
+    "litebot_built",
 }
 
 

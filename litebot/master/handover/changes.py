@@ -168,6 +168,8 @@ def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, masterid: 
     known = set(conn.execute(sa.select(handovers.c.schedulerid)).scalars())
     for schedulerid in set(wanting) - known:
         begin_after(conn, schedulerid, first)
+    pruned = schema.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
+    conn.execute(schema.built.delete().where(pruned))
     conn.commit()
 
 

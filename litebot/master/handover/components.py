@@ -191,7 +191,7 @@ class Buildsets(buildsets.BuildsetsConnectorComponent):
             brids = self._insert_requests(conn, bsid, row["submitted_at"], builderids, request)
             for effect in (handover, taken):
                 if effect is not None:
-                    effect.write(conn)
+                    effect.write(conn, bsid)
             self.db.state.thd_write_pending(conn, scheduler)
             subscriptions.note(conn, links, bsid, ssids)
             return bsid, brids

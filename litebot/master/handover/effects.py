@@ -35,9 +35,11 @@ class Handover:
     changeid: int
     done: bool = False
 
-    def write(self, conn: sa.engine.Connection) -> None:
-        """Write it down; commits nothing."""
+    def write(self, conn: sa.engine.Connection, bsid: int | None = None) -> None:
+        """Write it down, with the buildset that came of it; commits nothing."""
         mark_seen(conn, self.schedulerid, self.changeid)
+        if bsid is not None:
+            _note_built(conn, self.schedulerid, [self.changeid], bsid)
 
 
 @dataclass
@@ -47,9 +49,10 @@ class Taken:
     schedulerid: int
     changeids: list[int] = field(default_factory=list)
 
-    def write(self, conn: sa.engine.Connection) -> None:
-        """Forget them and no others; commits nothing."""
+    def write(self, conn: sa.engine.Connection, bsid: int) -> None:
+        """They are in this buildset: forget them and no others; commits nothing."""
         forget_changes(conn, self.schedulerid, self.changeids)
+        _note_built(conn, self.schedulerid, self.changeids, bsid)
 
 
 def forget_changes(conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int]) -> None:
@@ -59,6 +62,14 @@ def forget_changes(conn: sa.engine.Connection, schedulerid: int, changeids: Iter
         conn.execute(
             table.delete().where(table.c.schedulerid == schedulerid, table.c.changeid == changeid)
         )
+
+
+def _note_built(
+    conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int], bsid: int
+) -> None:
+    for changeid in changeids:
+        row = {"schedulerid": schedulerid, "changeid": changeid, "bsid": bsid}
+        conn.execute(schema.built.insert().values(row))
 
 
 # Both are seen by what a task calls and awaits, and by no other task: Twisted's inlineCallbacks
