@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 MASTER ?= ci
 
 .DEFAULT_GOAL = help
-.PHONY: help run stop test lint types format docs conformance bench bench-short bench-history package clean
+.PHONY: help run stop test lint types format docs conformance crash
+.PHONY: bench bench-short bench-history package clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +61,9 @@ bench-short: $(VENV)/.test ## the same in short, failing where litebot is too sl
 
 bench-history: $(VENV)/.test ## measure litebot with a million builds of history
 	$(BIN)/python -m bench.growth $(BENCH)
+
+crash: $(VENV)/.test ## kill a master at random 200 times and read its history (hours)
+	LITEBOT_CRASH_KILLS=$${LITEBOT_CRASH_KILLS:-200} $(BIN)/python -m pytest -s tests/crash/test_random_kills.py
 
 package: $(VENV)/.test ## build a wheel and a source archive into dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build

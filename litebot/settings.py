@@ -49,6 +49,18 @@ def _check_port(port: int) -> int:
     return port
 
 
+def _check_attempts(attempts: int) -> int:
+    if attempts < 1:
+        raise _CheckError("it must be 1 or more")
+    return attempts
+
+
+def _check_grace(grace_s: int) -> int:
+    if not 0 <= grace_s <= 3600:
+        raise _CheckError("it must be from 0 to 3600")
+    return grace_s
+
+
 def _check_listen(address: str) -> str:
     try:
         ipaddress.ip_address(address)
@@ -234,18 +246,46 @@ class Workers(_Section):
 
 
 @dataclass(frozen=True)
+class Recovery(_Section):
+    """What becomes of builds that ran when the master died."""
+
+    max_attempts: int = _key(
+        3,
+        "How often a build is started whose master dies meanwhile; after that its request ends as\n"
+        "EXCEPTION, since the build itself may be what kills the master.",
+        _check_attempts,
+    )
+
+
+@dataclass(frozen=True)
+class Stop(_Section):
+    """How the master stops."""
+
+    grace: int = _key(
+        0,
+        "For how many seconds running builds may go on when a stop is asked for; those that have\n"
+        "not ended then are interrupted, and retried after the next start.",
+        _check_grace,
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """All of litebot.toml; `settings.database.url` is the flag that chooses the database."""
 
     database: Database = field(default_factory=Database)
     web: Web = field(default_factory=Web)
     workers: Workers = field(default_factory=Workers)
+    recovery: Recovery = field(default_factory=Recovery)
+    stop: Stop = field(default_factory=Stop)
 
 
-SECTIONS: dict[str, type[Database | Web | Workers]] = {
+SECTIONS: dict[str, type[Database | Web | Workers | Recovery | Stop]] = {
     "database": Database,
     "web": Web,
     "workers": Workers,
+    "recovery": Recovery,
+    "stop": Stop,
 }
 
 HEADER = """\

@@ -33,6 +33,8 @@ COMMANDS: dict[str, Lazy] = {
     "check-config": Lazy("check_config", "check_config", "Say what is wrong in master.cfg."),
     "build": Lazy("build", "build", "Force a build and follow its log to the end."),
     "status": Lazy("status", "status", "Say what a master does and what it found at its start."),
+    "check": Lazy("check", "check", "Say what is half done or damaged in the database."),
+    "why": Lazy("why", "why", "Say what became of a change."),
     "user": Lazy("user", "user", "Add, remove and list those who may log in."),
     "upgrade-master": Lazy(
         "upgrade_master", "upgrade_master", "Bring a basedir and its database up to date."

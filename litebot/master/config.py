@@ -149,8 +149,8 @@ def fill(
 ) -> Iterator[str]:
     """Add to what master.cfg defines what it leaves out; what it sets stays as it is.
 
-    Gives notes on what the user may not expect of that.  Raises ConfigErrors where its database is
-    another than litebot.toml's, and where a change hook is open to anybody.
+    Gives notes on what the user may not expect of that, such as a change hook that is open to
+    anybody.  Raises ConfigErrors where its database is another than litebot.toml's.
     """
     _agree_on_database(config, settings, files, filename)
     config.setdefault("buildbotNetUsageData", None)
@@ -185,7 +185,8 @@ def fill(
     yield from _fill_auth(www, files, filename)
     if open_hooks := list(hooks.close(www)):
         text = filename.read_text(encoding="utf-8", errors="replace")
-        raise ConfigErrors([_with_likely_line(error, filename, text) for error in open_hooks])
+        for note in open_hooks:
+            yield _with_likely_line(note, filename, text)
 
 
 def _url_of(address: tuple[str, int] | None) -> str:

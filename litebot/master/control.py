@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from litebot.errors import LitebotError
 from litebot.master.follow import Follower
 from litebot.master.logged import store_failed
 from litebot.master.readers import browsing
+from litebot.master.why import why
 
 OWNER = "litebot build"
 
@@ -48,6 +50,7 @@ class Control(service.AsyncService):
         root: Any = resource.Resource()
         root.putChild(b"build", BuildResource(self.master))
         root.putChild(b"follow", FollowResource(self.master))
+        root.putChild(b"why", WhyResource(self.master))
         root.putChild(b"reconfig", ReconfigResource(self.master))
         # A socket's name may have 108 bytes; the master runs in its basedir, so the short one does.
         here = Path.cwd() == self._path.parent
@@ -205,6 +208,15 @@ class FollowResource(Resource):
         )
         request.notifyFinish().addErrback(lambda _: follower.stop())
         await follower.run()
+
+
+class WhyResource(Resource):
+    """POST /why {"change": an id or a revision}: what became of a change."""
+
+    async def answer(self, request: server.Request) -> dict[str, Any]:
+        asked = json.loads(request.content.read())  # type: ignore[union-attr]
+        changeid, outcomes = await why(self.master, asked["change"])
+        return {"changeid": changeid, "schedulers": [asdict(outcome) for outcome in outcomes]}
 
 
 class ReconfigResource(Resource):

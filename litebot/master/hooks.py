@@ -14,7 +14,7 @@ CHECK_A_SECRET = {"github", "gitlab"}
 
 
 def close(www: dict[str, Any]) -> Iterator[str]:
-    """Make hooks that have a secret insist on it; what is wrong with those that stay open.
+    """Make hooks that have a secret insist on it; notes on those that stay open.
 
     With `change_hook_auth` all of them need a login, and a `custom_class` has to see for itself.
     """

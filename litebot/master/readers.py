@@ -80,7 +80,7 @@ class Readers:
         if not hasattr(self._local, "handle"):
             self._local.handle = connect(self._path, READER)
             self._local.engine = engine_on(self._local.handle)
-            self._local.sql = ApswSql(self._local.handle)
+            self._local.sql = ApswSql(self._local.handle, self._local.engine)
             self._handles.append(self._local.handle)
         handle: apsw.Connection = self._local.handle
         self._busy.add(handle)

@@ -45,13 +45,50 @@ repairs = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
 )
 
+# The last change that a scheduler has dealt with; see handover.changes.
+handovers = sa.Table(
+    "litebot_handovers",
+    metadata,
+    sa.Column("schedulerid", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("changeid", sa.Integer, nullable=False),
+)
+
+# What the state of a Dependent scheduler is going to gain (wanted=1) or lose (0); see
+# handover.subscriptions.
+subscriptions = sa.Table(
+    "litebot_subscriptions",
+    metadata,
+    sa.Column("objectid", sa.Integer, nullable=False),
+    sa.Column("bsid", sa.Integer, nullable=False),
+    sa.Column("wanted", sa.Integer, nullable=False),
+)
+
+
+# Which changes a scheduler made a buildset of.
+built = sa.Table(
+    "litebot_built",
+    metadata,
+    sa.Column("changeid", sa.Integer, nullable=False, index=True),
+    sa.Column("schedulerid", sa.Integer, nullable=False),
+    sa.Column("bsid", sa.Integer, nullable=False),
+)
+
 
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
 
 
-MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (_starts_and_repairs,)
+def _handovers_and_subscriptions(conn: sa.engine.Connection) -> None:
+    handovers.create(conn)
+    subscriptions.create(conn)
+    built.create(conn)
+
+
+MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
+    _starts_and_repairs,
+    _handovers_and_subscriptions,
+)
 
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.
 UNFINISHED = {

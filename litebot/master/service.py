@@ -26,6 +26,7 @@ from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 from litebot.errors import SettingsError
 from litebot.errors import StoreFailed
+from litebot.master import faults
 from litebot.master import outcome
 from litebot.master import preflight
 from litebot.master import recovery
@@ -35,6 +36,9 @@ from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.data import Data
 from litebot.master.database import Database
+from litebot.master.handover.changes import Handovers
+from litebot.master.handover.components import install
+from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.hot.distributor import BotMaster
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
@@ -42,6 +46,10 @@ from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
 from litebot.master.reconfig import Unchangeable
 from litebot.master.reconfig import check_changes
+from litebot.master.recovery.attempts import Attempts
+from litebot.master.recovery.requests import complete_buildsets
+from litebot.master.stopping import Interrupter
+from litebot.master.stopping import let_end
 from litebot.master.web import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
@@ -85,6 +93,7 @@ class BuildMaster(master.BuildMaster):
         self._startid: int | None = None
         self._mended: str | None = None
         self._stopping_for: LitebotError | None = None
+        self.handovers = Handovers()
         rest.register()
         if config_loader is None:
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
@@ -113,6 +122,13 @@ class BuildMaster(master.BuildMaster):
         if isinstance(parent, components.Componentized):
             quieten(parent)
         return super().setServiceParent(parent)
+
+    @defer.inlineCallbacks
+    def create_child_services(self) -> Any:
+        yield super().create_child_services()
+        yield install(self.db)
+        self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
+        yield self.handovers.setServiceParent(self)
 
     # starting
 
@@ -147,6 +163,7 @@ class BuildMaster(master.BuildMaster):
             raise self._reason(errors)
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
+        yield defer.ensureDeferred(complete_buildsets(self))
         if isinstance(self.config_loader, ConfigLoader):
             self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
@@ -183,9 +200,14 @@ class BuildMaster(master.BuildMaster):
         for port in configured_ports(self.config):
             require_free(*port, self.files.settings_file)
         yield self.db.pool.do(schema.upgrade)
-        self._startid, findings = yield self.db.pool.do(recovery.begin, self.name)
+        faults.arm(self)
+        sole = self.name == SOLE_MASTER
+        self._startid, findings = yield self.db.pool.do(
+            recovery.begin, self.name, sole, self.settings.recovery.max_attempts
+        )
         for finding in findings:
             log.msg(f"found: {finding.message}")
+        yield Attempts().setServiceParent(self)
 
     @defer.inlineCallbacks
     def _end(self) -> Any:
@@ -240,11 +262,15 @@ class BuildMaster(master.BuildMaster):
 
     @defer.inlineCallbacks
     def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
+        """As Buildbot does; schedulers are given changes when all of them are ready."""
+        yield defer.ensureDeferred(self.handovers.pause())
         try:
             yield super().reconfigServiceWithBuildbotConfig(new_config)
         except ConfigErrors as error:
             self._unapplied = error  # Buildbot's reconfig only prints it
             raise
+        finally:
+            yield defer.ensureDeferred(self.handovers.resume())
 
     def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
         basedir = self.files.quoted
@@ -279,8 +305,7 @@ class BuildMaster(master.BuildMaster):
             if isinstance(self._stopping_for, StoreFailed):
                 yield self._abandon()
             else:
-                self._retry_running_builds()
-                yield super().stopService()
+                yield self._stop()
         except Exception:
             # A part that could not start may not be able to stop; Buildbot would then never end.
             log.err(None, "while stopping the master")
@@ -291,18 +316,18 @@ class BuildMaster(master.BuildMaster):
                 self._lock.release()
                 self._lock = None
 
-    def _retry_running_builds(self) -> None:
-        """Make the builds that Buildbot is about to stop end as RETRY, as it means them to.
-
-        It sets that result when the step's CANCELLED has already won over it; a build without a
-        connection to its worker keeps RETRY.  Source: buildbot/process/build.py, stepDone
-        """
-        for builder in self.botmaster.builders.values():
-            for build in builder.building:
-                if build.conn is None or any(request.waitedFor for request in build.requests):
-                    continue  # a triggered build is made anew by the one that waits for it
-                build.subs.unsubscribe()
-                build.subs = build.conn = None
+    @defer.inlineCallbacks
+    def _stop(self) -> Any:
+        if not self.running:  # the start failed
+            yield super().stopService()
+            return
+        yield defer.ensureDeferred(let_end(self, self.settings.stop.grace))
+        interrupter = Interrupter(self)
+        interrupter.start()
+        try:
+            yield super().stopService()
+        finally:
+            interrupter.stop()
 
     @defer.inlineCallbacks
     def _abandon(self) -> Any:

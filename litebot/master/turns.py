@@ -121,7 +121,7 @@ class TurnQueue:
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
-        self._sql = ApswSql(handle, self._note_fatal)
+        self._sql = ApswSql(handle, self.engine, self._note_fatal)
         self._fatal: dbapi.Error | None = None
         self._writes: set[CodeType | None] = set()
         self._busy_since: float | None = None

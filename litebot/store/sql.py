@@ -12,6 +12,7 @@ from typing import Any
 from typing import Protocol
 
 import apsw
+import sqlalchemy as sa
 
 from litebot.store import dbapi
 
@@ -36,6 +37,9 @@ class Sql(Protocol):
     def update(self, table: str, id: int, **values: Any) -> int:
         """Change the row of a table with a column `id`; 1, or 0 where there is none."""
 
+    def with_connection(self, callable: Callable[[sa.engine.Connection], Any]) -> Any:
+        """callable(connection), in the same transaction."""
+
 
 @functools.cache
 def insert_statement(table: str, columns: tuple[str, ...]) -> str:
@@ -54,14 +58,18 @@ def update_statement(table: str, columns: tuple[str, ...]) -> str:
 class ApswSql:
     """Sql on an apsw handle inside a transaction.
 
-    `on_fatal` is told of full disks, I/O errors and damaged pages.  Raises the errors of
-    litebot.store.dbapi.
+    `engine` is one of store.dialect on the same handle.  `on_fatal` is told of full disks, I/O
+    errors and damaged pages.  Raises the errors of litebot.store.dbapi.
     """
 
     def __init__(
-        self, handle: apsw.Connection, on_fatal: Callable[[dbapi.Error], None] | None = None
+        self,
+        handle: apsw.Connection,
+        engine: sa.Engine,
+        on_fatal: Callable[[dbapi.Error], None] | None = None,
     ) -> None:
         self._handle = handle
+        self._engine = engine
         self._on_fatal = on_fatal
         self._in_savepoint = False
 
@@ -87,9 +95,7 @@ class ApswSql:
 
     def write(self, sql: str, *parameters: Any) -> int:
         try:
-            if not self._in_savepoint:
-                self._handle.execute("SAVEPOINT hot")
-                self._in_savepoint = True
+            self._enter()
             self._handle.execute(sql, parameters)
         except apsw.Error as error:
             raise self._failed(error) from error
@@ -101,6 +107,18 @@ class ApswSql:
 
     def update(self, table: str, id: int, **values: Any) -> int:
         return self.write(update_statement(table, tuple(values)), *values.values(), id)
+
+    def with_connection(self, callable: Callable[[sa.engine.Connection], Any]) -> Any:
+        self._enter()
+        with self._engine.connect() as conn:
+            result = callable(conn)
+            conn.commit()
+            return result
+
+    def _enter(self) -> None:
+        if not self._in_savepoint:
+            self._handle.execute("SAVEPOINT hot")
+            self._in_savepoint = True
 
     def _leave(self, sql: str) -> None:
         if not self._in_savepoint:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -144,13 +145,24 @@ ORDER = [
     "start",
     "status",
     "build",
+    "check",
     "reconfig",
+    "why",
     "restart",
     "stop",
     "upgrade-master",
     "cleanupdb",
     "copy-db",
 ]
+
+
+def make_a_change(basedir: Path) -> None:
+    """Commit to the sample project, and wait until its poller has seen it."""
+    run("git -C project commit --quiet --allow-empty -m 'A change'", basedir)
+    give_up_at = time.monotonic() + 60
+    while subprocess.run([BIN / "litebot", "why", "1", basedir], capture_output=True).returncode:
+        assert time.monotonic() < give_up_at, "the poller saw no change"
+        time.sleep(0.2)
 
 
 def test_every_help_texts_example_runs(tmp_path: Path) -> None:
@@ -163,6 +175,8 @@ def test_every_help_texts_example_runs(tmp_path: Path) -> None:
                 "litebot",
                 *title.split(),
             ]
+            if title == "why":
+                make_a_change(tmp_path / "ci")
             run(shown[title], tmp_path)
     finally:
         subprocess.run(

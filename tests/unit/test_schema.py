@@ -17,7 +17,14 @@ from litebot.store.connection import connect
 from litebot.store.dialect import engine_for
 from litebot.store.dialect import engine_on
 
-OURS = {"litebot_schema", "litebot_starts", "litebot_repairs"}
+OURS = {
+    "litebot_schema",
+    "litebot_starts",
+    "litebot_repairs",
+    "litebot_handovers",
+    "litebot_subscriptions",
+    "litebot_built",
+}
 
 
 @pytest.fixture

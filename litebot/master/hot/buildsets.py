@@ -10,7 +10,9 @@ import datetime
 import json
 from collections.abc import Iterable
 from typing import Any
+from typing import Protocol
 
+import sqlalchemy as sa
 from buildbot.data import base
 from buildbot.data import buildsets as data_buildsets
 from buildbot.db import buildsets
@@ -84,6 +86,16 @@ def _thd_complete(sql: Sql, bsid: int, results: int, complete_at: int) -> bool:
     return changed == 1
 
 
+class Also(Protocol):
+    """What else is written with a buildset."""
+
+    def write(self, conn: sa.engine.Connection, bsid: int, ssids: list[int]) -> None:
+        """Write it; commits nothing."""
+
+    def written(self) -> None:
+        """It is committed."""
+
+
 class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
     """Buildbot's, with a buildset and all that belongs to it in one transaction."""
 
@@ -105,6 +117,9 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         """Add a buildset; its id, and {builderid: brid} of its requests."""
         assert isinstance(waited_for, bool), f"waited_for should be boolean: {waited_for!r}"
         stamps, builderids = list(sourcestamps), list(builderids)
+        properties = properties or {}
+        scheduler = properties.get("scheduler", (None, ""))[0] if rebuilt_buildid is None else None
+        also = self.also_writes(scheduler, reason)
         now = int(self.master.reactor.seconds())
         submitted = now if submitted_at is None else datetime2epoch(submitted_at)
         # One with a patch has a row of its own, and is rare; two masters may both add the same.
@@ -126,14 +141,14 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
                 parent_buildid=parent_buildid,
                 parent_relationship=parent_relationship,
             )
-            for name, value in (properties or {}).items():
+            for name, value in properties.items():
                 sql.write(
                     "INSERT INTO buildset_properties (buildsetid, property_name, property_value)"
                     " VALUES (?, ?, ?)",
                     *(bsid, name, json.dumps(value)),
                 )
-            for stamp in stamps:
-                ssid = stamp if isinstance(stamp, int) else _thd_stamp(sql, now, **stamp)
+            ssids = [s if isinstance(s, int) else _thd_stamp(sql, now, **s) for s in stamps]
+            for ssid in ssids:
                 sql.insert("buildset_sourcestamps", buildsetid=bsid, sourcestampid=ssid)
             brids = {}
             for builderid in builderids:
@@ -147,11 +162,19 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
                     submitted_at=submitted,
                     waited_for=int(waited_for),
                 )
+            if also is not None:
+                sql.with_connection(lambda conn: also.write(conn, bsid, ssids))
             return bsid, brids
 
         bsid, brids = yield self.db.do_sql(thd)
-        self.getBuildsetProperties.cache.put(bsid, buildsets.BsProps(properties or {}))
+        if also is not None:
+            also.written()
+        self.getBuildsetProperties.cache.put(bsid, buildsets.BsProps(properties))
         return bsid, brids
+
+    def also_writes(self, scheduler: str | None, reason: str) -> Also | None:
+        """What belongs into the transaction of a buildset that this task adds; None: nothing."""
+        return None
 
     def getBuildset(self, bsid: int) -> Any:
         """A buildset by its id, or None."""

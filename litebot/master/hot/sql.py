@@ -40,6 +40,9 @@ class EngineSql:
     def update(self, table: str, id: int, **values: Any) -> int:
         return self.write(update_statement(table, tuple(values)), *values.values(), id)
 
+    def with_connection(self, callable: Callable[[sa.engine.Connection], Any]) -> Any:
+        return callable(self._conn)
+
     def _execute(self, sql: str, parameters: tuple[Any, ...]) -> sa.engine.CursorResult[Any]:
         return self._conn.exec_driver_sql(sql.replace("%", "%%").replace("?", "%s"), parameters)
 

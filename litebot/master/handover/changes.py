@@ -1,0 +1,179 @@
+"""Hands each change to each scheduler, in order, and goes on after a crash where it had stopped."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.db.model import Model
+from buildbot.schedulers.dependent import Dependent
+from buildbot.util import service
+from twisted.internet import defer
+from twisted.internet import task
+from twisted.python import log
+
+from litebot.errors import StoreFailed
+from litebot.master import schema
+from litebot.master.handover import subscriptions
+from litebot.master.handover.effects import Handover
+from litebot.master.handover.effects import begin_after
+from litebot.master.handover.effects import handing_over
+
+handovers = schema.handovers
+
+AT_ONCE = 100
+
+
+class Handovers(service.AsyncService):
+    """`master.handovers`: for each scheduler the last change that it has dealt with.
+
+    Events say only that there may be something new: what is new is asked of the database.  A
+    scheduler that is configured for the first time begins with the changes that came after that.
+    """
+
+    name: str | None = "handovers"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first = 0
+        self._paused = True
+        self._stopping = False
+        self._again: set[int] = set()
+        self._running: dict[int, defer.Deferred[None]] = {}
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:
+        self._stopping = True
+        yield defer.DeferredList(list(self._running.values()))
+        yield super().stopService()
+
+    # while the configuration changes
+
+    async def pause(self) -> None:
+        """Hand over nothing until resume: schedulers come and go."""
+        self._first = await self.master.db.pool.do(last_change)
+        self._paused = True
+
+    async def resume(self) -> None:
+        """Look for what the schedulers that want changes have missed, and forget the others."""
+        wanting = [s.serviceid for s in self._schedulers() if s._change_consumer is not None]
+        await self.master.db.pool.do(_keep, wanting, self._first, self.master.masterid)
+        self._paused = False
+        self.look()
+        await self._resubscribe()
+
+    async def _resubscribe(self) -> None:
+        """Tell Dependent schedulers of buildsets whose event came before they listened."""
+        by_objectid = {s.objectid: s for s in self._schedulers() if isinstance(s, Dependent)}
+        for objectid, bsid in await self.master.db.pool.do(_unsettled):
+            scheduler: Any = by_objectid.get(objectid)
+            if scheduler is None or not scheduler.enabled:
+                continue
+            consumer = scheduler._buildset_new_consumer
+            event = {"bsid": bsid, "scheduler": scheduler.upstream_name}
+            await defer.maybeDeferred(consumer.invoke, ("buildsets", str(bsid), "new"), event)
+            # No id means: all that are complete.
+            complete = scheduler._buildset_complete_consumer
+            key = ("buildsets", str(bsid), "complete")
+            await defer.maybeDeferred(complete.invoke, key, {"bsid": None})
+
+    def _schedulers(self) -> list[Any]:
+        """Those that are active here and have what Buildbot's base class has."""
+        active = (s for s in self.master.allSchedulers() if s.active and s.serviceid is not None)
+        return [s for s in active if hasattr(s, "_change_consumer")]
+
+    # while it does not
+
+    def take(self, consumer: Any) -> bool:
+        """Whether this consumer of new changes is a scheduler's: then it gets them from here."""
+        for scheduler in self._schedulers():
+            if scheduler._change_consumer is consumer:
+                self._wake(scheduler)
+                return True
+        return False
+
+    def look(self) -> None:
+        """See whether there are changes for any scheduler."""
+        for scheduler in self._schedulers():
+            if scheduler._change_consumer is not None:
+                self._wake(scheduler)
+
+    def _wake(self, scheduler: Any) -> None:
+        schedulerid = scheduler.serviceid
+        self._again.add(schedulerid)
+        if self._paused or self._stopping or schedulerid in self._running:
+            return
+        # Not before this function has ended, whatever it finds.
+        d: defer.Deferred[Any] = task.deferLater(self.master.reactor, 0)
+        self._running[schedulerid] = d
+        d.addCallback(lambda _: defer.ensureDeferred(self._hand_over_all(scheduler)))
+        d.addErrback(lambda failure: failure.trap(StoreFailed))
+        d.addErrback(lambda f: log.err(f, f"while handing changes to {scheduler.name}"))
+        d.addBoth(lambda _: self._running.pop(schedulerid))
+
+    async def _hand_over_all(self, scheduler: Any) -> None:
+        schedulerid = scheduler.serviceid
+        while schedulerid in self._again:
+            self._again.discard(schedulerid)
+            changeids = await self.master.db.pool.do(_unseen, schedulerid)
+            for changeid in changeids:
+                # What is left then is found by the look that comes with the next consumer.
+                if self._stopping or self._paused or scheduler._change_consumer is None:
+                    return
+                await self._hand_over(scheduler, changeid)
+            if len(changeids) == AT_ONCE:
+                self._again.add(schedulerid)
+
+    async def _hand_over(self, scheduler: Any, changeid: int) -> None:
+        handover = Handover(scheduler.serviceid, changeid)
+        key = ("changes", str(changeid))
+        change = await self.master.data.get(key)
+        if change is not None:  # it may have been pruned
+            handing_over.set(handover)
+            await defer.maybeDeferred(
+                scheduler._change_consumer.invoke, (*key, "new"), copy.deepcopy(change)
+            )
+            # The callback does not wait for gotChange, which has this lock.
+            await scheduler._change_consumption_lock.run(lambda: None)
+            handing_over.set(None)
+        if not handover.done:
+            await self.master.db.pool.do_with_transaction(handover.write)
+
+
+def last_change(conn: sa.engine.Connection) -> int:
+    """The id of the newest change, or 0."""
+    return conn.execute(sa.select(sa.func.max(Model.changes.c.changeid))).scalar() or 0
+
+
+def _unseen(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
+    """The next changes for a scheduler; where it is new, those that come after this."""
+    mine = sa.select(handovers.c.changeid).where(handovers.c.schedulerid == schedulerid)
+    seen = conn.execute(mine).scalar()
+    if seen is None:
+        begin_after(conn, schedulerid, last_change(conn))
+        conn.commit()
+        return []
+    changes = Model.changes
+    query = sa.select(changes.c.changeid).where(changes.c.changeid > seen)
+    return list(conn.execute(query.order_by(changes.c.changeid).limit(AT_ONCE)).scalars())
+
+
+def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, masterid: int) -> None:
+    """Keep the schedulers that want changes, and those of other masters; new ones begin."""
+    claims = Model.scheduler_masters
+    elsewhere = sa.select(claims.c.schedulerid).where(claims.c.masterid != masterid)
+    kept = sa.or_(handovers.c.schedulerid.in_(wanting), handovers.c.schedulerid.in_(elsewhere))
+    conn.execute(handovers.delete().where(sa.not_(kept)))
+    known = set(conn.execute(sa.select(handovers.c.schedulerid)).scalars())
+    for schedulerid in set(wanting) - known:
+        begin_after(conn, schedulerid, first)
+    pruned = schema.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
+    conn.execute(schema.built.delete().where(pruned))
+    conn.commit()
+
+
+def _unsettled(conn: sa.engine.Connection) -> list[tuple[int, int]]:
+    table = subscriptions.subscriptions
+    query = sa.select(table.c.objectid, table.c.bsid).where(table.c.wanted == 1)
+    return [(row[0], row[1]) for row in conn.execute(query.order_by(table.c.bsid))]

@@ -1,0 +1,193 @@
+"""Buildbot's database components for schedulers, their state and buildsets, with the hand-overs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.db import schedulers
+from buildbot.db import state
+from buildbot.schedulers.timed import Timed
+from twisted.internet import defer
+from twisted.python import log
+
+from litebot.master.handover import effects
+from litebot.master.handover import subscriptions
+from litebot.master.handover.changes import last_change
+from litebot.master.hot.buildsets import BuildsetsConnectorComponent
+
+
+@defer.inlineCallbacks
+def install(db: Any) -> Any:
+    """Put these in the place of Buildbot's; before the database is opened."""
+    for name, component in (("schedulers", Schedulers), ("state", State), ("buildsets", Buildsets)):
+        yield getattr(db, name).disownServiceParent()
+        made = component(db)
+        setattr(db, name, made)
+        yield made.setServiceParent(db)
+
+
+class Schedulers(schedulers.SchedulersConnectorComponent):
+    """Classifies a change and marks it as handed over in one transaction."""
+
+    def enable(self, schedulerid: int, v: bool) -> defer.Deferred[None]:
+        """As Buildbot's; what came while the scheduler was disabled is not for it."""
+
+        def thd(conn: sa.engine.Connection) -> None:
+            table = self.db.model.schedulers
+            mine = table.c.id == schedulerid
+            was = conn.execute(sa.select(table.c.enabled).where(mine)).scalar()
+            conn.execute(table.update().where(mine).values(enabled=int(v)))
+            if v and not was:
+                effects.begin_after(conn, schedulerid, last_change(conn))
+
+        return self.db.pool.do_with_transaction(thd)
+
+    def classifyChanges(
+        self, schedulerid: int, classifications: dict[int, bool]
+    ) -> defer.Deferred[None]:
+        def thd(conn: sa.engine.Connection) -> None:
+            table = self.db.model.scheduler_changes
+            effects.forget_changes(conn, schedulerid, classifications)
+            for changeid, important in classifications.items():
+                row = {"schedulerid": schedulerid, "changeid": changeid}
+                conn.execute(table.insert().values(**row, important=int(bool(important))))
+                effects.mark_seen(conn, schedulerid, changeid)
+
+        handover = effects.handing_over.get()
+
+        def done(_result: None) -> None:
+            if handover is not None and handover.schedulerid == schedulerid:
+                handover.done = handover.changeid in classifications
+
+        return self.db.pool.do_with_transaction(thd).addCallback(done)
+
+    def getChangeClassifications(
+        self, schedulerid: int, *args: Any, **kwargs: Any
+    ) -> defer.Deferred[dict[int, bool]]:
+        """As Buildbot's; a buildset that the caller goes on to add makes them forgotten."""
+        taking = effects.Taken(schedulerid)
+        effects.taken.set(taking)
+
+        def remember(found: dict[int, bool]) -> dict[int, bool]:
+            taking.changeids = list(found)
+            return found
+
+        d = super().getChangeClassifications(schedulerid, *args, **kwargs)
+        return d.addCallback(remember)
+
+    def flushChangeClassifications(
+        self, schedulerid: int, less_than: int | None = None
+    ) -> defer.Deferred[None]:
+        """As Buildbot's; after a buildset there is nothing to do.
+
+        The changes that are in it are forgotten already.  Others that are less than its last one
+        are those of other branches, and of other turns: they wait for buildsets of their own.
+        """
+        taking = effects.taken.get()
+        if less_than is not None and taking is not None and taking.schedulerid == schedulerid:
+            return defer.succeed(None)
+        return super().flushChangeClassifications(schedulerid, less_than)
+
+
+class State(state.StateConnectorComponent):
+    """Writes with a buildset what a scheduler's state says of that buildset."""
+
+    def __init__(self, connector: Any) -> None:
+        super().__init__(connector)
+        # By the names of timed schedulers: objectid, name and value of each.
+        self.pending: dict[str, dict[str, tuple[int, Any]]] = {}
+
+    def setState(self, objectid: int, name: str, value: Any) -> defer.Deferred[None]:
+        if name in {"last_build", "lastTrigger"}:
+            scheduler = self._actuating(objectid)
+            if scheduler is not None and (name == "last_build" or value is None):
+                self._defer(scheduler, objectid, name, value)
+                return defer.succeed(None)
+        if name == "upstream_bsids":
+            return self.db.pool.do(self._thd_subscribe, objectid, value)
+        return super().setState(objectid, name, value)
+
+    def _actuating(self, objectid: int) -> Timed | None:
+        """The timed scheduler with this state, if it is at its hour."""
+        for scheduler in self.db.master.allSchedulers():
+            if isinstance(scheduler, Timed) and scheduler._objectid == objectid:
+                return scheduler if scheduler.actuationLock.locked else None
+        return None
+
+    def _defer(self, scheduler: Timed, objectid: int, name: str, value: Any) -> None:
+        """Write it with the scheduler's next buildset; without one, when its hour is over."""
+        pending = self.pending.setdefault(scheduler.name or "", {})
+        pending[name] = (objectid, value)
+        d = scheduler.actuationLock.run(self._write_pending, scheduler.name)
+        d.addErrback(log.err, f"while writing {name} of scheduler {scheduler.name}")
+
+    def _write_pending(self, scheduler: str) -> defer.Deferred[None] | None:
+        if scheduler not in self.pending:
+            return None
+        d = self.db.pool.do_with_transaction(self.thd_write_pending, scheduler)
+        return d.addCallback(lambda _: self.forget_pending(scheduler))
+
+    def thd_write_pending(self, conn: sa.engine.Connection, scheduler: str | None) -> None:
+        """Write what waits for this scheduler's buildset; commits nothing."""
+        for name, (objectid, value) in self.pending.get(scheduler or "", {}).items():
+            effects.set_state(conn, objectid, name, json.dumps(value))
+
+    def forget_pending(self, scheduler: str | None) -> None:
+        """It is committed."""
+        self.pending.pop(scheduler or "", None)
+
+    def _thd_subscribe(self, conn: sa.engine.Connection, objectid: int, bsids: list[int]) -> None:
+        effects.set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
+        subscriptions.settle(conn, objectid, bsids)
+        conn.commit()
+
+
+class Buildsets(BuildsetsConnectorComponent):
+    """Adds a buildset together with what the hand-overs say of it."""
+
+    def also_writes(self, scheduler: str | None, reason: str) -> Effects | None:
+        """What the hand-overs say of a buildset that this task adds for a scheduler."""
+        found = Effects(
+            self.db.state,
+            scheduler,
+            subscriptions.links(self.db.master, scheduler, reason),
+            effects.handing_over.get(),
+            effects.taken.get(),
+        )
+        return found if found.any else None
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What is written with a buildset of `scheduler`."""
+
+    state: State
+    scheduler: str | None
+    links: subscriptions.Links
+    handover: effects.Handover | None
+    taken: effects.Taken | None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to write."""
+        pending = (self.scheduler or "") in self.state.pending
+        linked = self.links != subscriptions.Links()
+        return pending or linked or self.handover is not None or self.taken is not None
+
+    def write(self, conn: sa.engine.Connection, bsid: int, ssids: list[int]) -> None:
+        """Write it; commits nothing."""
+        if self.handover is not None:
+            self.handover.write(conn, bsid)
+        if self.taken is not None:
+            self.taken.write(conn, bsid)
+        self.state.thd_write_pending(conn, self.scheduler)
+        subscriptions.note(conn, self.links, bsid, ssids)
+
+    def written(self) -> None:
+        """It is committed."""
+        self.state.forget_pending(self.scheduler)
+        if self.handover is not None:
+            self.handover.done = True

@@ -1,0 +1,73 @@
+"""What a crash can leave half done: questions to the database, asked and answered at each start.
+
+PAIRS holds them, in the order in which they are asked.  All repairs of a start are one transaction,
+so a crash during it leaves all for the next.  What was found is kept in litebot_repairs, where
+`litebot status` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import sqlalchemy as sa
+
+from litebot import __version__
+from litebot.master import schema
+from litebot.master.recovery import builds
+from litebot.master.recovery import requests
+from litebot.master.recovery import schedulers
+from litebot.master.recovery.question import Finding
+from litebot.master.recovery.question import Pair
+from litebot.master.recovery.question import Scene
+
+__all__ = ["PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_and_repair"]
+
+PAIRS: tuple[Pair, ...] = (
+    Pair(requests.open_buildsets, requests.leave_to_the_running_master),
+    Pair(requests.orphans, requests.cancel),
+    Pair(requests.finished_builds, requests.complete),
+    Pair(builds.interrupted, builds.end),
+    Pair(requests.held_claims, requests.release),
+    Pair(schedulers.strangers, schedulers.begin_anew),
+    Pair(schedulers.unsettled, schedulers.settle),
+    Pair(schedulers.missed, schedulers.leave_to_handovers),
+)
+
+
+def find_and_repair(scene: Scene) -> list[Finding]:
+    """Ask each question, and repair what it finds before the next is asked; commits nothing."""
+    findings = []
+    for pair in PAIRS:
+        for finding in list(pair.question(scene)):
+            pair.repair(scene, finding)
+            findings.append(finding)
+    builds.disconnect(scene)
+    return findings
+
+
+def begin(
+    conn: sa.engine.Connection, master: str, sole: bool, max_attempts: int
+) -> tuple[int, list[Finding]]:
+    """Record a start of this process, what it finds and repairs; the start's id and the findings.
+
+    `master` is the master's name in the table masters, and `sole` says that no other one can be
+    running.
+    """
+    scene = Scene.look(conn, master, sole, max_attempts)
+    findings = find_and_repair(scene)
+    values = {"master": master, "pid": os.getpid(), "version": __version__}
+    result = conn.execute(schema.starts.insert().values(started_at=time.time(), **values))
+    startid: int = result.inserted_primary_key[0]  # type: ignore[index]
+    for finding in findings:
+        row = {"kind": finding.kind, "message": finding.message, "buildid": finding.buildid}
+        conn.execute(schema.repairs.insert().values(startid=startid, **row))
+    conn.commit()
+    return startid, findings
+
+
+def end(conn: sa.engine.Connection, startid: int) -> None:
+    """Record that the start with this id came to a clean stop."""
+    mine = schema.starts.c.id == startid
+    conn.execute(schema.starts.update().where(mine).values(stopped_at=time.time()))
+    conn.commit()

@@ -1,0 +1,59 @@
+"""The form of a question, of what it finds and of what it asks about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+
+import sqlalchemy as sa
+from buildbot.db.model import Model
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was half done; `message` says what it was and what becomes of it.
+
+    `id` is the primary key of the row that the repair is about; `buildid` the build to look at.
+    """
+
+    kind: str
+    id: int
+    message: str
+    buildid: int | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A database in which the masters with these ids are known to be dead."""
+
+    conn: sa.engine.Connection
+    master: str
+    sole: bool
+    dead: tuple[int, ...]
+    max_attempts: int
+    now: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def look(cls, conn: sa.engine.Connection, master: str, sole: bool, max_attempts: int) -> Scene:
+        """The former selves of `master`; where it is the `sole` one, all that there ever were.
+
+        Whether a master's row says `active` tells nothing: it is cleared before what that master
+        left is cleaned up.  Source: buildbot/data/masters.py, masterStopped
+        """
+        masters = Model.masters
+        query = sa.select(masters.c.id)
+        if not sole:
+            query = query.where(masters.c.name == master)
+        dead = tuple(conn.execute(query).scalars())
+        return cls(conn, master, sole, dead, max_attempts)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question, and the repair of one thing that it finds; both may be run again at any time."""
+
+    question: Callable[[Scene], Iterator[Finding]]
+    repair: Callable[[Scene, Finding], None]

@@ -1,0 +1,145 @@
+"""Masters that are killed at a point that the test names, and what their tables say afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import textwrap
+from typing import Any
+from urllib.parse import urlencode
+
+import sqlalchemy as sa
+from conftest import Done
+from conftest import Master
+from conftest import is_running
+from conftest import wait_for
+
+from litebot.basedir import Basedir
+from litebot.master.faults import KILL_AT
+from litebot.store.dialect import engine_for
+
+CONFIG = """\
+from buildbot.plugins import schedulers, steps, util, worker
+from buildbot.process.properties import Properties
+
+c = BuildmasterConfig = {}
+c["workers"] = [worker.LocalWorker("local", max_builds=8)]
+c["www"] = {"change_hook_dialects": {"base": True}}
+c["builders"] = []
+c["schedulers"] = []
+
+
+def builder(name, *factories):
+    c["builders"].append(
+        util.BuilderConfig(
+            name=name,
+            workernames=["local"],
+            collapseRequests=False,
+            factory=util.BuildFactory(list(factories)),
+        )
+    )
+    c["schedulers"].append(schedulers.ForceScheduler(name=f"force-{name}", builderNames=[name]))
+
+
+def shell(line):
+    return steps.ShellCommand(command=line, logEnviron=False)
+
+
+class Telling:
+    # Its buildsets say in a property which changes they are about.
+    def addBuildsetForChanges(self, changeids=None, **kwargs):
+        properties = Properties()
+        properties.setProperty("covered", changeids, "test")
+        return super().addBuildsetForChanges(
+            changeids=changeids, properties=properties, **kwargs
+        )
+
+
+class SingleBranch(Telling, schedulers.SingleBranchScheduler):
+    pass
+
+
+class AnyBranch(Telling, schedulers.AnyBranchScheduler):
+    pass
+
+
+class Periodic(Telling, schedulers.Periodic):
+    pass
+"""
+
+PROPERTY = """
+SELECT s.id, p.property_value FROM buildsets s
+JOIN buildset_properties p ON p.buildsetid = s.id AND p.property_name = :name ORDER BY s.id
+"""
+
+
+class Victim(Master):
+    """A master whose configuration begins as CONFIG, and that can be made to kill itself."""
+
+    def write_config(self, text: str) -> None:
+        """CONFIG and this."""
+        path = self.basedir / "master.cfg"
+        path.write_text(CONFIG + textwrap.dedent(text), encoding="utf-8")
+
+    def start_to_die(self, point: str) -> Done:
+        """Start it with this as LITEBOT_KILL_AT; it may die before it answers."""
+        done = self.run("start", env={**os.environ, KILL_AT: point})
+        if done.returncode == 0:
+            owner = Basedir(self.basedir).owner()
+            pid = int(done.stdout.partition("pid ")[2].split()[0])
+            self.pids.append(pid)
+            assert owner is None or owner.pid == pid
+        return done
+
+    def await_death(self) -> None:
+        """Wait until it has killed itself."""
+        wait_for(lambda: not is_running(self.pid), "the master to die where it was told to")
+
+    def change(self, **fields: str) -> int:
+        """Send a change to the hook; the HTTP status."""
+        form = {"author": "somebody", "comments": "a change", "project": "p", **fields}
+        kind = "application/x-www-form-urlencoded"
+        reply = self.visitor().request(
+            "POST", "/change_hook/base", urlencode(form), Content_Type=kind
+        )
+        return reply.status
+
+    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
+        """What its tables answer; it may run or not."""
+        engine = engine_for(self.state_file)
+        with engine.connect() as conn:
+            found = [tuple(row) for row in conn.execute(sa.text(query), values)]
+        engine.dispose()
+        return found
+
+    def schedulers(self) -> dict[int, str]:
+        """The scheduler that made each buildset."""
+        return {bsid: json.loads(text)[0] for bsid, text in self.rows(PROPERTY, name="scheduler")}
+
+    def covered(self, scheduler: str) -> list[int]:
+        """The changes in all buildsets of a Telling scheduler, in their order."""
+        made_by = self.schedulers()
+        rows = self.rows(PROPERTY, name="covered")
+        mine = [json.loads(text)[0] for bsid, text in rows if made_by[bsid] == scheduler]
+        return [changeid for changeids in mine for changeid in changeids]
+
+    def repairs(self) -> list[str]:
+        """The kinds of what the last start found, in order."""
+        return [repair["kind"] for repair in self.status()["last_start"]["repairs"]]
+
+    def await_quiet(self) -> None:
+        """Wait until every buildset is complete."""
+        wait_for(
+            lambda: not self.rows("SELECT 1 FROM buildsets WHERE complete = 0"),
+            "all buildsets to be complete",
+            60,
+        )
+
+
+def copy_of(created: Master, folder: Any) -> Victim:
+    """A victim in a folder that does not exist yet."""
+    shutil.copytree(created.basedir, folder, symlinks=True)
+    victim = Victim(folder, created.password)
+    victim.use_free_ports()
+    return victim

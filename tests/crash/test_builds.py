@@ -1,0 +1,230 @@
+"""Killed while builds start, run and end: none is lost, run again in vain or stuck."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import CANCELLED
+from conftest import EXCEPTION
+from conftest import RETRY
+from conftest import SUCCESS
+from conftest import Master
+from conftest import is_running
+from conftest import succeeded
+from conftest import wait_for
+from killed import Victim
+from killed import copy_of
+
+OPEN = "SELECT 1 FROM builds WHERE complete_at IS NULL"
+HELD = (
+    "SELECT 1 FROM buildrequests r JOIN buildrequest_claims c ON c.brid = r.id WHERE r.complete = 0"
+)
+
+
+@pytest.fixture
+def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
+    victim = copy_of(created, tmp_path / "ci")
+    watch(victim)
+    return victim
+
+
+def force(victim: Victim, builder: str) -> int:
+    """The id of the build request."""
+    return int(succeeded(victim.force(builder, "--no-wait")).stdout)
+
+
+def results(victim: Victim, table: str) -> list[int | None]:
+    return [row[0] for row in victim.rows(f"SELECT results FROM {table} ORDER BY id")]
+
+
+def test_the_result_of_a_build_that_had_ended_counts(victim: Victim) -> None:
+    victim.write_config('builder("b", shell("true"))')
+    victim.start_to_die("db.builds.finishBuild:1")
+    force(victim, "b")
+    victim.await_death()
+    assert victim.rows("SELECT complete FROM buildrequests") == [(0,)]
+    victim.start()
+    victim.await_quiet()
+    assert results(victim, "builds") == results(victim, "buildrequests") == [SUCCESS]
+    assert victim.repairs() == ["finished build"]
+
+
+def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim) -> None:
+    victim.write_config(
+        """
+        builder("b", shell("true"))
+        builder("after", shell("true"))
+        first = schedulers.SingleBranchScheduler(
+            "first", change_filter=util.ChangeFilter(branch="main"), builderNames=["b"]
+        )
+        c["schedulers"] += [
+            first,
+            schedulers.Dependent("second", upstream=first, builderNames=["after"]),
+        ]
+        """
+    )
+    victim.start_to_die("db.buildrequests.completeBuildRequests:1")
+    assert victim.change(branch="main", revision="1") == 200
+    victim.await_death()
+    assert victim.rows("SELECT complete FROM buildsets") == [(0,)]
+    victim.start()
+    wait_for(lambda: len(results(victim, "buildsets")) == 2, "the dependent scheduler to act")
+    victim.await_quiet()
+    assert results(victim, "buildsets") == results(victim, "builds") == [SUCCESS, SUCCESS]
+    assert victim.repairs() == ["open buildset"]
+
+
+def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    victim.write_config(f'builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))')
+    victim.start()
+    force(victim, "b")
+    wait_for(lambda: victim.rows(OPEN), "the build to run")
+    victim.kill()
+    for point in ("db.masters.setMasterState:1", "db.pool.do:1", "db.pool.do:3"):
+        assert victim.start_to_die(point).returncode != 0
+    go.touch()
+    victim.start()
+    victim.await_quiet()
+    assert results(victim, "builds") == [RETRY, SUCCESS]
+    assert victim.rows(OPEN) == victim.rows(HELD) == []
+
+
+def test_a_claimed_request_whose_build_had_not_started_is_built(victim: Victim) -> None:
+    victim.write_config('builder("b", shell("true"))')
+    victim.start_to_die("db.buildrequests.claimBuildRequests:1")
+    force(victim, "b")
+    victim.await_death()
+    assert victim.rows(HELD)
+    assert victim.start_to_die("db.masters.setMasterState:1").returncode != 0
+    victim.start()
+    victim.await_quiet()
+    assert results(victim, "builds") == [SUCCESS]
+
+
+def test_a_build_that_kills_its_master_is_given_up(victim: Victim) -> None:
+    # The worker runs in the master's process, so the parent of a step's shell is the master.
+    victim.write_config('builder("b", shell("echo attempt; kill -9 $PPID"))')
+    victim.start_to_die("db.pool.do:1000000")
+    force(victim, "b")
+    victim.await_death()
+    for _ in range(2):
+        victim.start_to_die("db.pool.do:1000000")
+        victim.await_death()
+    victim.start()
+    victim.await_quiet()
+    assert results(victim, "builds") == [RETRY, RETRY, EXCEPTION]
+    assert results(victim, "buildrequests") == results(victim, "buildsets") == [EXCEPTION]
+    assert victim.repairs() == ["build given up"]
+    properties = [victim.rest(f"builds/{n}/properties")["properties"][0] for n in (1, 2, 3)]
+    assert [p.get("attempt") for p in properties] == [None, [2, "litebot"], [3, "litebot"]]
+    reason = victim.log_text(3, "given_up", "reason")
+    assert "died while this build ran" in reason
+    assert "[recovery] max_attempts in litebot.toml" in reason
+
+
+TRIGGERING = """
+go = {go!r}
+builder("child", shell(f"until [ -e {{go}} ]; do sleep 0.05; done"))
+builder("parent", steps.Trigger(schedulerNames=["t"], waitForFinish={wait}))
+c["schedulers"].append(schedulers.Triggerable("t", builderNames=["child"]))
+"""
+
+
+OF_CHILD = (
+    "SELECT r.results FROM buildrequests r JOIN buildsets s ON s.id = r.buildsetid"
+    " WHERE s.parent_buildid IS NOT NULL ORDER BY r.id"
+)
+
+
+def test_a_running_child_of_a_dead_parent_is_cancelled(victim: Victim, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    victim.write_config(TRIGGERING.format(go=str(go), wait=True))
+    victim.start()
+    force(victim, "parent")
+    wait_for(lambda: len(victim.rows(OPEN)) == 2, "the child to run")
+    victim.kill()
+    go.touch()
+    victim.start()
+    victim.await_quiet()
+    assert victim.rows(OF_CHILD) == [(CANCELLED,), (SUCCESS,)]
+    assert victim.repairs() == ["orphan", "interrupted build", "build of a cancelled request"]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_child_that_its_dead_parent_had_just_triggered_is_cancelled(
+    victim: Victim, tmp_path: Path, wait: bool
+) -> None:
+    go = tmp_path / "go"
+    go.touch()
+    victim.write_config(TRIGGERING.format(go=str(go), wait=wait))
+    victim.start_to_die("db.buildsets.addBuildset:2")
+    force(victim, "parent")
+    victim.await_death()
+    victim.start()
+    victim.await_quiet()
+    assert victim.rows(OF_CHILD) == [(CANCELLED,), (SUCCESS,)]
+
+
+def test_what_a_stop_interrupts_is_retried(victim: Victim, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    victim.write_config(
+        TRIGGERING.format(go=str(go), wait=True)
+        + '\nbuilder("deaf", shell(f"trap \'\' TERM INT; until [ -e {go} ]; do sleep 0.1; done"))'
+    )
+    victim.start()
+    force(victim, "parent")
+    force(victim, "deaf")
+    wait_for(lambda: len(victim.rows(OPEN)) == 3, "all three builds to run")
+    succeeded(victim.run("stop", "--timeout", "10"))
+    assert victim.rows(OPEN) == []
+    go.touch()
+    victim.start()
+    victim.await_quiet()
+    requests = victim.rows("SELECT results FROM buildrequests ORDER BY id")
+    assert requests == [(SUCCESS,), (SUCCESS,), (CANCELLED,), (SUCCESS,)]
+
+
+def test_a_stop_while_a_trigger_step_is_about_to_run_is_quick(
+    victim: Victim, tmp_path: Path
+) -> None:
+    go, reached = tmp_path / "go", tmp_path / "reached"
+    go.touch()
+    victim.write_config(
+        f"""
+        from twisted.internet import reactor, task
+
+        @util.renderer
+        def late(_properties):
+            open({str(reached)!r}, "w").close()
+            return task.deferLater(reactor, 1.0, lambda: "t")
+
+        builder("child", shell("until [ -e {go} ]; do sleep 0.05; done"))
+        builder("parent", steps.Trigger(schedulerNames=[late], waitForFinish=True))
+        c["schedulers"].append(schedulers.Triggerable("t", builderNames=["child"]))
+        """
+    )
+    victim.start()
+    assert force(victim, "parent") == 1
+    wait_for(reached.exists, "the step to be about to run")
+    succeeded(victim.run("stop", "--timeout", "10"))
+    victim.start()
+    victim.await_quiet()
+    assert victim.rows("SELECT results FROM buildrequests WHERE id = 1") == [(SUCCESS,)]
+
+
+def test_a_stop_gives_builds_their_grace(victim: Victim, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    victim.write_config(f'builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))')
+    settings = victim.basedir / "litebot.toml"
+    settings.write_text(re.sub(r"(?m)^grace = 0$", "grace = 30", settings.read_text()))
+    victim.start()
+    force(victim, "b")
+    wait_for(lambda: victim.rows(OPEN), "the build to run")
+    succeeded(victim.run("stop", "--no-wait"))
+    go.touch()
+    wait_for(lambda: not is_running(victim.pid), "the master to stop", 20)
+    assert results(victim, "builds") == results(victim, "buildrequests") == [SUCCESS]

@@ -1,0 +1,66 @@
+"""litebot check: finds what a start would repair, and what no start can."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from conftest import SUCCESS
+from conftest import Master
+from conftest import succeeded
+from killed import Victim
+from killed import copy_of
+
+from litebot.store.dialect import engine_for
+
+
+@pytest.fixture
+def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
+    victim = copy_of(created, tmp_path / "ci")
+    watch(victim)
+    return victim
+
+
+def execute(victim: Victim, statement: str) -> None:
+    engine = engine_for(victim.state_file)
+    with engine.begin() as conn:
+        conn.execute(sa.text(statement))
+    engine.dispose()
+
+
+def test_it_finds_what_the_next_start_repairs(victim: Victim) -> None:
+    victim.write_config('builder("b", shell("true"))')
+    victim.start_to_die("db.builds.finishBuild:1")
+    succeeded(victim.force("b", "--no-wait"))
+    victim.await_death()
+    found = victim.run("check", "--json")
+    assert found.returncode == 3
+    assert [f["kind"] for f in json.loads(found.stdout)] == ["finished build", "held claim"]
+    victim.start()
+    victim.await_quiet()
+    assert succeeded(victim.run("check")).stdout == "nothing is wrong\n"
+    victim.stop()
+    assert succeeded(victim.run("check")).stdout == "nothing is wrong\n"
+    assert victim.rows("SELECT results FROM builds") == [(SUCCESS,)]
+
+    execute(victim, "DELETE FROM builds")
+    execute(victim, "UPDATE logs SET num_lines = num_lines - 1")
+    found = victim.run("check")
+    assert found.returncode == 3
+    assert "rows of steps refer to rows that builds lacks" in found.stdout
+    assert "log 'stdio' of build id 1 shows" in found.stdout
+
+
+def test_it_finds_a_damaged_page(victim: Victim) -> None:
+    (page,) = victim.rows(
+        "SELECT rootpage FROM sqlite_master WHERE name = 'buildrequests_complete'"
+    )
+    with victim.state_file.open("r+b") as file:
+        file.seek((page[0] - 1) * 4096)
+        file.write(b"\xff" * 64)
+    found = victim.run("check")
+    assert found.returncode in {1, 3}
+    assert "damage" in found.stdout + found.stderr

@@ -1,0 +1,146 @@
+"""A master with everything in it, killed at random points while changes come; then its history.
+
+LITEBOT_CRASH_KILLS says how often it is killed, LITEBOT_CRASH_SEED repeats a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Master
+from conftest import is_running
+from conftest import wait_for
+from history import faults
+from killed import Victim
+from killed import copy_of
+
+KILLS = int(os.environ.get("LITEBOT_CRASH_KILLS", "4"))
+SEED = int(os.environ.get("LITEBOT_CRASH_SEED") or random.SystemRandom().randrange(10**6))
+
+# How many pieces of database work a master does before it is killed: from its very start to some
+# seconds of work.
+LEAST, MOST = 1, 2000
+ROUND_S = 20.0
+PAUSE_S = 0.2
+STUCK_S = 30.0
+
+CONFIG = """
+c["caches"] = {"Changes": 1, "chdicts": 1}
+
+lines = shell("for n in 1 2 3 4 5 6 7 8; do echo line $n; sleep 0.01; done")
+builder("quick", lines)
+builder("child", lines)
+builder("parent", shell("true"), steps.Trigger(schedulerNames=["t"], waitForFinish=True))
+on_main = util.ChangeFilter(branch="main")
+single = SingleBranch("single", change_filter=on_main, builderNames=["quick"])
+c["schedulers"] += [
+    single,
+    SingleBranch("stable", change_filter=on_main, treeStableTimer=0.5, builderNames=["parent"]),
+    AnyBranch("any", treeStableTimer=0.5, builderNames=["quick"]),
+    Periodic("timed", periodicBuildTimer=2, onlyIfChanged=True, builderNames=["quick"]),
+    schedulers.Dependent("after", upstream=single, builderNames=["quick"]),
+    schedulers.Triggerable("t", builderNames=["child"]),
+]
+"""
+
+WANTS = {"single": "main", "stable": "main", "any": "%", "timed": "%"}
+
+
+@pytest.fixture
+def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
+    victim = copy_of(created, tmp_path / "ci")
+    watch(victim)
+    settings = victim.basedir / "litebot.toml"
+    text = re.sub(r"(?m)^max_attempts = 3$", "max_attempts = 1000", settings.read_text())
+    settings.write_text(text)
+    victim.write_config(CONFIG)
+    return victim
+
+
+WAITING = "SELECT count(*) FROM buildrequests WHERE complete = 0"
+MANY = 12
+
+
+class Committers(threading.Thread):
+    """Send changes to whatever master answers, each once, until stopped."""
+
+    def __init__(self, victim: Victim, rng: random.Random) -> None:
+        super().__init__()
+        self.acknowledged: list[str] = []
+        self._victim = victim
+        self._rng = rng
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        while not self._stop_asked.wait(self._rng.random() * 2 * PAUSE_S):
+            if self._victim.rows(WAITING)[0][0] > MANY:
+                continue  # a master that is killed all the time gets little done
+            number += 1
+            branch = self._rng.choice(["main", "main", "a", "b"])
+            try:
+                status = self._victim.change(branch=branch, revision=str(number))
+            except OSError:
+                continue  # there is no master, or it died meanwhile: it may be stored or not
+            if status == 200:
+                self.acknowledged.append(str(number))
+
+    def stop(self) -> None:
+        self._stop_asked.set()
+        self.join()
+
+
+@pytest.mark.timeout(120 + 60 * KILLS)
+def test_nothing_is_lost_doubled_or_stuck(victim: Victim) -> None:
+    print(f"LITEBOT_CRASH_SEED={SEED} LITEBOT_CRASH_KILLS={KILLS}")
+    rng = random.Random(SEED)
+    committers = Committers(victim, random.Random(SEED + 1))
+    committers.start()
+    try:
+        for _ in range(KILLS):
+            victim.start_to_die(f"db.pool.do:{rng.randint(LEAST, MOST)}")
+            if victim.pids and is_running(victim.pid):
+                await_end(victim)
+        victim.start()
+    finally:
+        committers.stop()
+    await_rest(victim)
+    print(f"{len(committers.acknowledged)} acknowledged changes")
+    assert faults(victim, committers.acknowledged, WANTS) == []
+
+
+def await_end(victim: Victim) -> None:
+    """Wait until it has killed itself; kill it where that takes long."""
+    try:
+        wait_for(lambda: not is_running(victim.pid), "its end", ROUND_S)
+    except pytest.fail.Exception:
+        victim.kill()
+
+
+UNDONE = """
+SELECT (SELECT count(*) FROM buildrequests WHERE complete = 0),
+       (SELECT count(*) FROM buildsets WHERE complete = 0),
+       (SELECT count(*) FROM builds WHERE complete_at IS NULL),
+       (SELECT count(*) FROM scheduler_changes),
+       (SELECT count(*) FROM litebot_subscriptions),
+       (SELECT count(*) FROM litebot_handovers WHERE changeid < (SELECT max(changeid) FROM changes))
+"""
+
+
+def await_rest(victim: Victim) -> None:
+    """Wait until there is nothing left to do, as long as there is less and less of it."""
+    (undone,) = victim.rows(UNDONE)
+    while any(undone):
+        before = undone
+
+        def moves(before: tuple[int, ...] = before) -> bool:
+            return victim.rows(UNDONE) != [before]
+
+        wait_for(moves, f"anything of {before} to be done", STUCK_S)
+        (undone,) = victim.rows(UNDONE)

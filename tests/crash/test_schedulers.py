@@ -1,0 +1,209 @@
+"""Killed between a change and its builds: each scheduler acts once on each change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import SUCCESS
+from conftest import Master
+from conftest import is_running
+from conftest import wait_for
+from killed import Victim
+from killed import copy_of
+
+# Of each buildset of a scheduler, in their order, the revisions of its sourcestamps.
+REVISIONS = """
+SELECT stamp.revision FROM buildsets s
+JOIN buildset_properties p ON p.buildsetid = s.id AND p.property_name = 'scheduler'
+JOIN buildset_sourcestamps bs ON bs.buildsetid = s.id
+JOIN sourcestamps stamp ON stamp.id = bs.sourcestampid
+WHERE p.property_value = :value ORDER BY s.id
+"""
+
+CHANGES = """
+builder("b", shell("true"))
+on_main = util.ChangeFilter(branch="main")
+c["schedulers"] += [
+    SingleBranch("first", change_filter=on_main, builderNames=["b"]),
+    SingleBranch("also", change_filter=on_main, builderNames=["b"]),
+    AnyBranch("stable", treeStableTimer=0.3, builderNames=["b"]),
+    schedulers.SingleBranchScheduler(
+        "other", change_filter=util.ChangeFilter(branch="other"), builderNames=["b"]
+    ),
+]
+"""
+
+DEPENDENT = """
+builder("b", shell("true"))
+first = schedulers.AnyBranchScheduler("first", treeStableTimer=None, builderNames=["b"])
+second = schedulers.Dependent("second", upstream=first, builderNames=["b"])
+third = schedulers.Dependent("third", upstream=second, builderNames=["b"])
+c["schedulers"] += [first, second, third]
+"""
+
+PERIODIC = """
+builder("b", shell("true"))
+c["schedulers"].append(
+    schedulers.Periodic("hourly", periodicBuildTimer=3600, builderNames=["b"])
+)
+"""
+
+
+@pytest.fixture
+def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
+    victim = copy_of(created, tmp_path / "ci")
+    watch(victim)
+    return victim
+
+
+def revisions(victim: Victim, scheduler: str) -> list[str]:
+    found = victim.rows(REVISIONS, value=f'["{scheduler}", "Scheduler"]')
+    return [row[0] for row in found]
+
+
+def await_revision(victim: Victim, revision: str, *schedulers: str) -> None:
+    """Wait until each of these schedulers has made a buildset of it."""
+    wait_for(
+        lambda: all(revision in revisions(victim, scheduler) for scheduler in schedulers),
+        f"{', '.join(schedulers)} to build revision {revision}",
+    )
+
+
+def send(victim: Victim, **fields: str) -> None:
+    """Send a change to a master that may die of it."""
+    with suppress(OSError):
+        victim.change(**fields)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "db.changes.addChange:1",  # stored, and no scheduler knows of it
+        "db.schedulers.classifyChanges:1",  # one of them waits for its timer
+        "db.buildsets.addBuildset:1",  # one has a buildset, and the next has not
+        "db.buildsets.addBuildset:3",  # that of the timer
+    ],
+)
+def test_each_scheduler_acts_once_on_a_change(victim: Victim, point: str) -> None:
+    victim.write_config(CHANGES)
+    victim.start_to_die(point)
+    send(victim, branch="main", revision="1")
+    victim.await_death()
+    victim.start()
+    await_revision(victim, "1", "first", "also", "stable")
+    assert victim.change(branch="main", revision="2") == 200
+    await_revision(victim, "2", "first", "also", "stable")
+    victim.await_quiet()
+    for scheduler in ("first", "also", "stable"):
+        assert victim.covered(scheduler) == [1, 2], scheduler
+    assert revisions(victim, "other") == []
+    assert {row[0] for row in victim.rows("SELECT results FROM buildrequests")} == {SUCCESS}
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "db.buildsets.addBuildset:1",  # upstream's: the dependent scheduler has not heard of it
+        "db.buildsets.addBuildset:2",  # its own: it has not noted that it has acted
+    ],
+)
+def test_a_dependent_scheduler_acts_once(victim: Victim, point: str) -> None:
+    victim.write_config(DEPENDENT)
+    victim.start_to_die(point)
+    send(victim, branch="main", revision="1")
+    victim.await_death()
+    victim.start()
+    assert "dependent scheduler" in victim.repairs()
+    assert victim.change(branch="main", revision="2") == 200
+    await_revision(victim, "1", "third")
+    await_revision(victim, "2", "third")
+    victim.await_quiet()
+    for scheduler in ("first", "second", "third"):
+        assert revisions(victim, scheduler) == ["1", "2"], scheduler
+    assert victim.rows("SELECT * FROM litebot_subscriptions") == []
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "db.state.setState:1",  # its hour has come, and there is no buildset yet
+        "db.buildsets.addBuildset:1",
+    ],
+)
+def test_a_timed_scheduler_acts_once_at_its_hour(victim: Victim, point: str) -> None:
+    victim.write_config(PERIODIC)
+    victim.start_to_die(point)
+    wait_for(lambda: not victim.pids or not is_running(victim.pid), "the master to die")
+    victim.start()
+    wait_for(lambda: revisions(victim, "hourly"), "the scheduler to act")
+    victim.await_quiet()
+    victim.stop()
+    victim.start()
+    assert victim.change(branch="main", revision="1") == 200
+    victim.await_quiet()
+    assert len(revisions(victim, "hourly")) == 1
+
+
+BRANCHES = 80
+
+
+def test_a_burst_on_many_branches_is_built_to_the_last_change(victim: Victim) -> None:
+    victim.write_config(
+        """
+        c["caches"] = {"Changes": 1, "chdicts": 1}
+        builder("b", shell("true"))
+        c["builders"][0].workernames[:] = []
+        c["schedulers"].append(
+            schedulers.AnyBranchScheduler("stable", treeStableTimer=0.2, builderNames=["b"])
+        )
+        """
+    )
+    victim.start()
+    sent = [str(n) for n in range(BRANCHES)]
+    with ThreadPoolExecutor(4) as clients:
+        codes = clients.map(lambda n: victim.change(branch=f"branch-{n}", revision=n), sent)
+        assert set(codes) == {200}
+    wait_for(lambda: len(revisions(victim, "stable")) >= BRANCHES, "all to be built")
+    victim.kill()
+    victim.start()
+    assert victim.change(branch="branch-0", revision="last") == 200
+    await_revision(victim, "last", "stable")
+    assert sorted(revisions(victim, "stable")[:-1], key=int) == sent
+    assert victim.rows("SELECT * FROM scheduler_changes") == []
+
+
+def test_a_buildset_of_one_branch_takes_no_changes_of_another_along(victim: Victim) -> None:
+    victim.write_config(
+        """
+        builder("b", shell("true"))
+        c["schedulers"].append(AnyBranch("stable", treeStableTimer=1.0, builderNames=["b"]))
+        """
+    )
+    victim.start()
+    assert victim.change(branch="a", revision="1") == 200
+    assert victim.change(branch="b", revision="2") == 200
+    time.sleep(0.5)  # so that the timer of b fires before that of a
+    assert victim.change(branch="a", revision="3") == 200
+    await_revision(victim, "3", "stable")
+    assert victim.covered("stable") == [2, 1, 3]
+
+
+def test_what_comes_while_a_scheduler_is_disabled_is_not_for_it(victim: Victim) -> None:
+    victim.write_config(CHANGES)
+    victim.start()
+    admin = victim.login()
+    ids = {s["name"]: s["schedulerid"] for s in victim.rest("schedulers")["schedulers"]}
+    path = f"schedulers/{ids['first']}"
+    assert admin.control(path, "enable", enabled=False).status == 200
+    assert victim.change(branch="main", revision="1") == 200
+    await_revision(victim, "1", "also")
+    assert admin.control(path, "enable", enabled=True).status == 200
+    assert victim.change(branch="main", revision="2") == 200
+    await_revision(victim, "2", "first", "also")
+    assert revisions(victim, "first") == ["2"]
+    assert revisions(victim, "also") == ["1", "2"]
