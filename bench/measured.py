@@ -60,7 +60,10 @@ async def measure(
             return await what.take(run)
         with workers(worker_port, basedir):
             await attached(master)
-            return await what.take(run)
+            figures = await what.take(run)
+            # What still runs, from a queue that was full to begin with, needs its workers to end.
+            await master.botmaster.cleanShutdown(stopReactor=False)
+            return figures
     finally:
         await master.stopService()
 
@@ -110,7 +113,7 @@ def main() -> None:
         )
         d.addCallback(lambda figures: print(json.dumps(figures), flush=True))
         d.addErrback(lambda failure: log.err(failure))
-        d.addBoth(lambda _: reactor.stop())
+        d.addBoth(lambda _: reactor.running and reactor.stop())
 
     reactor.callWhenRunning(begin)
     reactor.run()
