@@ -60,16 +60,19 @@ def configuration(
             collapseRequests=False,
         )
 
+    names = [builder_name(number) for number in range(builders)]
     pb = {"pb": {"port": f"tcp:{worker_port}:interface=127.0.0.1"}}
     return {
         "workers": [make_worker(name) for name in WORKERS],
-        "builders": [make_builder(builder_name(number)) for number in range(builders)],
+        "builders": [make_builder(name) for name in names],
         "schedulers": [
             schedulers.AnyBranchScheduler(
                 name="changes",
                 builderNames=[builder_name(0)],
                 change_filter=util.ChangeFilter(project=PROJECT),
-            )
+            ),
+            # Buildbot refuses a builder that no scheduler drives.
+            schedulers.Triggerable(name="nobody", builderNames=names),
         ],
         "protocols": pb if worker_port else {"null": {}},
         "www": {

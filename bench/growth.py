@@ -52,7 +52,6 @@ SCENARIOS = {
     "many waiting": Scenario("few waiting", ("builds",), waiting=MANY_WAITING),
     "many builders": Scenario("empty", ("builds",), builders=MANY_BUILDERS),
 }
-AGAINST = {name: scenario.against for name, scenario in SCENARIOS.items()}
 COMMON = {"builds_per_s", "cpu_ms_per_build", "start_s", "rss_mb"}
 GROWTH_ROWS = (
     *(row for row in ROWS if row.figure in COMMON),
@@ -69,18 +68,21 @@ GROWTH_ROWS = (
 )
 
 
-def grow(variant: str, builds: int, rounds: int, seconds: float) -> Samples:
+def grow(variant: str, scenarios: list[str], builds: int, rounds: int, seconds: float) -> Samples:
     """Interleaved rounds of every scenario; the one file with history serves all of them."""
     samples = Samples()
     with temporary_folder() as name:
         folder = Path(name)
         with_history = folder / "history" / "m"
-        prepare(variant, with_history)
-        began = time.monotonic()
-        load_builds(with_history / STATE_FILE, builds)
-        progress.print(f"{variant}: loaded {builds:,} builds in {time.monotonic() - began:.0f} s")
+        if any(SCENARIOS[title].history for title in scenarios):
+            prepare(variant, with_history)
+            began = time.monotonic()
+            load_builds(with_history / STATE_FILE, builds)
+            took_s = time.monotonic() - began
+            progress.print(f"{variant}: loaded {builds:,} builds in {took_s:.0f} s")
         for number in range(1, rounds + 1):
-            for title, scenario in SCENARIOS.items():
+            for title in scenarios:
+                scenario = SCENARIOS[title]
                 for measure in scenario.measures:
                     progress.print(f"{variant}, round {number} of {rounds}: {title}, {measure}")
                     basedir = with_history if scenario.history else folder / "empty" / "m"
@@ -104,6 +106,7 @@ def main() -> None:
     """Measure as the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--builds", type=int, default=1_000_000, help="of history")
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each full load")
     parser.add_argument(
@@ -111,17 +114,18 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, default=Path("bench/results/history.json"))
     options = parser.parse_args()
+    against = {name: SCENARIOS[name].against for name in options.scenarios}
     found = {}
     for variant in options.variants:
-        samples = grow(variant, options.builds, options.rounds, options.seconds)
+        samples = grow(variant, options.scenarios, options.builds, options.rounds, options.seconds)
         title = f"{variant}: medians, and times those of what they grew from"
-        console.print(table(title, samples, GROWTH_ROWS, AGAINST))
-        found[variant] = samples.as_json(AGAINST)
+        console.print(table(title, samples, GROWTH_ROWS, against))
+        found[variant] = samples.as_json(against)
     results = {
         "builds": options.builds,
         "rounds": options.rounds,
         "seconds": options.seconds,
-        "against": AGAINST,
+        "against": against,
         "figures": found,
     }
     write_json(options.json, results)

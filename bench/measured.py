@@ -33,6 +33,13 @@ from bench.variants import start
 ATTACH_S = 120.0
 
 reactor: Any = installed_reactor
+errors: list[str] = []
+
+
+def note_error(event: dict[str, Any]) -> None:
+    """An observer of the log: a run during which something failed measures nothing."""
+    if event["isError"]:
+        errors.append(str(log.textFromEventDict(event)))
 
 
 def free_port() -> int:
@@ -60,7 +67,12 @@ async def measure(
             return await what.take(run)
         with workers(worker_port, basedir):
             await attached(master)
-            return await what.take(run)
+            figures = await what.take(run)
+            # Buildbot's distributor may stumble over workers that leave while it looks at them.
+            log.removeObserver(note_error)
+            # What still runs, from a queue that was full to begin with, needs its workers to end.
+            await master.botmaster.cleanShutdown(stopReactor=False)
+            return figures
     finally:
         await master.stopService()
 
@@ -95,22 +107,16 @@ def main() -> None:
     """Take one measure; exit status 1 where it, or anything in the master, fails."""
     end_with_parent()
     variant, name, basedir, seconds, builders = sys.argv[1:]
-    errors: list[str] = []
     log.startLogging(LogFile("twistd.log", basedir, maxRotatedFiles=1), setStdout=False)
-
-    def observe(event: dict[str, Any]) -> None:
-        if event["isError"]:
-            errors.append(str(log.textFromEventDict(event)))
-
-    log.addObserver(observe)
+    log.addObserver(note_error)
 
     def begin() -> None:
         d = defer.ensureDeferred(
             measure(variant, name, Path(basedir), float(seconds), int(builders))
         )
         d.addCallback(lambda figures: print(json.dumps(figures), flush=True))
-        d.addErrback(lambda failure: log.err(failure))
-        d.addBoth(lambda _: reactor.stop())
+        d.addErrback(lambda failure: errors.append(failure.getTraceback()))
+        d.addBoth(lambda _: reactor.running and reactor.stop())
 
     reactor.callWhenRunning(begin)
     reactor.run()

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[1]
 SECONDS = 8.0
 # Beside SECONDS: starts, warm-ups, and what takes as long as it takes.
 GRACE_S = 600
+# Of a run that fails, whose basedir is gone with it.
+LOG_LINES = 40
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
@@ -65,7 +67,9 @@ def run_in(
     # A profiler may have written more.
     figures = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not figures:
-        raise RuntimeError(f"{variant} {measure}: exit status {done.returncode}")
+        log = (basedir / "twistd.log").read_text(encoding="utf-8", errors="replace")
+        end = "\n".join(log.splitlines()[-LOG_LINES:])
+        raise RuntimeError(f"{variant} {measure}: exit status {done.returncode}; its log:\n{end}")
     return dict(json.loads(figures[-1]))
 
 
