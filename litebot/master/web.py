@@ -70,6 +70,7 @@ class Request(server.Request):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._kept: list[bytes] = []
+        self._status: tuple[int, bytes] | None = None
         self._has_gone = False
 
     def addCookie(self, *args: Any, **kwargs: Any) -> None:
@@ -79,6 +80,8 @@ class Request(server.Request):
         """Write, or keep for finish()."""
         if self.method in READS:
             return super().write(data)
+        if self._status is None:  # what is set later comes too late in Buildbot, too
+            self._status = (self.code, self.code_message)
         self._kept.append(data)
         return None
 
@@ -100,6 +103,8 @@ class Request(server.Request):
     def _answer(self) -> None:
         if self._has_gone:
             return
+        if self._status is not None:
+            self.setResponseCode(*self._status)
         for data in self._kept:
             super().write(data)
         super().finish()
@@ -108,7 +113,7 @@ class Request(server.Request):
         self._kept = [b"the disk of the master has failed; it stops\n"]
         self.responseHeaders.removeHeader(b"content-length")
         self.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        self.setResponseCode(503)
+        self._status = (503, b"Service Unavailable")
         self._answer()
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 from conftest import CANCELLED
 from conftest import EXCEPTION
@@ -32,8 +33,12 @@ def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -
 
 
 def force(victim: Victim, builder: str) -> int:
-    """The id of the build request."""
-    return int(succeeded(victim.force(builder, "--no-wait")).stdout)
+    """Ask for a build; its request's id, also where the master dies before it answers."""
+    done = victim.force(builder, "--no-wait")
+    if done.returncode != 0 and not is_running(victim.pid):
+        ((brid,),) = victim.rows("SELECT max(id) FROM buildrequests")
+        return int(brid)
+    return int(succeeded(done).stdout)
 
 
 def results(victim: Victim, table: str) -> list[int | None]:
@@ -52,7 +57,8 @@ def test_the_result_of_a_build_that_had_ended_counts(victim: Victim) -> None:
     assert victim.repairs() == ["finished build"]
 
 
-def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim) -> None:
+@pytest.mark.parametrize("left", ["by litebot", "by Buildbot"])
+def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim, left: str) -> None:
     victim.write_config(
         """
         builder("b", shell("true"))
@@ -66,15 +72,20 @@ def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim) -> No
         ]
         """
     )
-    victim.start_to_die("db.buildrequests.completeBuildRequests:1")
+    victim.start_to_die("db.buildrequests.complete:1")
     assert victim.change(branch="main", revision="1") == 200
     victim.await_death()
-    assert victim.rows("SELECT complete FROM buildsets") == [(0,)]
+    # The last of its requests completes it in the same transaction; stock Buildbot does not.
+    assert victim.rows("SELECT complete FROM buildsets") == [(1,)]
+    if left == "by Buildbot":
+        db = apsw.Connection(str(victim.state_file))
+        db.execute("UPDATE buildsets SET complete = 0, results = -1, complete_at = NULL")
+        db.close()
     victim.start()
     wait_for(lambda: len(results(victim, "buildsets")) == 2, "the dependent scheduler to act")
     victim.await_quiet()
     assert results(victim, "buildsets") == results(victim, "builds") == [SUCCESS, SUCCESS]
-    assert victim.repairs() == ["open buildset"]
+    assert victim.repairs() == (["open buildset"] if left == "by Buildbot" else [])
 
 
 def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> None:
@@ -185,7 +196,7 @@ def test_what_a_stop_interrupts_is_retried(victim: Victim, tmp_path: Path) -> No
     victim.start()
     victim.await_quiet()
     requests = victim.rows("SELECT results FROM buildrequests ORDER BY id")
-    assert requests == [(SUCCESS,), (SUCCESS,), (CANCELLED,), (SUCCESS,)]
+    assert sorted(requests) == [(SUCCESS,), (SUCCESS,), (SUCCESS,), (CANCELLED,)]
 
 
 def test_a_stop_while_a_trigger_step_is_about_to_run_is_quick(
