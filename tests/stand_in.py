@@ -104,14 +104,14 @@ class Reactor:
             if self._calls.empty() and self.timers:
                 self.now = max(self.now, min(timer.at for timer in self.timers))
             elif self._calls.empty():
-                self._calls.put(self._calls.get(timeout=PATIENCE_S))  # a thread's answer
+                self._calls.get(timeout=PATIENCE_S)()  # a thread's answer
             self.turn()
 
     def run_now(self, done: Callable[[], bool]) -> None:
         """Take turns while the clock stands still; waits for threads."""
         while not done():
             if self._calls.empty():
-                self._calls.put(self._calls.get(timeout=PATIENCE_S))
+                self._calls.get(timeout=PATIENCE_S)()
             self.turn()
 
     def settle(self) -> None:

@@ -29,7 +29,6 @@ from stand_in import PATIENCE_S
 from stand_in import Asked
 from stand_in import Log
 from stand_in import Reactor
-from twisted.python import log
 
 from litebot.errors import StoreFailed
 from litebot.master import checkpoints
