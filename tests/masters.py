@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apsw
 from buildbot import master as buildbot_master
 from buildbot.config.master import MasterConfig
 from buildbot.db import connector
@@ -24,6 +25,19 @@ from litebot.master.database import create_file
 from litebot.master.service import BuildMaster
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
+
+
+class Commits:
+    """Counts the commits of a connection from now on."""
+
+    def __init__(self, handle: apsw.Connection) -> None:
+        self.count = 0
+        handle.set_commit_hook(self._note)
+
+    def _note(self) -> bool:
+        self.count += 1
+        return False
+
 
 BUILDERS = ("fast", "slow", "docs")
 

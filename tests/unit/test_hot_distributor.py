@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from buildbot.process import buildrequestdistributor
 from buildbot.util import epoch2datetime
+from buildbot.util.twisted import async_to_deferred
 from hypothesis import HealthCheck
 from hypothesis import Phase
 from hypothesis import given
@@ -191,12 +192,12 @@ def test_no_more_is_read_than_is_needed(
     requests = world.db.buildrequests
     real = requests.get_unclaimed
 
-    def counting(*args: Any) -> Any:
-        d = real(*args)
-        d.addCallback(lambda models: read.append(len(models)) or models)
-        return d
+    async def counting(*args: Any) -> Any:
+        models = await real(*args)
+        read.append(len(models))
+        return models
 
-    monkeypatch.setattr(requests, "get_unclaimed", counting)
+    monkeypatch.setattr(requests, "get_unclaimed", async_to_deferred(counting))
     distribute(world)
     assert len(builders["fast"].started) == 1
     assert read == [PAGE]

@@ -9,6 +9,7 @@ from typing import Any
 import apsw
 import pytest
 from faulty_vfs import faulty_disk
+from masters import Commits
 from stand_in import Asked
 from stand_in import Log
 from stand_in import Reactor
@@ -147,8 +148,7 @@ def queue(path: Path) -> Iterator[Any]:
 
 
 def test_pieces_of_a_turn_are_one_commit(queue: Any, path: Path, logged: Log) -> None:
-    commits: list[int] = []
-    queue._handle.set_commit_hook(lambda: bool(commits.append(1)))
+    commits = Commits(queue._handle)
 
     def fail(sql: Sql) -> None:
         sql.insert("t", x="undone")
@@ -166,7 +166,7 @@ def test_pieces_of_a_turn_are_one_commit(queue: Any, path: Path, logged: Log) ->
     assert [a.result for a in asked] == [1, None, ["a"], 2, [("a",), ("b",)]]
     assert isinstance(asked[1].error, Mistake)
     assert logged.take() == [Mistake]
-    assert len(commits) == 1
+    assert commits.count == 1
     other = connect(path)
     assert list(other.execute("SELECT x FROM t ORDER BY id")) == [("a",), ("b",)]
     other.close()
