@@ -213,10 +213,10 @@ def test_a_builder_without_workers_is_left_out(world: World, builders: dict[str,
 def test_the_builder_with_the_most_urgent_request_is_first(
     world: World, builders: dict[str, Builder]
 ) -> None:
-    first = add(world, 1, submitted_at=EPOCH_S - 5)
+    old = add(world, 1, submitted_at=EPOCH_S - 9)
     urgent = add(world, 2, priority=1)
-    old = add(world, 3, submitted_at=EPOCH_S - 9)
-    assert distribute(world) == [("slow", urgent), ("docs", old), ("fast", first)]
+    first = add(world, 3, submitted_at=EPOCH_S - 5)
+    assert distribute(world) == [("slow", urgent), ("fast", old), ("docs", first)]
 
 
 def test_builders_of_one_urgency_go_by_name(world: World, builders: dict[str, Builder]) -> None:

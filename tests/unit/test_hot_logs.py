@@ -264,6 +264,15 @@ def test_the_order_is_kept_while_lines_are_on_their_way(world: World) -> None:
     assert appended(world) == [1, 2]
 
 
+def test_64_kib_more_don_t_wait_either(world: World) -> None:
+    logid = open_log(world)
+    begin_writing(world, logid)
+    append(world, logid, "x" * GATHER_BYTES + "\n")
+    for _ in range(20):
+        world.reactor.turn()
+    assert chunks(world) == [(0, 0), (1, 1)]
+
+
 @pytest.mark.parametrize("read", ["getLogLines", "iter_log_lines", "getLog", "bySlug", "getLogs"])
 @pytest.mark.parametrize("busy", [False, True])
 def test_what_was_appended_can_be_read(world: World, read: str, busy: bool) -> None:

@@ -262,6 +262,8 @@ def test_a_sync_that_fails(store: Store, disk: Disk) -> None:
     assert disk.began == 1
     errors: list[Any] = [asked.error for asked in (first, *after)]
     assert len({id(error) for error in errors}) == len(errors)
+    store.stop()
+    assert disk.began == 1
 
 
 def test_a_log_that_can_t_be_opened(
