@@ -10,6 +10,7 @@ from typing import Any
 
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
+from buildbot.util import asyncSleep
 from buildbot.util.eventual import eventually
 from twisted.internet import defer
 from twisted.internet import error as internet_error
@@ -44,6 +45,8 @@ SOLE_MASTER = "litebot"
 
 # How long a master whose disk failed waits for its workers to let go of their builds.
 ABANDON_S = 5.0
+# And how long it leaves for sending the answers of those who had waited for the disk.
+ANSWER_S = 0.1
 
 
 class BuildMaster(master.BuildMaster):
@@ -209,6 +212,7 @@ class BuildMaster(master.BuildMaster):
         waiting.addErrback(lambda f: f.trap(defer.TimeoutError))
         yield waiting
         yield self.db.pool.stop()
+        yield asyncSleep(ANSWER_S, self.reactor)
 
 
 def config_error(errors: ConfigErrors, basedir: Path) -> ConfigError:
