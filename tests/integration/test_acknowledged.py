@@ -1,7 +1,8 @@
 """Whoever brings something is answered when it is on disk, and nobody else waits for the disk.
 
 The disk is the real one, made slow: in the master's process each fdatasync of the log notes its
-number, and waits while a file in the basedir says that only smaller numbers may go on.
+number, and waits while a file in the basedir says that only smaller numbers may go on.  Where
+another file says so it fails.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from urllib.parse import urlencode
 
 import pytest
 from conftest import Master
+from conftest import Reply
 from conftest import free_ports
+from conftest import is_running
 from conftest import litebot
 from conftest import wait_for
 
@@ -37,6 +40,8 @@ class SlowDisk:
         begun.write_text(str(number))
         while up_to.exists() and number > int(up_to.read_text() or "0"):
             time.sleep(0.005)
+        if Path(basedir, "broken").exists():
+            raise OSError(5, "Input/output error")
         os.fdatasync(fd)
         Path(basedir, "ended").write_text(str(number))
 
@@ -117,6 +122,7 @@ def running(module_master: Master, port: int) -> Iterator[Master]:
             )
         ]
         c["schedulers"] = c["schedulers"][1:]  # changes start nothing here
+        c["schedulers"].append(schedulers.Triggerable(name="spare", builderNames=["hello"]))
         c["www"] = {{"change_hook_dialects": {{"base": True}}}}
         """
     )
@@ -139,6 +145,13 @@ def force(running: Master) -> int:
     return reply.status
 
 
+def disable(running: Master) -> int:
+    """The HTTP status of switching a scheduler off."""
+    (spare,) = running.rest("schedulers", name="spare")["schedulers"]
+    path = f"schedulers/{spare['schedulerid']}"
+    return running.login().control(path, "enable", enabled=False).status
+
+
 def build(running: Master) -> int:
     """The exit code of `litebot build`."""
     return running.force("hello", "--no-wait").returncode
@@ -157,20 +170,22 @@ def send(port: int) -> int:
     return litebot("sendchange", *options, "--branch", "main", "a.c").returncode
 
 
-@pytest.mark.parametrize("way", ["control", "command", "hook", "sendchange"])
+@pytest.mark.parametrize("way", ["force", "disable", "command", "hook", "sendchange"])
 def test_an_answer_waits_for_a_sync_that_began_after_it(
     running: Master, disk: Disk, port: int, way: str
 ) -> None:
     """One that runs already began too early, and may lack what was written since."""
     ask, table, expected = {
-        "control": (lambda: force(running), "buildrequests", 200),
+        "force": (lambda: force(running), "buildrequests", 200),
+        "disable": (lambda: disable(running), "schedulers", 200),
         "command": (lambda: build(running), "buildrequests", 0),
         "hook": (lambda: hook(running), "changes", 202),
         "sendchange": (lambda: send(port), "changes", 0),
     }[way]
+    filters = {"enabled": "false"} if way == "disable" else {}
 
     def count() -> int:
-        return len(running.rest(table)[table])
+        return len(running.rest(table, **filters)[table])
 
     disk.hold()
     first = Asking(lambda: force(running))
@@ -217,3 +232,26 @@ def test_a_build_waits_for_no_disk(running: Master, disk: Disk) -> None:
     assert asking.answer is None
     disk.heal()
     assert asking.wait() == 200
+
+
+def test_who_waits_for_a_disk_that_fails_is_told(master: Master) -> None:
+    master.configure(SLOW_DISK)
+    master.start()
+    disk, visitor, replies = Disk(master.basedir), master.login(), list[Reply]()
+
+    def force() -> int:
+        path = "forceschedulers/force"
+        replies.append(visitor.control(path, "force", builderNames=["hello"]))
+        return replies[0].status
+
+    disk.hold()
+    (master.basedir / "broken").touch()
+    asking = Asking(force)
+    wait_for(lambda: master.rest("buildrequests")["buildrequests"], "the request to be there")
+    disk.heal()
+    assert asking.wait() == 503
+    assert b"Input/output error" in replies[0].body
+    wait_for(lambda: not is_running(master.pid), "the master to stop")
+    (master.basedir / "broken").unlink()
+    master.start()
+    assert master.rest("builders")["builders"]
