@@ -44,7 +44,7 @@ def refused(toml: Path, text: str) -> SettingsError:
 
 def test_a_missing_file_means_the_defaults(toml: Path) -> None:
     assert load(toml) == Settings(
-        Database("sqlite:///state.sqlite", "commit"),
+        Database("sqlite:///state.sqlite", "acknowledged"),
         Web("127.0.0.1", 8010, "", ""),
         Workers("127.0.0.1", 9989),
     )
