@@ -13,15 +13,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeVar
 from urllib.parse import urlencode
@@ -29,6 +32,13 @@ from urllib.parse import urlencode
 import pytest
 
 from litebot.settings import set_value
+
+if TYPE_CHECKING:
+    from masters import Pair
+    from masters import World
+    from stand_in import Log
+
+pytest.register_assert_rewrite("masters")
 
 LITEBOT = str(Path(sys.executable).with_name("litebot"))
 COMMAND_TIMEOUT_S = 60
@@ -379,6 +389,59 @@ def module_master(created: Master, tmp_path_factory: pytest.TempPathFactory) -> 
     """As `master`, but one for all tests of a module."""
     with _watching() as watch:
         yield watch(_copy(created, tmp_path_factory.mktemp("module") / "ci"))
+
+
+# masters without a network, for the unit tests
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state file with builders and workers, to be copied."""
+    from masters import make_state_file
+
+    path = tmp_path_factory.mktemp("template") / "state.sqlite"
+    make_state_file(path)
+    return path
+
+
+@pytest.fixture
+def logged() -> Iterator[Log]:
+    """What is logged as an error; a test takes what it expects, nothing else may be left."""
+    from stand_in import Log
+    from twisted.python import log
+
+    logged = Log()
+    log.addObserver(logged.emit)
+    yield logged
+    log.removeObserver(logged.emit)
+    assert list(logged) == []
+
+
+@pytest.fixture
+def world(template: Path, tmp_path: Path, logged: Log) -> Iterator[World]:
+    """A master of litebot's."""
+    from masters import litebots
+
+    world = litebots(tmp_path / "ci", template)
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="session")
+def pairs(template: Path) -> Callable[[], AbstractContextManager[Pair]]:
+    """Call it for a master of litebot's and one of Buildbot's, new for each example."""
+    from masters import Pair
+
+    @contextmanager
+    def make() -> Iterator[Pair]:
+        with tempfile.TemporaryDirectory() as folder:
+            pair = Pair(Path(folder), template)
+            try:
+                yield pair
+            finally:
+                pair.close()
+
+    return make
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,7 +7,6 @@ own; files, threads and SQLite are real.
 from __future__ import annotations
 
 import contextvars
-import queue
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -26,9 +25,10 @@ from faulty_vfs import faulty_disk
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
-from twisted.python import log
-from twisted.python.failure import Failure
+from stand_in import PATIENCE_S
+from stand_in import Asked
+from stand_in import Log
+from stand_in import Reactor
 
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
@@ -43,88 +43,12 @@ from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
 
-PATIENCE_S = 20  # for a thread
 BIG = "x" * 20_000_000  # more than the page cache holds, so it is written before the commit
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 Connection = sa.engine.Connection
 
-
-class Reactor:
-    """As much of a reactor as the queue asks for; `now` is its clock, in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._timers: list[tuple[float, Callable[[], object]]] = []
-
-    def callFromThread(self, f: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        self._calls.put(lambda: f(*args, **kwargs))
-
-    def callLater(self, delay_s: float, f: Callable[..., object], *args: Any) -> None:
-        self._timers.append((self.now + delay_s, lambda: f(*args)))
-
-    def getThreadPool(self) -> Reactor:
-        return self
-
-    def callInThreadWithCallback(
-        self, on_result: Callable[[bool, Any], object], f: Callable[..., Any], *args: Any
-    ) -> None:
-        """Its "thread" runs in its own turns, so that a test knows when."""
-
-        def run() -> None:
-            try:
-                result = f(*args)
-            except Exception:
-                on_result(False, Failure())
-            else:
-                on_result(True, result)
-
-        self._calls.put(run)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    @property
-    def idle(self) -> bool:
-        return self._calls.empty() and not self._timers
-
-    def turn(self) -> None:
-        """What was asked so far, and not what is asked meanwhile."""
-        due = [timer for timer in self._timers if timer[0] <= self.now]
-        self._timers = [timer for timer in self._timers if timer[0] > self.now]
-        for _, call in sorted(due, key=lambda timer: timer[0]):
-            call()
-        for _ in range(self._calls.qsize()):
-            self._calls.get()()
-
-    def run_until(self, done: Callable[[], bool]) -> None:
-        """Take turns; the clock goes on only where there is nothing else to do."""
-        while not done():
-            if self._calls.empty() and self._timers:
-                self.now = max(self.now, min(at for at, _ in self._timers))
-            elif self._calls.empty():
-                self._calls.put(self._calls.get(timeout=PATIENCE_S))  # a thread's answer
-            self.turn()
-
-    def settle(self) -> None:
-        self.run_until(lambda: self.idle)
-
-
-class Asked:
-    """What became of one Deferred."""
-
-    def __init__(self, deferred: Deferred[Any]) -> None:
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.called = False
-        deferred.addCallbacks(self._succeeded, self._failed)
-
-    def _succeeded(self, result: Any) -> None:
-        self.called, self.result = True, result
-
-    def _failed(self, failure: Failure) -> None:
-        self.called, self.error = True, failure.value
+pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Store:
@@ -174,34 +98,6 @@ class Store:
     def stop(self) -> None:
         stopping = Asked(self.queue.stop())
         self.wait(stopping)
-
-
-class Log(list[dict[str, Any]]):
-    """What was logged as an error; a test takes what it expects, nothing else may be left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, event: dict[str, Any]) -> None:
-        if event.get("isError"):
-            self.append(event)
-        else:
-            self.messages.append(" ".join(map(str, event["message"])))
-
-    def take(self) -> list[type[BaseException]]:
-        kinds = [type(event["failure"].value) for event in self]
-        self.clear()
-        return kinds
-
-
-@pytest.fixture(autouse=True)
-def logged() -> Iterator[Log]:
-    logged = Log()
-    log.addObserver(logged.emit)
-    yield logged
-    log.removeObserver(logged.emit)
-    assert list(logged) == []
 
 
 @pytest.fixture

@@ -187,10 +187,10 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
             _thd_complete(sql, ids, results, seconds)
             models = _thd_some(sql, ids)
             sets = {model.buildsetid for model in models}
-            done = [buildsets.thd_complete_if_done(sql, bsid, seconds) for bsid in sorted(sets)]
+            done = [buildsets.thd_complete_if_done(sql, bsid, now) for bsid in sorted(sets)]
             return models, [model for model in done if model is not None]
 
-        ids, seconds = list(brids), self._seconds(complete_at)
+        ids, seconds, now = list(brids), self._seconds(complete_at), self._seconds(None)
         return self.db.do_sql(thd)
 
     def _seconds(self, at: datetime.datetime | None) -> int:

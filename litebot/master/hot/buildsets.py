@@ -208,7 +208,11 @@ def _thd_stamp(
     repository: str | None = None,
     project: str | None = None,
     codebase: str | None = None,
-    **_patch: None,
+    patch_body: None = None,
+    patch_level: Any = None,
+    patch_author: Any = None,
+    patch_comment: Any = None,
+    patch_subdir: Any = None,
 ) -> int:
     """The id of the sourcestamp, which is made where there is none."""
     assert codebase is not None, "codebase cannot be None"

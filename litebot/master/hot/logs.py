@@ -32,6 +32,7 @@ BACKLOG_BYTES = 16 * GATHER_BYTES
 # Up to here compressing takes less time than handing it to a thread.
 COMPRESS_HERE_BYTES = 4096
 READ_CHUNKS = 16
+ANSWERS_AT_ONCE = 20
 
 COLUMNS = "id, name, slug, stepid, complete, num_lines, type"
 
@@ -70,15 +71,16 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         self._gathered: dict[int, Gathered] = {}
         self._waiting: set[Gathered] = set()
         self._timer: Any = None
+        self._answers = 0
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         """Store what waits."""
+        for logid in list(self._gathered):
+            yield self._flush(logid)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for gathered in list(self._gathered.values()):
-            yield _after(self._write(gathered))
         yield super().stopService()
 
     # reading
@@ -88,18 +90,22 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         yield self._flush(logid)
         return (yield self.db.do_sql(self._thd_log, "id = ?", logid))
 
+    @defer.inlineCallbacks
     def getLogBySlug(self, stepid: int, slug: str) -> Any:
-        return self.db.do_sql(self._thd_log, "slug = ? AND stepid = ?", slug, stepid)
+        yield self._flush_step(stepid)
+        return (yield self.db.do_sql(self._thd_log, "slug = ? AND stepid = ?", slug, stepid))
 
+    @defer.inlineCallbacks
     def getLogs(self, stepid: int | None = None) -> Any:
+        yield self._flush_step(stepid)
         if stepid is None:
-            return super().getLogs()
+            return (yield super().getLogs())
 
         def thd(sql: Sql) -> list[logs.LogModel]:
             query = f"SELECT {COLUMNS} FROM logs WHERE stepid = ? ORDER BY id"
             return [model_of(row) for row in sql.rows(query, stepid)]
 
-        return self.db.do_sql(thd)
+        return (yield self.db.do_sql(thd))
 
     @staticmethod
     def _thd_log(sql: Sql, where: str, *parameters: Any) -> logs.LogModel | None:
@@ -170,31 +176,38 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         lines = (first, gathered.num_lines - 1)
         if gathered.size < GATHER_BYTES:
             self._write_soon(gathered)
-            return defer.succeed(lines)
+            return self._answer(lines)
         writing = self._write(gathered)
         if gathered.size < BACKLOG_BYTES:
-            return defer.succeed(lines)
+            return self._answer(lines)
         return _after(writing).addCallback(lambda _: lines)
+
+    def _answer(self, lines: tuple[int, int]) -> defer.Deferred[tuple[int, int]]:
+        """At once, or in a later turn: whoever waits for a log's lock is answered within the answer
+        to the one before, and many in a row would be more calls than a stack takes.
+        """
+        self._answers += 1
+        if self._answers % ANSWERS_AT_ONCE:
+            return defer.succeed(lines)
+        d: defer.Deferred[tuple[int, int]] = defer.Deferred()
+        self.master.reactor.callLater(0, d.callback, lines)
+        return d
 
     @defer.inlineCallbacks
     def finishLog(self, logid: int) -> Any:
         """Store what waits and mark the log as complete; its model, or None without the log."""
         gathered = self._gathered.get(logid)
-        if gathered is not None:
-            while gathered.writing is not None:
-                yield _after(gathered.writing)
-            del self._gathered[logid]
-            self._waiting.discard(gathered)
-            if gathered.failure is not None:
-                gathered.failure.raiseException()
-        data = b"".join(gathered.lines) if gathered is not None else b""
-        chunks = yield self._compressed(logid, data)
-        yield self.db.do_sql(_thd_append, logid, chunks, True)
         if gathered is None:
+            yield self.db.do_sql(_thd_append, logid, [], True)
             return (yield self.getLog(logid))
-        if data:
-            self._written(gathered, gathered.num_lines)
-        gathered.model.complete = True
+        while gathered.writing is not None:
+            yield _after(gathered.writing)
+        if gathered.failure is None:
+            yield _after(self._write(gathered, complete=True))
+        self._gathered.pop(logid, None)
+        self._waiting.discard(gathered)
+        if gathered.failure is not None:
+            gathered.failure.raiseException()
         return gathered.model
 
     def _write_soon(self, gathered: Gathered) -> None:
@@ -208,30 +221,34 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         for gathered in waiting:
             self._write(gathered)
 
-    def _write(self, gathered: Gathered) -> defer.Deferred[None]:
+    def _write(self, gathered: Gathered, *, complete: bool = False) -> defer.Deferred[None]:
         """Store what waits; fires when it has been, and never fails."""
         if gathered.writing is None:
             gathered.writing = defer.Deferred()
-            d = self._write_all(gathered)
+            d = self._write_all(gathered, complete)
             d.addErrback(self._write_failed, gathered)
             d.addBoth(self._write_ended, gathered)
         return gathered.writing or defer.succeed(None)
 
     @defer.inlineCallbacks
-    def _write_all(self, gathered: Gathered) -> Any:
-        while gathered.lines:
+    def _write_all(self, gathered: Gathered, complete: bool) -> Any:
+        while gathered.lines or gathered.model.complete != complete:
             data, num_lines = b"".join(gathered.lines), gathered.num_lines
             gathered.lines, gathered.size = [], 0
             chunks = yield self._compressed(gathered.model.id, data)
-            yield self.db.do_sql(_thd_append, gathered.model.id, chunks, False)
-            self._written(gathered, num_lines)
-            if gathered.size < GATHER_BYTES:
+            yield self.db.do_sql(_thd_append, gathered.model.id, chunks, complete)
+            if data:
+                self._written(gathered, num_lines)
+            gathered.model.complete = complete
+            if gathered.size < GATHER_BYTES and not complete:
                 break
         if gathered.lines:
             self._write_soon(gathered)
 
     def _write_failed(self, failure: Failure, gathered: Gathered) -> None:
         gathered.failure = failure
+        # Stored now, these would stand in the places of those that are lost.
+        gathered.lines, gathered.size = [], 0
         log.err(failure, f"while storing lines of log {gathered.model.id}")
 
     def _write_ended(self, _result: Any, gathered: Gathered) -> None:
@@ -244,12 +261,23 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         if self.on_append is not None:
             self.on_append(gathered.model)
 
-    def _flush(self, logid: int) -> defer.Deferred[None]:
+    @defer.inlineCallbacks
+    def _flush(self, logid: int) -> Any:
         """Fires when what was gathered so far can be read; visitors don't wait for it."""
         gathered = self._gathered.get(logid)
-        if gathered is None or not (gathered.lines or gathered.writing) or browsing.get():
-            return defer.succeed(None)
-        return _after(self._write(gathered))
+        if gathered is None or browsing.get():
+            return
+        if gathered.writing is not None:
+            yield _after(gathered.writing)
+        if gathered.lines or gathered.writing is not None:  # which came after those
+            yield _after(self._write(gathered))
+
+    @defer.inlineCallbacks
+    def _flush_step(self, stepid: int | None) -> Any:
+        """As _flush, for the logs of a step, or for all."""
+        for logid, gathered in list(self._gathered.items()):
+            if stepid in (None, gathered.model.stepid):
+                yield self._flush(logid)
 
     # chunks
 
