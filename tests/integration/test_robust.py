@@ -125,19 +125,3 @@ def test_a_stop_lasts_until_the_process_is_gone(master: Master) -> None:
     master.stop()
     assert not is_running(master.pid)
     assert not (master.basedir / "twistd.pid").exists()
-
-
-def test_a_master_in_the_foreground_logs_to_stdout_whatever_its_tac_says(master: Master) -> None:
-    tac = master.basedir / "buildbot.tac"
-    text = tac.read_text(encoding="utf-8")
-    asks = 'if not os.environ.get("LITEBOT_FOREGROUND"):'  # a tac of stock Buildbot does not
-    assert asks in text
-    tac.write_text(text.replace(asks, "if True:"), encoding="utf-8")
-    command = [LITEBOT, "start", "--foreground", str(master.basedir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        master.pids.append(process.pid)
-        assert process.stdout is not None
-        assert any("Site starting on 'control.sock'" in line for line in process.stdout)
-        process.terminate()
-        assert "Server Shut Down." in process.stdout.read()
-    assert process.returncode == 0
