@@ -98,7 +98,7 @@ def keep_environment(config: MasterConfig, passage: Passage) -> None:
         if isinstance(worker, LocalWorker):
             worker.LocalWorkerFactory = functools.partial(RemoteLocalWorker, passage)
     for builder in config.builders:
-        for step in builder.factory.steps:
+        for step in getattr(builder.factory, "steps", ()):
             # It is the master's own and gets all, which its log need not tell.
             if getattr(step, "step_class", None) is MasterShellCommand:
                 step.kwargs.setdefault("logEnviron", False)

@@ -67,7 +67,8 @@ def to_stdout() -> Any:
 
 def quieten(application: components.Componentized) -> None:
     """Keep echoes out of the log that a buildbot.tac has chosen for its application."""
-    observer = application.getComponent(log.ILogObserver)
+    observer = application.getComponent(logger.ILogObserver)
+    if observer is None and (legacy := application.getComponent(log.ILogObserver)) is not None:
+        observer = logger.LegacyLogObserverWrapper(legacy)
     if observer is not None:
-        wrapped = logger.LegacyLogObserverWrapper(observer)
-        application.setComponent(logger.ILogObserver, without_echoes(wrapped))
+        application.setComponent(logger.ILogObserver, without_echoes(observer))

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
-from twisted.logger import textFileLogObserver
 from twisted.scripts import twistd
 
 from litebot.basedir import Basedir
 from litebot.basedir import refused_by_system
 from litebot.errors import LitebotError
 from litebot.master import outcome
-
-
-def log_to_stdout() -> Any:
-    """A log observer in place of the one that buildbot.tac sets up."""
-    return textFileLogObserver(sys.stdout)
 
 
 def main(basedir: str, log_to: str = "twistd.log") -> int:
@@ -39,10 +32,8 @@ def main(basedir: str, log_to: str = "twistd.log") -> int:
     # Without a pid file: the one who owns the basedir writes it, and nobody else touches it.
     sys.argv = ["twistd", "--nodaemon", "--no_save", "--pidfile="]
     if log_to == "stdout":
-        sys.argv += ["--logger=litebot.master.run.log_to_stdout"]
-    sys.argv += [f"--python={files.tac_file.name}"]
-    if os.environ.get("LITEBOT_FOREGROUND"):
         sys.argv += ["--logger=litebot.master.logged.to_stdout"]
+    sys.argv += [f"--python={files.tac_file.name}"]
     try:
         twistd.run()
     except OSError as error:  # the log can't be written: a full disk, most often

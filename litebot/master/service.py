@@ -333,11 +333,10 @@ class BuildMaster(master.BuildMaster):
     def _abandon(self) -> Any:
         """Let go of workers and ports: nothing that happens now could be written down."""
         workers = list(self.workers.workers.values())
-        for worker in workers:
-            # Before anything that asks the database: this ends what its steps have started.
-            if isinstance(worker, LocalWorker) and worker.remote_worker is not None:
-                yield worker.remote_worker.stopService()
-        stops = [defer.maybeDeferred(w.stopService) for w in workers]
+        # What local steps have started is ended first: the others ask the database, which refuses.
+        local = [worker.remote_worker for worker in workers if isinstance(worker, LocalWorker)]
+        services = [*filter(None, local), *workers]
+        stops = [defer.maybeDeferred(each.stopService) for each in services]
         waiting = defer.DeferredList(stops, consumeErrors=True)
         waiting.addTimeout(ABANDON_S, self.reactor)
         waiting.addErrback(lambda f: f.trap(defer.TimeoutError))

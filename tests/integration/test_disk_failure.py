@@ -55,7 +55,8 @@ class Foreground:
             command = [LITEBOT, "start", "--foreground", str(master.basedir)]
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         master.pids.append(self.process.pid)  # so that it is stopped whatever happens
-        wait_for(lambda: "Site starting on 'control.sock'" in self.said, "the master to answer")
+        lock = master.basedir / "master.lock"
+        wait_for(lambda: lock.exists() and '"url": "' in lock.read_text(), "the master to answer")
 
     @property
     def said(self) -> str:

@@ -37,6 +37,9 @@ class Readers(turns.Readers):
     def run(self, callable, *args, **kwargs):
         print("in a reader:", callable.__qualname__)
         return super().run(callable, *args, **kwargs)
+    def run_sql(self, callable, *args):
+        print("in a reader:", callable.__qualname__)
+        return super().run_sql(callable, *args)
 turns.Readers = Readers
 """
 
@@ -161,5 +164,5 @@ def test_who_follows_a_build_reads_in_threads_too(master: Master) -> None:
     master.start()
     assert "in a reader:" not in master.log
     assert master.force("hello").returncode == 0
-    read = set(re.findall(r"in a reader: (\w+)", master.log))
-    assert {"BuildRequestsConnectorComponent", "LogsConnectorComponent"} <= read
+    read = set(re.findall(r"in a reader: (\S+)", master.log))
+    assert {"BuildersConnectorComponent.getBuilders.<locals>.thd", "_thd_chunks"} <= read
