@@ -30,6 +30,8 @@ import pytest
 
 from litebot.settings import set_value
 
+pytest_plugins = ["turning"]
+
 LITEBOT = str(Path(sys.executable).with_name("litebot"))
 COMMAND_TIMEOUT_S = 60
 HTTP_TIMEOUT_S = 20
