@@ -19,6 +19,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -310,7 +311,8 @@ class Master:
     def end(self) -> None:
         """Stop it, by command or by its pid, whatever state the test left it in."""
         if (self.basedir / "master.lock").exists():
-            self.run("stop")
+            with suppress(subprocess.TimeoutExpired):
+                self.run("stop")
         for pid in self.pids:
             if is_running(pid):
                 os.kill(pid, signal.SIGKILL)
