@@ -424,7 +424,7 @@ def test_the_same_database_twice_is_none_of_them(master: Master, line: str) -> N
     ("line", "said"),
     [
         ("c['db_url'] = 'nonsense'", "c['db']: 'nonsense' is not the url of a database"),
-        ("c['db'] = 'sqlite:///state.sqlite'", "c['db'] is a str; it must be a dict"),
+        ("c['db'] = 'sqlite:///state.sqlite'", "c['db']: it is a str; it must be a dict"),
         ("c['db'] = {'db_url': 'mysql://ci:secret@db/ci'}", "c['db']: litebot keeps its state in"),
         ("c['www'] = None", "c['www'] is a NoneType; it must be a dict"),
     ],
