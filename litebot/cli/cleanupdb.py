@@ -34,4 +34,6 @@ def cleanupdb(basedir: Basedir, quiet: bool, force: bool) -> None:
 
         saved = with_database(basedir, lambda db: clean_up(db, progress, force=force))
     if not quiet:
-        print(f"compression saved {saved} bytes; free space went back to the file system")
+        # Anew, what was compressed as well may come out a little larger.
+        effect = f"saved {saved} bytes" if saved >= 0 else f"took {-saved} bytes more"
+        print(f"compression {effect}; free space went back to the file system")
