@@ -21,6 +21,7 @@ from collections.abc import Generator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -32,6 +33,8 @@ from urllib.parse import urlencode
 import pytest
 
 from litebot.settings import set_value
+
+pytest_plugins = ["turning"]
 
 if TYPE_CHECKING:
     from masters import Pair
@@ -318,7 +321,8 @@ class Master:
     def end(self) -> None:
         """Stop it, by command or by its pid, whatever state the test left it in."""
         if (self.basedir / "master.lock").exists():
-            self.run("stop")
+            with suppress(subprocess.TimeoutExpired):
+                self.run("stop")
         for pid in self.pids:
             if is_running(pid):
                 os.kill(pid, signal.SIGKILL)

@@ -99,7 +99,7 @@ class World:
         self.master.masterid = 1
         self.master.botmaster._builders_byid = {}  # none is configured
         self.db: Any = self.master.db
-        self.db.durability = options.pop("durability", "process")
+        self.db.durability = options.pop("durability", "commit")
         for name, value in options.items():
             setattr(self.db, name, value)
         self.call(self.db.setup, check_version=False)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
-
-if TYPE_CHECKING:
-    from litebot.master.database import Database
 
 
 @example("litebot cleanupdb ci")
@@ -23,25 +19,21 @@ if TYPE_CHECKING:
 def cleanupdb(basedir: Basedir, quiet: bool, force: bool) -> None:
     """Compress the logs in the database and give free space back; the master must be stopped."""
     basedir.require()
-    import sqlalchemy as sa
     from rich.progress import Progress
 
+    from litebot.master.cleanup import clean_up
     from litebot.master.offline import with_database
 
-    def vacuum(conn: sa.engine.Connection) -> None:
-        conn.execution_options(isolation_level="AUTOCOMMIT")
-        conn.exec_driver_sql("VACUUM").close()
-        conn.close()
+    with Progress(disable=quiet or not sys.stderr.isatty(), transient=True) as bars:
+        tasks = {}
 
-    async def work(db: Database) -> int:
-        logs = await db.logs.getLogs()
-        saved = 0
-        with Progress(disable=quiet or not sys.stderr.isatty(), transient=True) as progress:
-            for log in progress.track(logs, description="compressing logs"):
-                saved += await db.logs.compressLog(log.id, force=force)
-        await db.pool.do(vacuum)
-        return saved
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
 
-    saved = with_database(basedir, work)
+        saved = with_database(basedir, lambda db: clean_up(db, progress, force=force))
     if not quiet:
-        print(f"compression saved {saved} bytes; free space went back to the file system")
+        # Anew, what was compressed as well may come out a little larger.
+        effect = f"saved {saved} bytes" if saved >= 0 else f"took {-saved} bytes more"
+        print(f"compression {effect}; free space went back to the file system")

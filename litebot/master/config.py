@@ -35,6 +35,7 @@ from litebot.master.ports import EVERY_ADDRESS
 from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
+from litebot.master.urls import configured_url
 from litebot.master.urls import parsed
 from litebot.master.urls import settings_url
 from litebot.settings import Settings
@@ -217,21 +218,18 @@ def _agree_on_database(
     config: dict[str, Any], settings: Settings, files: Basedir, filename: Path
 ) -> None:
     ours = settings.database.url
-    db = config.get("db") or {}
-    if not isinstance(db, dict):
-        raise ConfigErrors([f"{filename}: c['db'] is a {type(db).__name__}; it must be a dict"])
-    theirs = db.get("db_url", config.pop("db_url", None))
-    if theirs is not None:
+    try:
+        theirs = configured_url(config)
+        found = settings_url(ours if theirs is None else theirs, files.path)
+    except ConfigError as error:
         remedy = f"remove it: {files.settings_file} says under [database] where the state is kept"
-        try:
-            found = settings_url(theirs, files.path)
-        except ConfigError as error:
-            raise ConfigErrors([f"{filename}: c['db']: {error.what}; {remedy}"]) from error
-        if found != settings_url(ours, files.path):
-            shown = parsed(theirs).render_as_string(hide_password=True)
-            disagreement = (
-                f"{filename}: the database is {shown!r} here and {ours!r} under [database]"
-                f" in {files.settings_file}; remove c['db'] or make them the same"
-            )
-            raise ConfigErrors([disagreement])
-    config["db"] = {**db, "db_url": ours}
+        raise ConfigErrors([f"{filename}: c['db']: {error.what}; {remedy}"]) from error
+    if found != settings_url(ours, files.path):
+        shown = parsed(theirs).render_as_string(hide_password=True)
+        disagreement = (
+            f"{filename}: the database is {shown!r} here and {ours!r} under [database]"
+            f" in {files.settings_file}; remove c['db'] or make them the same"
+        )
+        raise ConfigErrors([disagreement])
+    config.pop("db_url", None)
+    config["db"] = {**(config.get("db") or {}), "db_url": ours}

@@ -22,6 +22,7 @@ from litebot.master.hot.builds import BuildsConnectorComponent
 from litebot.master.hot.buildsets import BuildsetsConnectorComponent
 from litebot.master.hot.changes import ChangesConnectorComponent
 from litebot.master.hot.logs import LogsConnectorComponent
+from litebot.master.hot.old import BuildDataConnectorComponent
 from litebot.master.hot.sql import run_on
 from litebot.master.hot.steps import StepsConnectorComponent
 from litebot.master.turns import TurnQueue
@@ -36,6 +37,7 @@ HOLD_S = 0.010
 
 # Components of litebot's in place of Buildbot's.
 HOT = {
+    "build_data": BuildDataConnectorComponent,
     "buildrequests": BuildRequestsConnectorComponent,
     "builds": BuildsConnectorComponent,
     "buildsets": BuildsetsConnectorComponent,

@@ -7,7 +7,6 @@ from contextlib import chdir
 from pathlib import Path
 
 from buildbot.config.errors import ConfigErrors
-from buildbot.config.master import MasterConfig
 from buildbot.config.master import loadConfigDict
 
 from litebot.basedir import Basedir
@@ -21,8 +20,10 @@ from litebot.master.create import Created
 from litebot.master.create import create
 from litebot.master.database import Database
 from litebot.master.offline import with_database
+from litebot.master.urls import configured_url
 from litebot.master.urls import parsed
 from litebot.master.urls import settings_url
+from litebot.settings import Settings
 from litebot.settings import load
 from litebot.settings import set_value
 
@@ -70,13 +71,13 @@ def stock_database_url(files: Basedir) -> str:
     try:
         with chdir(files.path):  # as a start does
             _, config = loadConfigDict(str(files.path), str(path))
-            url = MasterConfig.get_dbconfig_from_config(config).db_url
     except ConfigErrors as errors:
         raise ConfigError(
             f"{path} can't be loaded to see which database it uses: {errors}",
             f"litebot check-config {files.quoted}",
         ) from errors
     try:
+        url = configured_url(config) or Settings().database.url  # Buildbot has the same default
         found = settings_url(url, files.path)
         if parsed(url).password is not None:
             raise ConfigError(

@@ -19,6 +19,14 @@ from litebot.settings import SQLITE_PREFIX
 AS_IN_SETTINGS = "write the url, without its password, under [database] in litebot.toml"
 
 
+def configured_url(config: dict[str, Any]) -> Any:
+    """The url of c['db'] or c['db_url'], or None without one.  Raises ConfigError."""
+    db = config.get("db") or {}
+    if not isinstance(db, dict):
+        raise ConfigError(f"it is a {type(db).__name__}; it must be a dict")
+    return db.get("db_url", config.get("db_url"))
+
+
 def parsed(url: Any) -> URL:
     """What `url` says.  Raises ConfigError, which shows no password, where it is no url."""
     if IRenderable.providedBy(url):

@@ -76,7 +76,7 @@ def test_the_same_port_on_another_address(master: Master) -> None:
     ("old", "new"),
     [
         ("sqlite:///state.sqlite", "sqlite:///other.sqlite"),
-        ('durability = "commit"', 'durability = "process"'),
+        ('durability = "acknowledged"', 'durability = "process"'),
     ],
 )
 def test_another_database_needs_a_restart(master: Master, old: str, new: str) -> None:

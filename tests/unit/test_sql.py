@@ -20,6 +20,7 @@ from litebot.store import dbapi
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
+from litebot.store.dialect import engine_on
 from litebot.store.sql import ApswSql
 from litebot.store.sql import Sql
 
@@ -51,7 +52,7 @@ def handle(path: Path) -> Iterator[apsw.Connection]:
 
 @pytest.fixture
 def sql(handle: apsw.Connection) -> ApswSql:
-    return ApswSql(handle)
+    return ApswSql(handle, engine_on(handle))
 
 
 def test_rows(sql: ApswSql) -> None:
@@ -124,7 +125,7 @@ def test_a_full_disk_is_told(path: Path) -> None:
         handle = connect(path, MASTER + DURABILITY["process"])
         handle.execute("PRAGMA cache_size = 1")
         handle.execute("BEGIN IMMEDIATE")
-        sql = ApswSql(handle, fatal.append)
+        sql = ApswSql(handle, engine_on(handle), fatal.append)
         disk.refuse("write", "", apsw.SQLITE_FULL)
         with pytest.raises(dbapi.FullDiskError):
             sql.run(lambda sql: [sql.insert("t", x=f"{n}" * 50_000) for n in range(50)])

@@ -20,6 +20,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from litebot.master.hot.events import MakesItsMessages
+from litebot.master.hot.old import delete_log_chunks
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.master.readers import browsing
 from litebot.store.sql import Row
@@ -128,6 +129,11 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
     def _lines(self, content: bytes, compressed: int) -> list[str]:
         text = self._get_compressor(compressed).read(content).decode()
         return [f"{line}\n" for line in text.split("\n")]
+
+    # deleting
+
+    def deleteOldLogChunks(self, older_than_timestamp: int) -> defer.Deferred[int]:
+        return defer.ensureDeferred(delete_log_chunks(self.db, older_than_timestamp))
 
     # writing
 

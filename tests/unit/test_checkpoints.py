@@ -1,0 +1,114 @@
+"""Moving the write-ahead log into the file, beside the turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+from faulty_vfs import FaultyDisk
+from turning import Store
+from turning import expect_failure
+from turning import keep
+
+from litebot.master import checkpoints
+from litebot.store.connection import connect
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+
+def log_pages(path: Path) -> int:
+    return path.with_name(path.name + "-wal").stat().st_size // (4096 + 24)
+
+
+def test_the_log_is_moved_into_the_file(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
+    size_bytes = path.stat().st_size
+    most = 0
+    for n in range(30):
+        store.wait(store.do(keep, f"{n}" * 40_000))
+        store.reactor.settle()
+        most = max(most, log_pages(path))
+    assert 50 <= most < 150  # it starts over
+    assert path.stat().st_size > size_bytes + 500_000
+
+
+def test_a_reader_does_not_let_the_log_grow_for_ever(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
+    reader = connect(path)
+    reader.execute("BEGIN; SELECT * FROM t").fetchall()
+    for n in range(30):
+        store.wait(store.do(keep, f"{n}" * 40_000))
+        store.reactor.settle()
+    assert log_pages(path) > 300
+    reader.execute("ROLLBACK")
+    for n in range(3):
+        store.wait(store.do(keep, f"after {n}"))
+        store.reactor.settle()
+    before = log_pages(path)
+    store.wait(store.do(keep, "x" * 40_000))
+    assert log_pages(path) == before  # written over its beginning
+    assert store.failures == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "message"),
+    [
+        ("write", apsw.SQLITE_FULL, "no space is left"),
+        ("sync", apsw.SQLITE_IOERR_FSYNC, "refused to read or write it"),
+    ],
+)
+def test_a_checkpoint_that_fails_stops_the_master(
+    disk: FaultyDisk,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr(checkpoints, "START_PAGES", 1)
+    disk.refuse(operation, "state.sqlite", code)
+    acknowledged = store.do(keep, "a")
+    store.reactor.turn()
+    assert acknowledged.result == "kept a"
+    expect_failure(store, [], message, code)
+    disk.heal()
+    store.stop()
+    assert store.content() == ["a"]
+
+
+def test_stop_waits_for_a_checkpoint(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "START_PAGES", 1)
+    before = len(apsw.connections())
+    store.do(keep, "a")
+    store.reactor.turn()
+    assert not store.reactor.idle
+    store.stop()
+    assert store.reactor.idle
+    assert len(apsw.connections()) == before - 1
+    assert store.content() == ["a"]
+
+
+def test_a_checkpoint_that_is_in_anothers_way_is_made_later(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "START_PAGES", 1)
+    monkeypatch.setattr(checkpoints, "RESTART_PAGES", 1)
+    reader = connect(path)
+    reader.execute("BEGIN; SELECT * FROM t").fetchall()
+    for n in range(3):
+        store.wait(store.do(keep, n))
+        store.reactor.settle()
+    assert store.failures == []
+    reader.execute("ROLLBACK")
+    store.wait(store.do(keep, "moved"))
+    store.reactor.settle()
+    before = log_pages(path)
+    store.wait(store.do(keep, "over the log's beginning"))
+    assert log_pages(path) == before
