@@ -35,6 +35,7 @@ from litebot.master.handover.changes import Handovers
 from litebot.master.handover.components import install
 from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.logged import logged_errors
+from litebot.master.outbox import Outbox
 from litebot.master.ports import require_free
 from litebot.master.recovery.attempts import Attempts
 from litebot.master.recovery.requests import complete_buildsets
@@ -71,6 +72,7 @@ class BuildMaster(master.BuildMaster):
         self._startid: int | None = None
         self._stopping_for: LitebotError | None = None
         self.handovers = Handovers()
+        self.outbox = Outbox()
         rest.register()
         if config_loader is None:
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
@@ -101,6 +103,7 @@ class BuildMaster(master.BuildMaster):
         yield install(self.db)
         self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
         yield self.handovers.setServiceParent(self)
+        yield self.outbox.setServiceParent(self)
 
     # starting
 
@@ -132,6 +135,7 @@ class BuildMaster(master.BuildMaster):
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
         yield defer.ensureDeferred(complete_buildsets(self))
+        yield defer.ensureDeferred(self.outbox.resume())
         yield self.control.setServiceParent(self)
         owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(owner)
@@ -164,6 +168,7 @@ class BuildMaster(master.BuildMaster):
         )
         for finding in findings:
             log.msg(f"found: {finding.message}")
+        yield defer.ensureDeferred(self.outbox.look_back())
         yield Attempts().setServiceParent(self)
 
     @defer.inlineCallbacks

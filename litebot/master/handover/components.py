@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import sqlalchemy as sa
+from buildbot.db import builds
 from buildbot.db import buildsets
 from buildbot.db import schedulers
 from buildbot.db import state
@@ -14,6 +15,7 @@ from buildbot.util import datetime2epoch
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master import outbox
 from litebot.master.handover import effects
 from litebot.master.handover import subscriptions
 from litebot.master.handover.changes import last_change
@@ -22,7 +24,7 @@ from litebot.master.handover.changes import last_change
 @defer.inlineCallbacks
 def install(db: Any) -> Any:
     """Put these in the place of Buildbot's; before the database is opened."""
-    for name, component in (("schedulers", Schedulers), ("state", State), ("buildsets", Buildsets)):
+    for name, component in COMPONENTS.items():
         yield getattr(db, name).disownServiceParent()
         made = component(db)
         setattr(db, name, made)
@@ -145,8 +147,41 @@ class State(state.StateConnectorComponent):
         conn.commit()
 
 
+class Builds(builds.BuildsConnectorComponent):
+    """Ends a build together with the duty to report it."""
+
+    def finishBuild(self, buildid: int, results: int) -> defer.Deferred[None]:
+        at = int(self.master.reactor.seconds())
+        reporters = self.db.master.outbox.wanting("builds", buildid)
+
+        def thd(conn: sa.engine.Connection) -> None:
+            table = self.db.model.builds
+            ended = table.update().where(table.c.id == buildid)
+            conn.execute(ended.values(complete_at=at, results=results))
+            outbox.add(conn, reporters, "builds", buildid)
+
+        return self.db.pool.do_with_transaction(thd)
+
+
 class Buildsets(buildsets.BuildsetsConnectorComponent):
-    """Adds a buildset together with what the hand-overs say of it."""
+    """Adds a buildset together with what the hand-overs say of it, and reports its end."""
+
+    def completeBuildset(
+        self, bsid: int, results: int, complete_at: Any = None
+    ) -> defer.Deferred[None]:
+        """As Buildbot's.  Raises AlreadyCompleteError."""
+        at = datetime2epoch(complete_at) or int(self.master.reactor.seconds())
+        reporters = self.db.master.outbox.wanting("buildsets", bsid)
+
+        def thd(conn: sa.engine.Connection) -> None:
+            table = self.db.model.buildsets
+            open_ = table.update().where(table.c.id == bsid, table.c.complete == 0)
+            ended = conn.execute(open_.values(complete=1, results=results, complete_at=at))
+            if ended.rowcount != 1:
+                raise buildsets.AlreadyCompleteError
+            outbox.add(conn, reporters, "buildsets", bsid)
+
+        return self.db.pool.do_with_transaction(thd)
 
     @defer.inlineCallbacks
     def addBuildset(
@@ -240,3 +275,6 @@ class Buildsets(buildsets.BuildsetsConnectorComponent):
             result = conn.execute(self.db.model.buildrequests.insert().values(values))
             brids[builderid] = result.inserted_primary_key[0]  # type: ignore[index]
         return brids
+
+
+COMPONENTS = {"schedulers": Schedulers, "state": State, "builds": Builds, "buildsets": Buildsets}
