@@ -64,7 +64,7 @@ def _rows(found: Status) -> list[tuple[str, str]]:
     if not found.running_builds:
         rows.append(("builds", "none running"))
     rows.append(("pending", str(found.pending) if found.pending else "nothing"))
-    rows += [("report", _report(report)) for report in found.reports if report["error"]]
+    rows += [("report", report_line(report)) for report in found.reports if report["error"]]
     if found.last_start:
         repairs = found.last_start["repairs"]
         rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))
@@ -78,8 +78,11 @@ def _found(repairs: list[dict[str, Any]]) -> str:
     return f"found and repaired {len(repairs)}:"
 
 
-def _report(report: dict[str, Any]) -> str:
+def report_line(report: dict[str, Any]) -> str:
+    """What a reporter has still to tell, and how that has gone so far."""
     what = f"{report['reporter']} has not told of {report['kind'][:-1]} id {report['about']}"
+    if not report["error"]:
+        return f"{what} yet"
     again = f"again at {_time(report['retry_at'])}"
     return f"{what} in {report['attempts']} attempts ({report['error']}); {again}"
 

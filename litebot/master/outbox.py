@@ -117,6 +117,15 @@ class Outbox(service.AsyncMultiService):
         timer.clock = self.master.reactor
         timer.setServiceParent(self)
 
+    async def drop(self, id: int) -> bool:
+        """Forget a row; whether there was one."""
+
+        def delete(conn: sa.engine.Connection) -> bool:
+            return conn.execute(outbox.delete().where(outbox.c.id == id)).rowcount > 0
+
+        found: bool = await self.master.db.pool.do_with_transaction(delete)
+        return found
+
     def _look(self) -> None:
         d = defer.ensureDeferred(self._retry())
         d.addErrback(lambda failure: failure.trap(StoreFailed))

@@ -77,6 +77,23 @@ def test_a_reporter_that_fails_tries_again_over_a_restart(victim: Victim) -> Non
     assert await_told(victim) == [f"mailer 1 {SUCCESS}", f"pusher 1 {SUCCESS}"]
 
 
+def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
+    victim.write_config(CONFIG.format(command="true"))
+    victim.start()
+    succeeded(victim.force("b", "--no-wait"))
+    wait_for(lambda: len(waiting(victim)) == 2, "both to have failed")
+    listed = succeeded(victim.run("report")).stdout.splitlines()
+    assert len(listed) == 2
+    assert "mailer has not told of build id 1 in 1 attempts" in listed[0]
+    first, second = (line.split()[0] for line in listed)
+    left = succeeded(victim.run("report", "--drop", first)).stdout.splitlines()
+    assert len(left) == 1
+    assert succeeded(victim.run("report", "--drop", second)).stdout == "everything is told\n"
+    refused = victim.run("report", "--drop", first)
+    assert refused.returncode == 1
+    assert f"there is no report {first} that waits" in refused.stderr
+
+
 def waiting(victim: Victim) -> list[dict[str, Any]]:
     reports = json.loads(victim.run("status", "--json").stdout)["reports"]
     return [report for report in reports if report["error"]]
