@@ -137,8 +137,8 @@ class Victim(Master):
 
     def covered(self, scheduler: str) -> list[int]:
         """The changes in all buildsets of a Telling scheduler, in their order."""
-        made_by = self.schedulers()
         rows = self.rows(PROPERTY, name="covered")
+        made_by = self.schedulers()
         mine = [json.loads(text)[0] for bsid, text in rows if made_by[bsid] == scheduler]
         return [changeid for changeids in mine for changeid in changeids]
 

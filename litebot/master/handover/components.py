@@ -83,15 +83,20 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
     def flushChangeClassifications(
         self, schedulerid: int, less_than: int | None = None
     ) -> defer.Deferred[None]:
-        """As Buildbot's; after a buildset there is nothing to do.
+        """As Buildbot's; after a buildset, only the changes that are in it.
 
-        The changes that are in it are forgotten already.  Others that are less than its last one
-        are those of other branches, and of other turns: they wait for buildsets of their own.
+        Others that are less than its last one are those of other branches, and of later timers:
+        they wait for buildsets of their own.  Most often nothing is left to do, but a scheduler
+        of a user's may have added its buildset from a callback, which does not know of them.
         """
         taking = effects.taken.get()
-        if less_than is not None and taking is not None and taking.schedulerid == schedulerid:
+        if less_than is None or taking is None or taking.schedulerid != schedulerid:
+            return super().flushChangeClassifications(schedulerid, less_than)
+        if taking.done:
             return defer.succeed(None)
-        return super().flushChangeClassifications(schedulerid, less_than)
+        return self.db.pool.do_with_transaction(
+            effects.forget_changes, schedulerid, taking.changeids
+        )
 
 
 class State(state.StateConnectorComponent):
@@ -233,8 +238,9 @@ class Buildsets(buildsets.BuildsetsConnectorComponent):
 
         bsid, brids = yield self.db.pool.do_with_transaction(thd)
         self.db.state.forget_pending(scheduler)
-        if handover is not None:
-            handover.done = True
+        for effect in (handover, taken):
+            if effect is not None:
+                effect.done = True
         self.getBuildsetProperties.cache.put(bsid, buildsets.BsProps(properties))
         return bsid, brids
 
