@@ -35,6 +35,7 @@ COMMANDS: dict[str, Lazy] = {
     "status": Lazy("status", "status", "Say what a master does and what it found at its start."),
     "check": Lazy("check", "check", "Say what is half done or damaged in the database."),
     "why": Lazy("why", "why", "Say what became of a change."),
+    "report": Lazy("report", "report", "See and drop what reporters have still to tell."),
     "user": Lazy("user", "user", "Add, remove and list those who may log in."),
     "upgrade-master": Lazy(
         "upgrade_master", "upgrade_master", "Bring a basedir and its database up to date."

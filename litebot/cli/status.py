@@ -64,6 +64,7 @@ def _rows(found: Status) -> list[tuple[str, str]]:
     if not found.running_builds:
         rows.append(("builds", "none running"))
     rows.append(("pending", str(found.pending) if found.pending else "nothing"))
+    rows += [("report", report_line(report)) for report in found.reports if report["error"]]
     if found.last_start:
         repairs = found.last_start["repairs"]
         rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))
@@ -75,6 +76,15 @@ def _found(repairs: list[dict[str, Any]]) -> str:
     if not repairs:
         return "found nothing to repair"
     return f"found and repaired {len(repairs)}:"
+
+
+def report_line(report: dict[str, Any]) -> str:
+    """What a reporter has still to tell, and how that has gone so far."""
+    what = f"{report['reporter']} has not told of {report['kind'][:-1]} id {report['about']}"
+    if not report["error"]:
+        return f"{what} yet"
+    again = f"again at {_time(report['retry_at'])}"
+    return f"{what} in {report['attempts']} attempts ({report['error']}); {again}"
 
 
 def _how_it_ended(last_start: dict[str, Any] | None) -> str:

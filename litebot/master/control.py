@@ -51,6 +51,7 @@ class Control(service.AsyncService):
         root.putChild(b"build", BuildResource(self.master))
         root.putChild(b"follow", FollowResource(self.master))
         root.putChild(b"why", WhyResource(self.master))
+        root.putChild(b"drop-report", DropReportResource(self.master))
         root.putChild(b"reconfig", ReconfigResource(self.master))
         # A socket's name may have 108 bytes; the master runs in its basedir, so the short one does.
         here = Path.cwd() == self._path.parent
@@ -217,6 +218,19 @@ class WhyResource(Resource):
         asked = json.loads(request.content.read())  # type: ignore[union-attr]
         changeid, outcomes = await why(self.master, asked["change"])
         return {"changeid": changeid, "schedulers": [asdict(outcome) for outcome in outcomes]}
+
+
+class DropReportResource(Resource):
+    """POST /drop-report {"id": of a row of the outbox}: it is never told."""
+
+    async def answer(self, request: server.Request) -> dict[str, Any]:
+        asked = json.loads(request.content.read())  # type: ignore[union-attr]
+        if not await self.master.outbox.drop(asked["id"]):
+            raise LitebotError(
+                f"there is no report {asked['id']} that waits",
+                f"litebot report {self.master.basedir}",
+            )
+        return {}
 
 
 class ReconfigResource(Resource):

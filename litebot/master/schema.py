@@ -74,6 +74,23 @@ built = sa.Table(
 )
 
 
+# What a reporter has still to tell; see master.outbox.
+outbox = sa.Table(
+    "litebot_outbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    # "" stands for all of them.
+    sa.Column("reporter", sa.Text, nullable=False),
+    # "builds" or "buildsets", and the id of one.
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("about", sa.Integer, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    # NULL while it is told for the first time; the last attempt's error.
+    sa.Column("retry_at", sa.Float),
+    sa.Column("error", sa.Text),
+)
+
+
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
@@ -85,9 +102,14 @@ def _handovers_and_subscriptions(conn: sa.engine.Connection) -> None:
     built.create(conn)
 
 
+def _outbox(conn: sa.engine.Connection) -> None:
+    outbox.create(conn)
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
+    _outbox,
 )
 
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.

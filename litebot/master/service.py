@@ -42,6 +42,7 @@ from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.hot.distributor import BotMaster
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
+from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
 from litebot.master.reconfig import Unchangeable
@@ -94,6 +95,7 @@ class BuildMaster(master.BuildMaster):
         self._mended: str | None = None
         self._stopping_for: LitebotError | None = None
         self.handovers = Handovers()
+        self.outbox = Outbox()
         rest.register()
         if config_loader is None:
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
@@ -129,6 +131,7 @@ class BuildMaster(master.BuildMaster):
         yield install(self.db)
         self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
         yield self.handovers.setServiceParent(self)
+        yield self.outbox.setServiceParent(self)
 
     # starting
 
@@ -164,6 +167,7 @@ class BuildMaster(master.BuildMaster):
         if self._got_sigterm or self._lock is None:
             raise LitebotError("the master was stopped while it started")
         yield defer.ensureDeferred(complete_buildsets(self))
+        yield defer.ensureDeferred(self.outbox.resume())
         if isinstance(self.config_loader, ConfigLoader):
             self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
@@ -207,6 +211,7 @@ class BuildMaster(master.BuildMaster):
         )
         for finding in findings:
             log.msg(f"found: {finding.message}")
+        yield defer.ensureDeferred(self.outbox.look_back())
         yield Attempts().setServiceParent(self)
 
     @defer.inlineCallbacks

@@ -37,6 +37,8 @@ class Status:
     # The oldest PENDING_SHOWN of them.
     pending_requests: list[dict[str, Any]] = field(default_factory=list)
     last_start: dict[str, Any] | None = None
+    # What reporters have still to tell.
+    reports: list[dict[str, Any]] = field(default_factory=list)
 
 
 def status(files: Basedir) -> Status:
@@ -59,6 +61,7 @@ def status(files: Basedir) -> Status:
         result.running_builds = _running_builds(conn)
         result.pending, result.pending_requests = _pending(conn)
         result.last_start = _last_start(conn)
+        result.reports = _reports(conn)
     if handle is not None:
         handle.close()
     return result
@@ -133,3 +136,11 @@ def _last_start(conn: sa.engine.Connection) -> dict[str, Any] | None:
     found = sa.select(repairs.c.kind, repairs.c.message, repairs.c.buildid)
     mine = found.where(repairs.c.startid == row["id"]).order_by(repairs.c.id)
     return {**row, "repairs": [dict(r) for r in conn.execute(mine).mappings()]}
+
+
+def _reports(conn: sa.engine.Connection) -> list[dict[str, Any]]:
+    outbox = schema.outbox
+    if not sa.inspect(conn).has_table(outbox.name):
+        return []
+    found = conn.execute(sa.select(outbox).order_by(outbox.c.id).limit(PENDING_SHOWN))
+    return [dict(row) for row in found.mappings()]

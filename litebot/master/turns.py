@@ -24,6 +24,7 @@ from typing import Any
 import apsw
 import sqlalchemy as sa
 from buildbot.db.buildrequests import AlreadyClaimedError
+from buildbot.db.buildrequests import NotClaimedError
 from buildbot.db.buildsets import AlreadyCompleteError
 from buildbot.db.changesources import ChangeSourceAlreadyClaimedError
 from buildbot.db.logs import LogSlugExistsError
@@ -53,6 +54,7 @@ EXPECTED = (
     AlreadyCompleteError,
     ChangeSourceAlreadyClaimedError,
     LogSlugExistsError,
+    NotClaimedError,
     SchedulerAlreadyClaimedError,
 )
 

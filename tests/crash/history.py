@@ -26,6 +26,7 @@ def faults(victim: Victim, acknowledged: Collection[str], wants: dict[str, str])
         *_built_once(victim),
         *_children(victim),
         *_logs(victim),
+        *_reported(victim),
     ]
 
 
@@ -103,3 +104,12 @@ def _logs(victim: Victim) -> Iterator[str]:
     for logid, lines, complete in victim.rows("SELECT id, num_lines, complete FROM logs"):
         if lines != end.get(logid, 0) or not complete:
             yield f"log {logid} has {end.get(logid, 0)} lines, shows {lines}; complete: {complete}"
+
+
+def _reported(victim: Victim) -> Iterator[str]:
+    """Each build with a result; Buildbot's generators leave out those that are retried."""
+    told = set(victim.told.read_text(encoding="utf-8").splitlines())
+    query = "SELECT id, results FROM builds WHERE results != 5"
+    for buildid, results in victim.rows(query):
+        if f"pusher {buildid} {results}" not in told:
+            yield f"build {buildid} with results {results} was not reported"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import textwrap
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,8 +21,11 @@ from litebot.master.faults import KILL_AT
 from litebot.store.dialect import engine_for
 
 CONFIG = """\
-from buildbot.plugins import schedulers, steps, util, worker
+import os
+
+from buildbot.plugins import reporters, schedulers, steps, util, worker
 from buildbot.process.properties import Properties
+from buildbot.reporters.base import ReporterBase
 
 c = BuildmasterConfig = {}
 c["workers"] = [worker.LocalWorker("local", max_builds=8)]
@@ -66,6 +70,20 @@ class AnyBranch(Telling, schedulers.AnyBranchScheduler):
 
 class Periodic(Telling, schedulers.Periodic):
     pass
+
+
+class Reporter(ReporterBase):
+    # Appends to a file, and fails while there is no such file.
+    def sendMessage(self, reports):
+        with open(os.path.join(basedir, "told"), "r+") as file:
+            file.seek(0, 2)
+            for report in reports:
+                for build in report["builds"]:
+                    file.write(f"{self.name} {build['buildid']} {build['results']}\\n")
+
+
+def reporter(name, generator):
+    c.setdefault("services", []).append(Reporter(name=name, generators=[generator]))
 """
 
 PROPERTY = """
@@ -119,10 +137,15 @@ class Victim(Master):
 
     def covered(self, scheduler: str) -> list[int]:
         """The changes in all buildsets of a Telling scheduler, in their order."""
-        made_by = self.schedulers()
         rows = self.rows(PROPERTY, name="covered")
+        made_by = self.schedulers()
         mine = [json.loads(text)[0] for bsid, text in rows if made_by[bsid] == scheduler]
         return [changeid for changeids in mine for changeid in changeids]
+
+    @property
+    def told(self) -> Path:
+        """The file of the reporters."""
+        return self.basedir / "told"
 
     def repairs(self) -> list[str]:
         """The kinds of what the last start found, in order."""

@@ -33,6 +33,7 @@ STUCK_S = 30.0
 CONFIG = """
 c["caches"] = {"Changes": 1, "chdicts": 1}
 
+reporter("pusher", reporters.BuildStatusGenerator(mode="all"))
 lines = shell("for n in 1 2 3 4 5 6 7 8; do echo line $n; sleep 0.01; done")
 builder("quick", lines)
 builder("child", lines)
@@ -60,6 +61,7 @@ def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -
     text = re.sub(r"(?m)^max_attempts = 3$", "max_attempts = 1000", settings.read_text())
     settings.write_text(text)
     victim.write_config(CONFIG)
+    victim.told.touch()
     return victim
 
 
@@ -129,6 +131,7 @@ SELECT (SELECT count(*) FROM buildrequests WHERE complete = 0),
        (SELECT count(*) FROM builds WHERE complete_at IS NULL),
        (SELECT count(*) FROM scheduler_changes),
        (SELECT count(*) FROM litebot_subscriptions),
+       (SELECT count(*) FROM litebot_outbox),
        (SELECT count(*) FROM litebot_handovers WHERE changeid < (SELECT max(changeid) FROM changes))
 """
 

@@ -177,6 +177,35 @@ def test_a_burst_on_many_branches_is_built_to_the_last_change(victim: Victim) ->
     assert victim.rows("SELECT * FROM scheduler_changes") == []
 
 
+def test_a_change_that_waits_while_its_timer_fires_is_built(victim: Victim) -> None:
+    victim.write_config(
+        """
+        from twisted.internet import reactor, task
+
+
+        class Slow(AnyBranch):
+            # A buildset that takes a second keeps changes of other branches waiting.
+            def addBuildsetForChanges(self, **kwargs):
+                add = super().addBuildsetForChanges
+                return task.deferLater(reactor, 1.0, lambda: add(**kwargs))
+
+
+        builder("b", shell("true"))
+        c["schedulers"].append(Slow("stable", treeStableTimer=1.0, builderNames=["b"]))
+        """
+    )
+    victim.start()
+    assert victim.change(branch="a", revision="1") == 200
+    time.sleep(0.6)
+    assert victim.change(branch="b", revision="2") == 200
+    time.sleep(0.7)  # the buildset of a is being made, and the timer of b has not fired
+    assert victim.change(branch="b", revision="3") == 200
+    await_revision(victim, "3", "stable")
+    assert sorted(victim.covered("stable")) == [1, 2, 3]
+    assert "AlreadyCalled" in victim.log
+    victim.stop()
+
+
 def test_a_buildset_of_one_branch_takes_no_changes_of_another_along(victim: Victim) -> None:
     victim.write_config(
         """

@@ -146,6 +146,7 @@ ORDER = [
     "status",
     "build",
     "check",
+    "report",
     "reconfig",
     "why",
     "restart",

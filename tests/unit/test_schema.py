@@ -24,6 +24,7 @@ OURS = {
     "litebot_handovers",
     "litebot_subscriptions",
     "litebot_built",
+    "litebot_outbox",
 }
 
 

@@ -11,6 +11,7 @@ from buildbot.schedulers.dependent import Dependent
 from buildbot.util import service
 from twisted.internet import defer
 from twisted.internet import task
+from twisted.internet.error import AlreadyCalled
 from twisted.python import log
 
 from litebot.errors import StoreFailed
@@ -39,13 +40,20 @@ class Handovers(service.AsyncService):
         self._first = 0
         self._paused = True
         self._stopping = False
+        self._races = 0
         self._again: set[int] = set()
         self._running: dict[int, defer.Deferred[None]] = {}
+
+    @defer.inlineCallbacks
+    def startService(self) -> Any:
+        log.addObserver(self._note_error)
+        yield super().startService()
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         self._stopping = True
         yield defer.DeferredList(list(self._running.values()))
+        log.removeObserver(self._note_error)
         yield super().stopService()
 
     # while the configuration changes
@@ -110,7 +118,10 @@ class Handovers(service.AsyncService):
         d.addCallback(lambda _: defer.ensureDeferred(self._hand_over_all(scheduler)))
         d.addErrback(lambda failure: failure.trap(StoreFailed))
         d.addErrback(lambda f: log.err(f, f"while handing changes to {scheduler.name}"))
-        d.addBoth(lambda _: self._running.pop(schedulerid))
+        d.addBoth(lambda _: self._ended(schedulerid))
+
+    def _ended(self, schedulerid: int) -> None:
+        del self._running[schedulerid]
 
     async def _hand_over_all(self, scheduler: Any) -> None:
         schedulerid = scheduler.serviceid
@@ -130,15 +141,37 @@ class Handovers(service.AsyncService):
         key = ("changes", str(changeid))
         change = await self.master.data.get(key)
         if change is not None:  # it may have been pruned
-            handing_over.set(handover)
-            await defer.maybeDeferred(
-                scheduler._change_consumer.invoke, (*key, "new"), copy.deepcopy(change)
-            )
-            # The callback does not wait for gotChange, which has this lock.
-            await scheduler._change_consumption_lock.run(lambda: None)
-            handing_over.set(None)
+            races = -1
+            while races != self._races and not handover.done:
+                races = self._races
+                await self._give(scheduler, handover, (*key, "new"), change)
+                if not getattr(scheduler, "treeStableTimer", None):
+                    break  # it has no such timers
         if not handover.done:
             await self.master.db.pool.do_with_transaction(handover.write)
+
+    async def _give(
+        self, scheduler: Any, handover: Handover, key: tuple[str, ...], change: Any
+    ) -> None:
+        handing_over.set(handover)
+        consumer = scheduler._change_consumer
+        if consumer is not None:
+            await defer.maybeDeferred(consumer.invoke, key, copy.deepcopy(change))
+            # The callback does not wait for gotChange, which has this lock.
+            await scheduler._change_consumption_lock.run(lambda: None)
+            # The lock is free a moment before an error of gotChange is logged.
+            await task.deferLater(self.master.reactor, 0)
+        handing_over.set(None)
+
+    def _note_error(self, event: dict[str, Any]) -> None:
+        """A log observer: one race of Buildbot's makes a scheduler drop a change.
+
+        A change waits for the lock of the tree-stable timers, and its own timer fires meanwhile:
+        cancelling that fails, and so does gotChange, before it has done anything.
+        Source: buildbot/schedulers/basic.py, gotChange
+        """
+        if event.get("isError") and "failure" in event and event["failure"].check(AlreadyCalled):
+            self._races += 1
 
 
 def last_change(conn: sa.engine.Connection) -> int:

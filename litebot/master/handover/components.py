@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,16 +14,19 @@ from buildbot.schedulers.timed import Timed
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master import outbox
 from litebot.master.handover import effects
 from litebot.master.handover import subscriptions
 from litebot.master.handover.changes import last_change
+from litebot.master.hot.builds import BuildsConnectorComponent
 from litebot.master.hot.buildsets import BuildsetsConnectorComponent
+from litebot.master.hot.sql import AlsoEnds
 
 
 @defer.inlineCallbacks
 def install(db: Any) -> Any:
     """Put these in the place of Buildbot's; before the database is opened."""
-    for name, component in (("schedulers", Schedulers), ("state", State), ("buildsets", Buildsets)):
+    for name, component in COMPONENTS.items():
         yield getattr(db, name).disownServiceParent()
         made = component(db)
         setattr(db, name, made)
@@ -81,15 +85,20 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
     def flushChangeClassifications(
         self, schedulerid: int, less_than: int | None = None
     ) -> defer.Deferred[None]:
-        """As Buildbot's; after a buildset there is nothing to do.
+        """As Buildbot's; after a buildset, only the changes that are in it.
 
-        The changes that are in it are forgotten already.  Others that are less than its last one
-        are those of other branches, and of other turns: they wait for buildsets of their own.
+        Others that are less than its last one are those of other branches, and of later timers:
+        they wait for buildsets of their own.  Most often nothing is left to do, but a scheduler
+        of a user's may have added its buildset from a callback, which does not know of them.
         """
         taking = effects.taken.get()
-        if less_than is not None and taking is not None and taking.schedulerid == schedulerid:
+        if less_than is None or taking is None or taking.schedulerid != schedulerid:
+            return super().flushChangeClassifications(schedulerid, less_than)
+        if taking.done:
             return defer.succeed(None)
-        return super().flushChangeClassifications(schedulerid, less_than)
+        return self.db.pool.do_with_transaction(
+            effects.forget_changes, schedulerid, taking.changeids
+        )
 
 
 class State(state.StateConnectorComponent):
@@ -145,6 +154,14 @@ class State(state.StateConnectorComponent):
         conn.commit()
 
 
+class Builds(BuildsConnectorComponent):
+    """Ends a build together with the duty to report it."""
+
+    def also_ends(self, buildid: int) -> AlsoEnds | None:
+        """Writes down which reporters have to tell of the end of this build."""
+        return _duty(self.db.master, "builds", buildid)
+
+
 class Buildsets(BuildsetsConnectorComponent):
     """Adds a buildset together with what the hand-overs say of it."""
 
@@ -158,6 +175,15 @@ class Buildsets(BuildsetsConnectorComponent):
             effects.taken.get(),
         )
         return found if found.any else None
+
+    def also_ends(self, bsid: int) -> AlsoEnds | None:
+        """Writes down which reporters have to tell of the end of this buildset."""
+        return _duty(self.db.master, "buildsets", bsid)
+
+
+def _duty(master: Any, kind: str, id: int) -> AlsoEnds | None:
+    reporters = master.outbox.wanting(kind, id)
+    return partial(outbox.add, reporters=reporters, kind=kind, about=id) if reporters else None
 
 
 @dataclass(frozen=True)
@@ -189,5 +215,9 @@ class Effects:
     def written(self) -> None:
         """It is committed."""
         self.state.forget_pending(self.scheduler)
-        if self.handover is not None:
-            self.handover.done = True
+        for effect in (self.handover, self.taken):
+            if effect is not None:
+                effect.done = True
+
+
+COMPONENTS = {"schedulers": Schedulers, "state": State, "builds": Builds, "buildsets": Buildsets}

@@ -44,10 +44,11 @@ class Handover:
 
 @dataclass
 class Taken:
-    """The classified changes that a scheduler is making a buildset of."""
+    """The classified changes that a scheduler makes a buildset of; `done` once it is committed."""
 
     schedulerid: int
     changeids: list[int] = field(default_factory=list)
+    done: bool = False
 
     def write(self, conn: sa.engine.Connection, bsid: int) -> None:
         """They are in this buildset: forget them and no others; commits nothing."""

@@ -1,4 +1,4 @@
-"""Buildbot's message queue, but for new changes that are meant for a scheduler."""
+"""Buildbot's message queue, but for what must arrive: changes at schedulers, ends at reporters."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from buildbot.mq import simple
 from buildbot.util.eventual import eventually
 from twisted.internet import defer
 
+from litebot.master.outbox import ENDS
+
 NEW_CHANGE = ("changes", None, "new")
 
 
 class HandoverMQ(simple.SimpleMQ):
-    """Leaves new changes for schedulers to `master.handovers`."""
+    """Leaves new changes for schedulers to `master.handovers`, and reports to `master.outbox`."""
 
     def invokeQref(self, qref: Any, routingKey: tuple[str, ...], data: Any) -> None:
         is_change = routingKey[0] == NEW_CHANGE[0] and routingKey[-1] == NEW_CHANGE[-1]
-        if not (is_change and self.master.handovers.take(qref)):
-            super().invokeQref(qref, routingKey, data)
+        if is_change and self.master.handovers.take(qref):
+            return
+        if len(routingKey) == 3 and ENDS.get(routingKey[0]) == routingKey[-1]:
+            reporter = self.master.outbox.owner(qref)
+            if reporter is not None:
+                told = self.master.outbox.deliver(reporter, qref, routingKey, data)
+                self._deferwaiter.add(defer.ensureDeferred(told))
+                return
+        super().invokeQref(qref, routingKey, data)
 
     def startConsuming(
         self, callback: Any, filter: tuple[str | None, ...], persistent_name: str | None = None

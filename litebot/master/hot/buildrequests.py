@@ -22,7 +22,6 @@ from buildbot.util import datetime2epoch
 from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
-from litebot.master.hot import buildsets
 from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
@@ -187,7 +186,8 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
             _thd_complete(sql, ids, results, seconds)
             models = _thd_some(sql, ids)
             sets = {model.buildsetid for model in models}
-            done = [buildsets.thd_complete_if_done(sql, bsid, now) for bsid in sorted(sets)]
+            component = self.db.buildsets
+            done = [component.thd_complete_if_done(sql, bsid, now) for bsid in sorted(sets)]
             return models, [model for model in done if model is not None]
 
         ids, seconds, now = list(brids), self._seconds(complete_at), self._seconds(None)

@@ -18,6 +18,7 @@ from twisted.internet import defer
 from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
+from litebot.master.hot.sql import AlsoEnds
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -131,8 +132,20 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
 
     def finishBuild(self, buildid: int, results: int) -> Any:
         """Note that a build is over, now."""
+
+        def thd(sql: Sql) -> builds.BuildModel | None:
+            sql.update("builds", buildid, complete_at=now, results=results)
+            if also is not None:
+                sql.with_connection(also)
+            return _thd_build(sql, "id = ?", buildid)
+
         now = int(self.master.reactor.seconds())
-        return self._change(buildid, complete_at=now, results=results)
+        also = self.also_ends(buildid)
+        return self.db.do_sql(thd)
+
+    def also_ends(self, buildid: int) -> AlsoEnds | None:
+        """What belongs into the transaction that ends this build; None: nothing."""
+        return None
 
     def add_build_locks_duration(self, buildid: int, duration_s: int) -> Any:
         """Add to the time that a build has waited for locks."""

@@ -27,6 +27,7 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master.hot.events import MakesItsMessages
+from litebot.master.hot.sql import AlsoEnds
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -64,26 +65,6 @@ def _model_of(sql: Sql, row: Row) -> buildsets.BuildSetModel:
         rebuilt_buildid=rebuilt_buildid,
         sourcestamps=[row[0] for row in sql.rows(stamps, bsid)],
     )
-
-
-def thd_complete_if_done(sql: Sql, bsid: int, complete_at: int) -> buildsets.BuildSetModel | None:
-    """Complete a buildset that is not, but whose requests all are; its model, or None."""
-    query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete <> 1 LIMIT 1"
-    if sql.row(query, bsid) is not None:
-        return None
-    results = SUCCESS
-    for row in sql.rows("SELECT results FROM buildrequests WHERE buildsetid = ?", bsid):
-        results = worst_status(results, row[0])
-    return thd_buildset(sql, bsid) if _thd_complete(sql, bsid, results, complete_at) else None
-
-
-def _thd_complete(sql: Sql, bsid: int, results: int, complete_at: int) -> bool:
-    changed = sql.write(
-        "UPDATE buildsets SET complete = 1, results = ?, complete_at = ?"
-        " WHERE id = ? AND (complete IS NULL OR complete <> 1)",
-        *(results, complete_at, bsid),
-    )
-    return changed == 1
 
 
 class Also(Protocol):
@@ -194,10 +175,51 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
 
         return self.db.do_sql(thd)
 
+    def completeBuildset(
+        self, bsid: int, results: int, complete_at: datetime.datetime | None = None
+    ) -> Any:
+        """Complete a buildset.  Raises AlreadyCompleteError."""
+
+        def thd(sql: Sql) -> None:
+            if not self._thd_complete(sql, bsid, results, at):
+                raise buildsets.AlreadyCompleteError
+
+        now = int(self.master.reactor.seconds())
+        at = now if complete_at is None else int(datetime2epoch(complete_at))
+        return self.db.do_sql(thd)
+
     def complete_if_done(self, bsid: int) -> Any:
         """Complete a buildset that is not, but whose requests all are; its model, or None."""
         now = int(self.master.reactor.seconds())
-        return self.db.do_sql(thd_complete_if_done, bsid, now)
+        return self.db.do_sql(self.thd_complete_if_done, bsid, now)
+
+    def thd_complete_if_done(
+        self, sql: Sql, bsid: int, complete_at: int
+    ) -> buildsets.BuildSetModel | None:
+        """As complete_if_done, in a transaction; `complete_at` in seconds since the epoch."""
+        query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete <> 1 LIMIT 1"
+        if sql.row(query, bsid) is not None:
+            return None
+        results = SUCCESS
+        for row in sql.rows("SELECT results FROM buildrequests WHERE buildsetid = ?", bsid):
+            results = worst_status(results, row[0])
+        completed = self._thd_complete(sql, bsid, results, complete_at)
+        return thd_buildset(sql, bsid) if completed else None
+
+    def _thd_complete(self, sql: Sql, bsid: int, results: int, complete_at: int) -> bool:
+        changed = sql.write(
+            "UPDATE buildsets SET complete = 1, results = ?, complete_at = ?"
+            " WHERE id = ? AND (complete IS NULL OR complete <> 1)",
+            *(results, complete_at, bsid),
+        )
+        also = self.also_ends(bsid) if changed else None
+        if also is not None:
+            sql.with_connection(also)
+        return changed == 1
+
+    def also_ends(self, bsid: int) -> AlsoEnds | None:
+        """What belongs into the transaction that ends this buildset; None: nothing."""
+        return None
 
 
 def _thd_stamp(

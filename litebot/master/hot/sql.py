@@ -12,6 +12,9 @@ from litebot.store.sql import Row
 from litebot.store.sql import insert_statement
 from litebot.store.sql import update_statement
 
+# What is written, through a connection, in the transaction that ends a build or a buildset.
+AlsoEnds = Callable[[sa.engine.Connection], None]
+
 INTEGRITY_ERRORS = (dbapi.IntegrityError, sa.exc.IntegrityError)
 
 

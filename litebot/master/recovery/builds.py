@@ -11,6 +11,7 @@ from buildbot.process.results import CANCELLED
 from buildbot.process.results import EXCEPTION
 from buildbot.process.results import RETRY
 
+from litebot.master import outbox
 from litebot.master import schema
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
@@ -25,6 +26,8 @@ STATES = {
     GIVEN_UP: "the master died in each attempt",
     STOPPED: "the master died; cancelled",
 }
+
+EVERY_REPORTER = ""
 
 builds, requests, steps, logs = Model.builds, Model.buildrequests, Model.steps, Model.logs
 
@@ -82,6 +85,7 @@ def end(scene: Scene, finding: Finding) -> None:
         .where(builds.c.id == finding.id)
         .values(results=results, complete_at=scene.now, state_string=STATES[finding.kind])
     )
+    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id)
     brid = conn.execute(
         sa.select(builds.c.buildrequestid).where(builds.c.id == finding.id)
     ).scalar_one()

@@ -1,0 +1,99 @@
+"""Killed before a reporter has told of a build, or where its server is down: it is told later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import EXCEPTION
+from conftest import SUCCESS
+from conftest import Master
+from conftest import succeeded
+from conftest import wait_for
+from killed import Victim
+from killed import copy_of
+
+CONFIG = """
+reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
+reporter("pusher", reporters.BuildSetStatusGenerator(mode="all"))
+builder("b", shell("{command}"))
+"""
+
+
+@pytest.fixture
+def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
+    victim = copy_of(created, tmp_path / "ci")
+    watch(victim)
+    return victim
+
+
+def await_told(victim: Victim) -> list[str]:
+    """What was told, once nobody has anything to tell."""
+    victim.await_quiet()
+    wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "all to be told", 60)
+    return sorted(victim.told.read_text().splitlines())
+
+
+@pytest.mark.parametrize("point", ["db.builds.finishBuild:1", "db.buildsets.completeBuildset:1"])
+def test_each_reporter_hears_of_each_end(victim: Victim, point: str) -> None:
+    victim.told.touch()
+    victim.write_config(CONFIG.format(command="true"))
+    victim.start_to_die(point)
+    succeeded(victim.force("b", "--no-wait"))
+    victim.await_death()
+    victim.start()
+    assert set(await_told(victim)) == {f"mailer 1 {SUCCESS}", f"pusher 1 {SUCCESS}"}
+
+
+def test_what_died_is_reported_too(victim: Victim) -> None:
+    victim.told.touch()
+    victim.write_config(CONFIG.format(command="kill -9 $PPID"))
+    settings = victim.basedir / "litebot.toml"
+    text = settings.read_text().replace("max_attempts = 3", "max_attempts = 2")
+    settings.write_text(text)
+    victim.start()
+    succeeded(victim.force("b", "--no-wait"))
+    victim.await_death()
+    victim.start_to_die("db.pool.do:1000000")
+    victim.await_death()
+    victim.start()
+    assert await_told(victim) == [f"mailer 2 {EXCEPTION}", f"pusher 2 {EXCEPTION}"]
+
+
+def test_a_reporter_that_fails_tries_again_over_a_restart(victim: Victim) -> None:
+    victim.write_config(CONFIG.format(command="true"))
+    victim.start()
+    succeeded(victim.force("b", "--no-wait"))
+    victim.await_quiet()
+    wait_for(lambda: len(waiting(victim)) == 2, "both to have failed")
+    assert "No such file" in waiting(victim)[0]["error"]
+    assert "No such file" in victim.run("status").stdout
+    victim.kill()
+    victim.told.touch()
+    victim.start()
+    assert await_told(victim) == [f"mailer 1 {SUCCESS}", f"pusher 1 {SUCCESS}"]
+
+
+def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
+    victim.write_config(CONFIG.format(command="true"))
+    victim.start()
+    succeeded(victim.force("b", "--no-wait"))
+    wait_for(lambda: len(waiting(victim)) == 2, "both to have failed")
+    listed = succeeded(victim.run("report")).stdout.splitlines()
+    assert len(listed) == 2
+    assert "mailer has not told of build id 1 in 1 attempts" in listed[0]
+    first, second = (line.split()[0] for line in listed)
+    left = succeeded(victim.run("report", "--drop", first)).stdout.splitlines()
+    assert len(left) == 1
+    assert succeeded(victim.run("report", "--drop", second)).stdout == "everything is told\n"
+    refused = victim.run("report", "--drop", first)
+    assert refused.returncode == 1
+    assert f"there is no report {first} that waits" in refused.stderr
+
+
+def waiting(victim: Victim) -> list[dict[str, Any]]:
+    reports = json.loads(victim.run("status", "--json").stdout)["reports"]
+    return [report for report in reports if report["error"]]
