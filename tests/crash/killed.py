@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from conftest import Done
 from conftest import Master
 from conftest import is_running
+from conftest import succeeded
 from conftest import wait_for
 
 from litebot.basedir import Basedir
@@ -113,6 +114,14 @@ class Victim(Master):
     def await_death(self) -> None:
         """Wait until it has killed itself."""
         wait_for(lambda: not is_running(self.pid), "the master to die where it was told to")
+
+    def ask_for(self, builder: str) -> int:
+        """Force a build; its request's id, also where the master dies before it answers."""
+        done = self.force(builder, "--no-wait")
+        if done.returncode != 0 and not is_running(self.pid):
+            ((brid,),) = self.rows("SELECT max(id) FROM buildrequests")
+            return int(brid)
+        return int(succeeded(done).stdout)
 
     def change(self, **fields: str) -> int:
         """Send a change to the hook; the HTTP status."""

@@ -32,15 +32,6 @@ def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -
     return victim
 
 
-def force(victim: Victim, builder: str) -> int:
-    """Ask for a build; its request's id, also where the master dies before it answers."""
-    done = victim.force(builder, "--no-wait")
-    if done.returncode != 0 and not is_running(victim.pid):
-        ((brid,),) = victim.rows("SELECT max(id) FROM buildrequests")
-        return int(brid)
-    return int(succeeded(done).stdout)
-
-
 def results(victim: Victim, table: str) -> list[int | None]:
     return [row[0] for row in victim.rows(f"SELECT results FROM {table} ORDER BY id")]
 
@@ -48,7 +39,7 @@ def results(victim: Victim, table: str) -> list[int | None]:
 def test_the_result_of_a_build_that_had_ended_counts(victim: Victim) -> None:
     victim.write_config('builder("b", shell("true"))')
     victim.start_to_die("db.builds.finishBuild:1")
-    force(victim, "b")
+    victim.ask_for("b")
     victim.await_death()
     assert victim.rows("SELECT complete FROM buildrequests") == [(0,)]
     victim.start()
@@ -92,7 +83,7 @@ def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> 
     go = tmp_path / "go"
     victim.write_config(f'builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))')
     victim.start()
-    force(victim, "b")
+    victim.ask_for("b")
     wait_for(lambda: victim.rows(OPEN), "the build to run")
     victim.kill()
     for point in ("db.masters.setMasterState:1", "db.pool.do:1", "db.pool.do:3"):
@@ -107,7 +98,7 @@ def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> 
 def test_a_claimed_request_whose_build_had_not_started_is_built(victim: Victim) -> None:
     victim.write_config('builder("b", shell("true"))')
     victim.start_to_die("db.buildrequests.claimBuildRequests:1")
-    force(victim, "b")
+    victim.ask_for("b")
     victim.await_death()
     assert victim.rows(HELD)
     assert victim.start_to_die("db.masters.setMasterState:1").returncode != 0
@@ -120,7 +111,7 @@ def test_a_build_that_kills_its_master_is_given_up(victim: Victim) -> None:
     # The worker runs in the master's process, so the parent of a step's shell is the master.
     victim.write_config('builder("b", shell("echo attempt; kill -9 $PPID"))')
     victim.start_to_die("db.pool.do:1000000")
-    force(victim, "b")
+    victim.ask_for("b")
     victim.await_death()
     for _ in range(2):
         victim.start_to_die("db.pool.do:1000000")
@@ -155,7 +146,7 @@ def test_a_running_child_of_a_dead_parent_is_cancelled(victim: Victim, tmp_path:
     go = tmp_path / "go"
     victim.write_config(TRIGGERING.format(go=str(go), wait=True))
     victim.start()
-    force(victim, "parent")
+    victim.ask_for("parent")
     wait_for(lambda: len(victim.rows(OPEN)) == 2, "the child to run")
     victim.kill()
     go.touch()
@@ -173,7 +164,7 @@ def test_a_child_that_its_dead_parent_had_just_triggered_is_cancelled(
     go.touch()
     victim.write_config(TRIGGERING.format(go=str(go), wait=wait))
     victim.start_to_die("db.buildsets.addBuildset:2")
-    force(victim, "parent")
+    victim.ask_for("parent")
     victim.await_death()
     victim.start()
     victim.await_quiet()
@@ -187,8 +178,8 @@ def test_what_a_stop_interrupts_is_retried(victim: Victim, tmp_path: Path) -> No
         + '\nbuilder("deaf", shell(f"trap \'\' TERM INT; until [ -e {go} ]; do sleep 0.1; done"))'
     )
     victim.start()
-    force(victim, "parent")
-    force(victim, "deaf")
+    victim.ask_for("parent")
+    victim.ask_for("deaf")
     wait_for(lambda: len(victim.rows(OPEN)) == 3, "all three builds to run")
     succeeded(victim.run("stop", "--timeout", "10"))
     assert victim.rows(OPEN) == []
@@ -219,7 +210,7 @@ def test_a_stop_while_a_trigger_step_is_about_to_run_is_quick(
         """
     )
     victim.start()
-    assert force(victim, "parent") == 1
+    assert victim.ask_for("parent") == 1
     wait_for(reached.exists, "the step to be about to run")
     succeeded(victim.run("stop", "--timeout", "10"))
     victim.start()
@@ -233,7 +224,7 @@ def test_a_stop_gives_builds_their_grace(victim: Victim, tmp_path: Path) -> None
     settings = victim.basedir / "litebot.toml"
     settings.write_text(re.sub(r"(?m)^grace = 0$", "grace = 30", settings.read_text()))
     victim.start()
-    force(victim, "b")
+    victim.ask_for("b")
     wait_for(lambda: victim.rows(OPEN), "the build to run")
     succeeded(victim.run("stop", "--no-wait"))
     go.touch()

@@ -37,12 +37,12 @@ def await_told(victim: Victim) -> list[str]:
     return sorted(victim.told.read_text().splitlines())
 
 
-@pytest.mark.parametrize("point", ["db.builds.finishBuild:1", "db.buildsets.completeBuildset:1"])
+@pytest.mark.parametrize("point", ["db.builds.finishBuild:1", "db.buildrequests.complete:1"])
 def test_each_reporter_hears_of_each_end(victim: Victim, point: str) -> None:
     victim.told.touch()
     victim.write_config(CONFIG.format(command="true"))
     victim.start_to_die(point)
-    succeeded(victim.force("b", "--no-wait"))
+    victim.ask_for("b")
     victim.await_death()
     victim.start()
     assert set(await_told(victim)) == {f"mailer 1 {SUCCESS}", f"pusher 1 {SUCCESS}"}
@@ -55,7 +55,7 @@ def test_what_died_is_reported_too(victim: Victim) -> None:
     text = settings.read_text().replace("max_attempts = 3", "max_attempts = 2")
     settings.write_text(text)
     victim.start()
-    succeeded(victim.force("b", "--no-wait"))
+    victim.ask_for("b")
     victim.await_death()
     victim.start_to_die("db.pool.do:1000000")
     victim.await_death()
@@ -66,7 +66,7 @@ def test_what_died_is_reported_too(victim: Victim) -> None:
 def test_a_reporter_that_fails_tries_again_over_a_restart(victim: Victim) -> None:
     victim.write_config(CONFIG.format(command="true"))
     victim.start()
-    succeeded(victim.force("b", "--no-wait"))
+    victim.ask_for("b")
     victim.await_quiet()
     wait_for(lambda: len(waiting(victim)) == 2, "both to have failed")
     assert "No such file" in waiting(victim)[0]["error"]
@@ -80,7 +80,7 @@ def test_a_reporter_that_fails_tries_again_over_a_restart(victim: Victim) -> Non
 def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
     victim.write_config(CONFIG.format(command="true"))
     victim.start()
-    succeeded(victim.force("b", "--no-wait"))
+    victim.ask_for("b")
     wait_for(lambda: len(waiting(victim)) == 2, "both to have failed")
     listed = succeeded(victim.run("report")).stdout.splitlines()
     assert len(listed) == 2
