@@ -389,7 +389,8 @@ def test_cleanupdb(stopped: Master, history: History) -> None:
     size = stopped.state_file.stat().st_size
     done = succeeded(stopped.run("cleanupdb", "--force"))
     assert re.search(r"compression (saved|took) \d+ bytes", done.stdout)
-    assert stopped.state_file.stat().st_size <= size
+    # What has been stored in large chunks may be a page larger where it is compressed once more.
+    assert stopped.state_file.stat().st_size <= size + 2 * 4096
     assert pragma(stopped.state_file, "freelist_count") == 0
     assert pragma(stopped.state_file, "auto_vacuum") == 2
     assert pragma(stopped.state_file, "integrity_check") == "ok"
