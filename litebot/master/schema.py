@@ -119,6 +119,10 @@ UNFINISHED = {
         # And not "= 0": the index on complete, which holds all that is finished, serves that too.
         "(builderid, priority DESC, id) WHERE complete <> 1",
     ),
+    "litebot_unfinished_by_age": (
+        "buildrequests",
+        "(builderid, submitted_at) WHERE complete <> 1",
+    ),
     "litebot_unfinished_builds": ("builds", "(id) WHERE complete_at IS NULL"),
 }
 

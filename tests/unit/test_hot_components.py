@@ -401,7 +401,6 @@ def test_the_order_of_what_waits(
     pairs: MakePair, waiting: Any, claimed: list[int], page: int
 ) -> None:
     """Highest priority first, then in the order of their ids, page by page."""
-    waiting.sort(key=lambda request: request[2])  # what is submitted later has a greater id
     with pairs() as pair:
         world = pair.litebots
         for builderid, priority, submitted in waiting:

@@ -138,14 +138,14 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
     def get_urgency(self, builderids: Iterable[int]) -> Any:
         """{builderid: (highest priority, oldest submitted_at in seconds)} of unclaimed requests.
 
-        Walks along the index of what is unfinished, from one builder and priority to the next.
+        Walks along the index of what is unfinished, from one builder to the next.
         """
 
         def thd(sql: Sql) -> dict[int, tuple[int, int]]:
             found: dict[int, tuple[int, int]] = {}
             for builderid in _unfinished_builders(sql):
-                if builderid in wanted and (first := _first_of_each_priority(sql, builderid)):
-                    found[builderid] = (first[0][0], min(row[1] for row in first))
+                if builderid in wanted and (urgency := _urgency(sql, builderid)):
+                    found[builderid] = urgency
             return found
 
         wanted = set(builderids)
@@ -208,19 +208,15 @@ def _unfinished_builders(sql: Sql) -> Iterator[int]:
         row = sql.row(query, row[0])
 
 
-def _first_of_each_priority(sql: Sql, builderid: int) -> list[Row]:
-    """(priority, submitted_at) of the builder's oldest unclaimed request of each priority."""
+def _urgency(sql: Sql, builderid: int) -> tuple[int, int] | None:
+    """The highest priority and the oldest submitted_at of the builder's unclaimed requests."""
     query = (
         "SELECT r.priority, r.submitted_at FROM buildrequests r LEFT JOIN buildrequest_claims c"
-        f" ON c.brid = r.id WHERE {UNCLAIMED} AND r.builderid = ? AND r.priority < ?"
-        " ORDER BY r.priority DESC, r.id LIMIT 1"
+        f" ON c.brid = r.id WHERE {UNCLAIMED} AND r.builderid = ? ORDER BY "
     )
-    rows = []
-    row = sql.row(query, builderid, 2**31)
-    while row is not None:
-        rows.append(row)
-        row = sql.row(query, builderid, row[0])
-    return rows
+    first = sql.row(f"{query} r.priority DESC, r.id LIMIT 1", builderid)
+    oldest = sql.row(f"{query} r.submitted_at LIMIT 1", builderid)
+    return (first[0], oldest[1]) if first is not None and oldest is not None else None
 
 
 def _thd_some(sql: Sql, brids: list[int]) -> list[Model]:
