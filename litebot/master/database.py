@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,10 @@ class Database(connector.DBConnector):
     `durability` is a key of store.connection.DURABILITY.  `on_failure` is called once, with a
     StoreFailed, when the disk fails while the master runs; `after_setup` once the schema is known
     to be right and before anything uses it, `before_stop` when all that used it has stopped.
+    `components` are those in the places of Buildbot's.
     """
 
+    components: Mapping[str, Callable[[Any], Any]] = HOT
     durability = "acknowledged"
     on_failure: Callable[[StoreFailed], None] | None = None
     after_setup: Callable[[], defer.Deferred[None]] | None = None
@@ -65,7 +68,7 @@ class Database(connector.DBConnector):
     def set_master(self, master: Any) -> Any:
         """Make the components: litebot's where there are such."""
         yield super().set_master(master)
-        for name, component in HOT.items():
+        for name, component in self.components.items():
             yield getattr(self, name).disownServiceParent()
             setattr(self, name, component(self))
             yield getattr(self, name).setServiceParent(self)

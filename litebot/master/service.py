@@ -35,9 +35,10 @@ from litebot.master import schema
 from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.data import Data
+from litebot.master.database import HOT
 from litebot.master.database import Database
 from litebot.master.handover.changes import Handovers
-from litebot.master.handover.components import install
+from litebot.master.handover.components import COMPONENTS
 from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.hot.distributor import BotMaster
 from litebot.master.logged import logged_errors
@@ -115,6 +116,7 @@ class BuildMaster(master.BuildMaster):
 
     def _make_db(self) -> Database:
         db = Database(self.basedir)
+        db.components = {**HOT, **COMPONENTS}
         db.after_setup = self._begin
         db.before_stop = self._end
         db.on_failure = self._disk_failed
@@ -128,7 +130,6 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def create_child_services(self) -> Any:
         yield super().create_child_services()
-        yield install(self.db)
         self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
         yield self.handovers.setServiceParent(self)
         yield self.outbox.setServiceParent(self)

@@ -18,6 +18,7 @@ from twisted.internet import threads
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
+from litebot.master.deferreds import after
 
 LAZY_S = 1.0
 
@@ -66,7 +67,7 @@ class Syncer:
         if self._on_disk < self._committed:
             self._start()
         while self._running is not None:
-            yield self._after(self._running)
+            yield after(self._running)
         self._pool.stop()
         if self._fd is not None:
             os.close(self._fd)
@@ -115,9 +116,3 @@ class Syncer:
         failed = self._fail(failure.value)
         for _, d in waiting:
             d.errback(StoreFailed(failed.what, failed.hint))
-
-    @staticmethod
-    def _after(d: defer.Deferred[Any]) -> defer.Deferred[None]:
-        after: defer.Deferred[None] = defer.Deferred()
-        d.addBoth(lambda _: after.callback(None))
-        return after

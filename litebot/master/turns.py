@@ -159,7 +159,7 @@ class TurnQueue:
         self._handle.close()
 
     def do(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
-        """Run callable(connection, *args, **kwargs); its result comes after the commit."""
+        """Run callable(connection, *args, **kwargs); its result comes in a later turn."""
         return self._ask_reading(Work(callable, args, kwargs, defer.Deferred()))
 
     def do_with_transaction(

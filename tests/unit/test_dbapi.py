@@ -14,24 +14,12 @@ from faulty_vfs import damage
 from faulty_vfs import faulty_disk
 
 from litebot.errors import StoreError
-from litebot.master.database import create_file
 from litebot.store import dbapi
 from litebot.store.connection import MASTER
 from litebot.store.connection import READER
 from litebot.store.connection import connect
 
 BIG = b"x" * 20_000_000  # more than the page cache holds, so it is written before a commit
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A state file with an empty table t."""
-    path = tmp_path / "state.sqlite"
-    create_file(path)
-    handle = connect(path)
-    handle.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, x UNIQUE)")
-    handle.close()
-    return path
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from stand_in import Reactor
 
 from litebot.errors import StoreFailed
 from litebot.master import syncs
-from litebot.master.database import create_file
 from litebot.master.syncs import LAZY_S
 from litebot.master.turns import TurnQueue
 from litebot.store.connection import DURABILITY
@@ -104,16 +103,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
     monkeypatch.setattr(syncs, "os", disk)
     return disk
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "state.sqlite"
-    create_file(path)
-    handle = connect(path)
-    handle.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, x)")
-    handle.close()
-    return path
 
 
 @pytest.fixture

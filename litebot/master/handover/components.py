@@ -23,16 +23,6 @@ from litebot.master.hot.buildsets import BuildsetsConnectorComponent
 from litebot.master.hot.sql import AlsoEnds
 
 
-@defer.inlineCallbacks
-def install(db: Any) -> Any:
-    """Put these in the place of Buildbot's; before the database is opened."""
-    for name, component in COMPONENTS.items():
-        yield getattr(db, name).disownServiceParent()
-        made = component(db)
-        setattr(db, name, made)
-        yield made.setServiceParent(db)
-
-
 class Schedulers(schedulers.SchedulersConnectorComponent):
     """Classifies a change and marks it as handed over in one transaction."""
 

@@ -19,6 +19,7 @@ from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from litebot.master.deferreds import after
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.old import delete_log_chunks
 from litebot.master.hot.sql import INTEGRITY_ERRORS
@@ -186,7 +187,7 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         writing = self._write(gathered)
         if gathered.size < BACKLOG_BYTES:
             return self._answer(lines)
-        return _after(writing).addCallback(lambda _: lines)
+        return after(writing).addCallback(lambda _: lines)
 
     def _answer(self, lines: tuple[int, int]) -> defer.Deferred[tuple[int, int]]:
         """At once, or in a later turn: whoever waits for a log's lock is answered within the answer
@@ -207,9 +208,9 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
             yield self.db.do_sql(_thd_append, logid, [], True)
             return (yield self.getLog(logid))
         while gathered.writing is not None:
-            yield _after(gathered.writing)
+            yield after(gathered.writing)
         if gathered.failure is None:
-            yield _after(self._write(gathered, complete=True))
+            yield after(self._write(gathered, complete=True))
         self._gathered.pop(logid, None)
         self._waiting.discard(gathered)
         if gathered.failure is not None:
@@ -274,9 +275,9 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         if gathered is None or browsing.get():
             return
         if gathered.writing is not None:
-            yield _after(gathered.writing)
+            yield after(gathered.writing)
         if gathered.lines or gathered.writing is not None:  # which came after those
-            yield _after(self._write(gathered))
+            yield after(self._write(gathered))
 
     @defer.inlineCallbacks
     def _flush_step(self, stepid: int | None) -> Any:
@@ -364,13 +365,6 @@ def _thd_append(
     else:
         sql.update("logs", logid, num_lines=next_line)
     return first_line, next_line - 1
-
-
-def _after(d: defer.Deferred[None]) -> defer.Deferred[None]:
-    """Another Deferred that fires with this one, which many may wait for."""
-    after: defer.Deferred[None] = defer.Deferred()
-    d.addCallback(after.callback)
-    return after
 
 
 class Log(MakesItsMessages, data_logs.Log):
