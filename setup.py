@@ -32,6 +32,7 @@ setup(
         "apsw>=3.51.3",
         "SQLAlchemy>=2.0.36,<2.1",
         "alembic>=1.13,<1.16",
+        "orjson>=3.10",
         "click>=8.1,<9",
         "rich>=13",
         "tomlkit>=0.12",

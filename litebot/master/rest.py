@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Iterable
 from contextvars import copy_context
 from typing import Any
 
+import orjson
+from buildbot.data.base import EndpointKind
+from buildbot.util import toJson
 from buildbot.www import rest
 from twisted.internet import defer
+from twisted.internet import threads
 from twisted.python import threadable
 from twisted.web import server
+from twisted.web.http import datetimeToString
 
 from litebot.master.readers import browsing
 from litebot.master.web import same_origin
+
+RAW = (EndpointKind.RAW, EndpointKind.RAW_INLINE)
+# More than this many are not made into JSON in one turn of the reactor.
+FEW_ROWS = 200
+AS_BUILDBOT = (
+    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+
+
+def encode(row: Any, indent: bool) -> bytes:
+    """A row of an answer as JSON, as Buildbot has it: keys in order, times as seconds.
+
+    NaN is null, as JSON has no word for it.
+    Strings that are no text and large integers are left to the standard library, which knows them.
+    """
+    try:
+        return orjson.dumps(row, toJson, AS_BUILDBOT | (orjson.OPT_INDENT_2 if indent else 0))
+    except TypeError:
+        return json.dumps(
+            row, default=toJson, sort_keys=True, indent=2 if indent else None
+        ).encode()
+
+
+def body_of(name: str, rows: Iterable[Any], meta: dict[str, Any], indent: bool) -> bytes:
+    """The whole answer."""
+    listed = b",\n".join(encode(row, indent) for row in rows)
+    return b'{"%b": [%b], "meta": %b}' % (name.encode(), listed, encode(meta, indent))
 
 
 class GatheredRequest:
@@ -58,6 +93,47 @@ class V2RootResource(rest.V2RootResource):
         result = yield super().asyncRender(gathered)
         gathered.flush()
         return result
+
+    @defer.inlineCallbacks
+    def renderRest(self, request: Any) -> Any:
+        """Answer a GET: as Buildbot's, but JSON is made at once instead of a token at a time."""
+        with self.handleErrors(lambda msg, code, _: self._write_rest_error(request, msg, code)):
+            endpoint, kwargs = yield self.getEndpoint(request, request.method.decode(), {})
+            if endpoint.kind in RAW:
+                return (yield super().renderRest(request))
+            spec = self.decodeResultSpec(request, endpoint)
+            found = yield endpoint.get(spec, kwargs)
+            if found is None:
+                self._write_not_found_rest_error(request, endpoint, spec, kwargs)
+                return None
+            found = spec.apply(found)
+            meta = {}
+            if endpoint.kind == EndpointKind.COLLECTION:
+                if found.total is not None:
+                    meta["total"] = found.total
+                rows = found.data
+            else:
+                rows = [found]
+            indent = b"application/json" not in (request.getHeader(b"accept") or b"")
+            answer = (endpoint.rtype.plural, rows, meta, indent)
+            if len(rows) <= FEW_ROWS:
+                self._write_body(request, body_of(*answer), indent)
+            else:
+                body = yield threads.deferToThread(body_of, *answer)
+                self._write_body(request, body, indent)
+        return None
+
+    def _write_body(self, request: Any, body: bytes, indent: bool) -> None:
+        if rest._is_request_finished(request):
+            return
+        kind = b"text/plain" if indent else b"application/json"
+        request.setHeader(b"content-type", kind + b"; charset=utf-8")
+        request.setHeader(b"content-length", b"%d" % len(body))
+        if self.cache_seconds:
+            request.setHeader(b"expires", datetimeToString(time.time() + self.cache_seconds))
+            request.setHeader(b"pragma", b"no-cache")
+        if request.method != b"HEAD":
+            request.write(body)
 
 
 def register() -> None:
