@@ -26,7 +26,7 @@ from litebot.store import dbapi
 from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
-from litebot.store.sql import ApswSql
+from litebot.store.sql import CountingSql
 
 THREADS = 4
 INTERRUPT_AGAIN_S = 0.002
@@ -80,7 +80,7 @@ class Readers:
         if not hasattr(self._local, "handle"):
             self._local.handle = connect(self._path, READER)
             self._local.engine = engine_on(self._local.handle)
-            self._local.sql = ApswSql(self._local.handle, self._local.engine)
+            self._local.sql = CountingSql(self._local.handle, self._local.engine)
             self._handles.append(self._local.handle)
         handle: apsw.Connection = self._local.handle
         self._busy.add(handle)

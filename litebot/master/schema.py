@@ -90,6 +90,14 @@ outbox = sa.Table(
     sa.Column("error", sa.Text),
 )
 
+# How many rows of a table of COUNTED have been deleted; see store.sql.
+deletions = sa.Table(
+    "litebot_deletions",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("deleted", sa.Integer, nullable=False),
+)
+
 
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
@@ -106,11 +114,20 @@ def _outbox(conn: sa.engine.Connection) -> None:
     outbox.create(conn)
 
 
+def _deletions(conn: sa.engine.Connection) -> None:
+    deletions.create(conn)
+    conn.execute(deletions.insert(), [{"name": name, "deleted": 0} for name in COUNTED])
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
     _outbox,
+    _deletions,
 )
+
+# Buildbot's tables whose long lists have a total.
+COUNTED = ("builds", "buildrequests", "changes")
 
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.
 UNFINISHED = {
@@ -158,15 +175,26 @@ def upgrade(conn: sa.engine.Connection) -> None:
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(versions.update().values(version=len(MIGRATIONS)))
-    _make_indexes(conn)
+    _make_beside_buildbots(conn)
     conn.commit()
 
 
-def _make_indexes(conn: sa.engine.Connection) -> None:
-    """Make those of UNFINISHED; at each start, as a migration of Buildbot's may drop them."""
+def _make_beside_buildbots(conn: sa.engine.Connection) -> None:
+    """Make indexes and triggers; at each start, as a migration of Buildbot's may drop them."""
     if conn.dialect.name not in ("sqlite", "postgresql"):
         return  # other databases have no index of a part
     there = sa.inspect(conn).get_table_names()
     for name, (table, rest) in UNFINISHED.items():
         if table in there:
             conn.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON {table} {rest}")
+    if conn.dialect.name != "sqlite":
+        return  # only on SQLite is a count remembered
+    for name in COUNTED:
+        if name in there:
+            counts = sa.update(deletions).where(deletions.c.name == name)
+            counts = counts.values(deleted=deletions.c.deleted + 1)
+            counting = counts.compile(conn, compile_kwargs={"literal_binds": True})
+            conn.exec_driver_sql(
+                f"CREATE TRIGGER IF NOT EXISTS litebot_deleted_{name}"
+                f" AFTER DELETE ON {name} BEGIN {counting}; END"
+            )

@@ -17,6 +17,9 @@ from litebot.store.sql import Sql
 
 COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
+# Conditions that a row meets always or never.
+NEVER_CHANGE = ("builderid = ?", "r.builderid = ?")
+
 
 @dataclass(frozen=True)
 class List:
@@ -56,11 +59,13 @@ class List:
         spec.filters, spec.order, spec.offset, spec.limit = [], None, None, None
         if not (offset or limit):
             return models
-        joins = any(condition.startswith("c.") for condition in conditions)
-        source = self.select.partition(" FROM ")[2] if joins else self.count
-        total = sql.row(f"SELECT count(*) FROM {source}{filtered}", *values)
-        assert total is not None
-        return ListResult(models, offset=offset, total=total[0], limit=limit)
+        if all(condition in NEVER_CHANGE for condition in conditions):
+            total = sql.count(self.count, " AND ".join(conditions) or "1", *values)
+        else:
+            joins = any(condition.startswith("c.") for condition in conditions)
+            source = self.select.partition(" FROM ")[2] if joins else self.count
+            [[total]] = sql.rows(f"SELECT count(*) FROM {source}{filtered}", *values)
+        return ListResult(models, offset=offset, total=total, limit=limit)
 
     def _tail(self, spec: Any) -> str:
         """ORDER BY, LIMIT and OFFSET."""

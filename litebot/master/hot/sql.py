@@ -43,6 +43,9 @@ class EngineSql:
     def update(self, table: str, id: int, **values: Any) -> int:
         return self.write(update_statement(table, tuple(values)), *values.values(), id)
 
+    def count(self, table: str, where: str, *parameters: Any) -> int:
+        return int(self.rows(f"SELECT count(*) FROM {table} WHERE {where}", *parameters)[0][0])
+
     def with_connection(self, callable: Callable[[sa.engine.Connection], Any]) -> Any:
         return callable(self._conn)
 
