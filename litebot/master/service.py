@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -83,6 +84,7 @@ class BuildMaster(master.BuildMaster):
         self.files = Basedir(basedir)
         self.settings = Settings()
         self._unreadable: SettingsError | None = None  # startService says so
+        gc.freeze()  # all that has been imported
         try:
             self.settings = load(self.files.settings_file)
         except SettingsError as error:
@@ -173,6 +175,7 @@ class BuildMaster(master.BuildMaster):
             self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
         self.files.keep_reserve()
+        _leave_to_no_collection()
         self._owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(self._owner)
         notes = list(self._notes())
@@ -348,6 +351,15 @@ class BuildMaster(master.BuildMaster):
         waiting.addErrback(lambda f: f.trap(defer.TimeoutError))
         yield waiting
         yield self.db.pool.stop()
+
+
+def _leave_to_no_collection() -> None:
+    """Keep what a started master is made of from the garbage collector, as it stays anyway.
+
+    Else a collection looks at all of it now and then, which takes a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def config_error(errors: ConfigErrors, files: Basedir) -> ConfigError:
