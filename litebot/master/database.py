@@ -34,7 +34,7 @@ from litebot.store.connection import NEW_FILE
 from litebot.store.connection import connect
 
 # How long a commit may wait for more work, except with durability "commit".
-HOLD_S = 0.010
+HOLD_S = 0.025
 
 # Components of litebot's in place of Buildbot's.
 HOT = {
