@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet import defer
+from twisted.internet import task
 
 from bench import configuration
 from bench.counters import Used
@@ -34,10 +35,11 @@ LISTS = {
     "rest_buildrequests_ms": "/api/v2/buildrequests?order=-buildrequestid&limit=20",
     "rest_changes_ms": "/api/v2/changes?order=-changeid&limit=20",
 }
-LIST_REPEATS = 20
+LIST_REPEATS = 100
 CRAWL_PER_S = 50
-# The builds beside it have a warm-up first.
-CRAWL_LONGER_S = 15.0
+# The visitors' process needs its time to start, and the builds beside it have a warm-up.
+CRAWL_STARTS_S = 5.0
+CRAWL_LONGER_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ async def crawled(run: Run) -> Figures:
     turns = Turns(run.master.reactor)
     turns.start()
     asked = defer.ensureDeferred(send(plan))
+    await task.deferLater(run.master.reactor, CRAWL_STARTS_S)
     beside = await full_load(run.master, run.seconds)
     turns.stop()
     answers = await asked

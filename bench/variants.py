@@ -26,7 +26,7 @@ VARIANTS = {
     ONE_LINE: "the same with engine_kwargs={'poolclass': SingletonThreadPool}",
     MEMORY: "stock Buildbot with its database in memory: nothing survives a stop",
     POSTGRES: "stock Buildbot on a Postgres server of its own, settings as initdb makes them",
-    LITEBOT: "litebot as create-master makes it, durability = 'commit'",
+    LITEBOT: "litebot as create-master makes it, durability = 'acknowledged'",
 }
 
 
@@ -68,8 +68,11 @@ def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
 
     config["db"] = _database(variant, basedir)
     if variant == LITEBOT:
+        from litebot.master.config import CACHED
+        from litebot.master.config import CACHES
         from litebot.master.service import BuildMaster
 
+        config["caches"] = dict.fromkeys(CACHES, CACHED)  # as its loader does
         return BuildMaster(str(basedir), config_loader=Loader())
     from buildbot.master import BuildMaster as StockMaster
 
