@@ -7,8 +7,10 @@ a 4xx code.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import shlex
 from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -116,9 +118,11 @@ class BuildResource(Resource):
         name = asked["builder"]
         names = sorted(self.master.botmaster.builderNames)
         if name not in names:
+            files = self.master.files
+            nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
             raise LitebotError(
-                f"there is no builder {name!r} in {self.master.basedir}",
-                "the builders are: " + ", ".join(names),
+                f"there is no builder {name!r} in {files.path}; there are: {', '.join(names)}",
+                f"litebot build {shlex.quote(nearest[0])} {files.quoted}" if nearest else None,
             )
         bsid, brids = await self._force(name, asked)
         return {"buildsetid": bsid, "buildrequestid": next(iter(brids.values()))}

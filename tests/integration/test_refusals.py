@@ -552,8 +552,8 @@ def test_an_unknown_builder(running: Master) -> None:
     running.reconfig()
     refused(
         running.force("helo"),
-        f"there is no builder 'helo' in {running.basedir}",
-        "another, hello",
+        f"there is no builder 'helo' in {running.basedir}; there are: another, hello",
+        f"Try: litebot build hello {running.basedir}",
     )
     assert running.rest("buildrequests", builderid__eq=0)["meta"]["total"] == 0
 
