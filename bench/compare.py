@@ -32,10 +32,12 @@ MOST_CPU_PER_BUILD = 1 / 4
 # Stock needs a few seconds for its warm-up and for a handful of builds.
 SHORT_SECONDS = 6.0
 
-MEASURED = ("builds", "commands", "lines", "writes", "idle", "start")
+MEASURED = ("builds", "floor", "commands", "lines", "writes", "idle", "start")
 ROWS = (
     Row("builds_per_s", "builds/s"),
     Row("cpu_ms_per_build", "master CPU, ms a build"),
+    Row("statements_per_build", "statements a build"),
+    Row("plain_ms_per_build", "CPU of these in plain apsw, ms a build"),
     Row("command_builds_per_s", "builds/s, commands on LocalWorkers"),
     Row("lines_per_s_100", "log lines/s, 100 an append"),
     Row("lines_per_s_1", "log lines/s, 1 an append"),

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Awaitable
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer
@@ -14,6 +15,10 @@ from twisted.internet import task
 from bench import configuration
 from bench.counters import Used
 from bench.counters import covering_syncs
+from bench.floor import Statement
+from bench.floor import copy
+from bench.floor import recorded
+from bench.floor import run_again
 from bench.load import Rate
 from bench.load import Turns
 from bench.load import builds_seen
@@ -73,6 +78,24 @@ async def start(run: Run) -> Figures:
 async def builds(run: Run) -> Figures:
     """Full load of master-side builds, whose workers are in another process."""
     return _speed(await full_load(run.master, run.seconds, builders=run.builders))
+
+
+async def floor(run: Run) -> Figures:
+    """The statements of a full load, and what they take in plain apsw; of litebot alone."""
+    handle = getattr(run.master.db.pool, "_handle", None)
+    if handle is None:
+        return {}
+    before = Path(run.master.basedir) / "before.sqlite"
+    await run.master.db.on_disk()
+    copy(handle, before)
+    statements: list[Statement] = []
+    with recorded(handle, statements):
+        await full_load(run.master, run.seconds)
+    builds = handle.execute("SELECT count(*) FROM builds").get
+    return {
+        "statements_per_build": len(statements) / builds,
+        "plain_ms_per_build": run_again(before, statements, builds) / builds * 1e3,
+    }
 
 
 async def commands(run: Run) -> Figures:
@@ -160,6 +183,7 @@ async def crawled(run: Run) -> Figures:
 MEASURES = {
     "start": Measure(start, with_workers=False),
     "builds": Measure(builds),
+    "floor": Measure(floor),
     "commands": Measure(commands, configuration.commands, local_workers=True),
     "lines": Measure(lines, configuration.appends),
     "writes": Measure(writes, counted=True),
