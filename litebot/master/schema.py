@@ -90,6 +90,15 @@ outbox = sa.Table(
     sa.Column("error", sa.Text),
 )
 
+# What was delivered to a hook or by mail, and stored; see handover.sources.
+deliveries = sa.Table(
+    "litebot_deliveries",
+    metadata,
+    # A hash: what is delivered says how long its name is.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("taken_at", sa.Float, nullable=False, index=True),
+)
+
 
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
@@ -106,10 +115,15 @@ def _outbox(conn: sa.engine.Connection) -> None:
     outbox.create(conn)
 
 
+def _deliveries(conn: sa.engine.Connection) -> None:
+    deliveries.create(conn)
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
     _outbox,
+    _deliveries,
 )
 
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.
