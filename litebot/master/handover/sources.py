@@ -10,11 +10,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from litebot.master.hot.changes import STAMP
 from litebot.master.hot.changes import Columns
 from litebot.master.hot.changes import Origin
 from litebot.store.sql import Sql
 
-# What a hook was sent, and how long that is known; senders try again for some days at most.
+# How long it is known what was delivered.  GitHub can send again what is up to three days old.
+# Source: https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks
 KEEP_DELIVERIES_S = 7 * 24 * 3600.0
 
 # Seen by what a task calls and awaits, and by no other task, as those in `effects`.
@@ -22,15 +24,23 @@ origin: ContextVar[Origin | None] = ContextVar("origin", default=None)
 
 
 class Delivery:
-    """What came as one and may come again, by names that are the same each time."""
+    """What came as one and may come again, by names that are the same each time.
+
+    Other changes under the same names are another delivery.
+    """
 
     def __init__(self, *names: str) -> None:
-        self._id = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        self._names = names
 
     def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
         now = time.time()
+        about = [[change[name] for name in STAMP] for change in changes]
+        key = hashlib.sha256(json.dumps([self._names, about]).encode()).hexdigest()
+        if sql.write("UPDATE litebot_deliveries SET taken_at = ? WHERE id = ?", now, key):
+            return False
+        # Another master of the same database may be taking it at this moment.
         query = "INSERT INTO litebot_deliveries (id, taken_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        if not sql.write(query, self._id, now):
+        if not sql.write(query, key, now):
             return False
         sql.write("DELETE FROM litebot_deliveries WHERE taken_at < ?", now - KEEP_DELIVERIES_S)
         return True
@@ -81,6 +91,10 @@ class Noted:
     name: str
     value: Any
     objectid: int = 0
+
+    def belongs_to(self, objectid: int) -> None:
+        """Whose state it is."""
+        self.objectid = objectid
 
     def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
         thd_set_state(sql, self.objectid, self.name, self.value)
