@@ -183,7 +183,7 @@ def check(dialect: str, request: Any) -> None:
     if event is not None and not isinstance(event, str):
         _refuse("object_kind", event, "a text")
     if event in shapes and not payload.get("deleted"):
-        _check(shapes[event], payload, "")
+        check_shape(shapes[event], payload)
 
 
 def _text(dialect: str, request: Any) -> bytes | None:
@@ -218,15 +218,16 @@ def _refuse(where: str, value: Any, wanted: str) -> NoReturn:
 NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
 
 
-def _check(shape: Any, value: Any, where: str) -> None:
+def check_shape(shape: Any, value: Any, where: str = "") -> None:
+    """Raise ValueError where a value of JSON has another shape; `where` names it."""
     if isinstance(shape, Maybe):
         if value is not None:
-            _check(shape.shape, value, where)
+            check_shape(shape.shape, value, where)
     elif isinstance(shape, list):
         if not isinstance(value, list):
             _refuse(where, value, "a list")
         for index, each in enumerate(value):
-            _check(shape[0], each, f"{where}[{index}]")
+            check_shape(shape[0], each, f"{where}[{index}]")
     elif isinstance(shape, dict):
         if not isinstance(value, dict):
             _refuse(where, value, "an object")
@@ -234,7 +235,7 @@ def _check(shape: Any, value: Any, where: str) -> None:
             name = key.removesuffix("?")
             at = f"{where}.{name}" if where else name
             if name in value:
-                _check(inner, value[name], at)
+                check_shape(inner, value[name], at)
             elif name == key:
                 raise ValueError(f"{at} is missing")
     else:
