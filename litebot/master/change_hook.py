@@ -176,9 +176,7 @@ def _text(name: str, value: Any, *, none: bool = True) -> Any:
         value = value.decode()
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a text, and is {value!r:.50}")
-    if "\0" in value:
-        raise ValueError(f"{name} has a NUL character")
-    value.encode()
+    payloads.check_text(name, value)
     return value
 
 

@@ -23,8 +23,11 @@ from buildbot.www.rest import JSONRPC_CODES
 from buildbot.www.rest import BadJsonRpc2
 from twisted.internet import defer
 
+from litebot.master.payloads import LARGEST
+from litebot.master.payloads import SMALLEST
 from litebot.master.payloads import Maybe
 from litebot.master.payloads import check_shape
+from litebot.master.payloads import check_text
 
 REASON = {"reason?": Maybe(str)}
 ACTIONS: dict[type, dict[str, dict[str, Any]]] = {
@@ -35,7 +38,6 @@ ACTIONS: dict[type, dict[str, dict[str, Any]]] = {
     ForceSchedulerEndpoint: {"force": {"builderid?": (int, str), "builderNames?": [str]}},
 }
 
-SMALLEST, LARGEST = -(2**63), 2**63 - 1
 LONGEST = len(str(LARGEST))
 LARGEST_PRIORITY = 2**31 - 1
 
@@ -68,9 +70,9 @@ async def _check_force(scheduler: ForceScheduler, params: dict[str, Any]) -> Non
         raise _invalid("there is no parameter 'self'")
     names = params.get("builderNames", [])
     if "builderid" in params:
-        builder = None
-        if len(str(params["builderid"])) < LONGEST:
-            builder = await scheduler.master.data.get(("builders", str(params["builderid"])))
+        builder, builderid = None, str(params["builderid"])
+        if not builderid.isdigit() or len(builderid) < LONGEST:
+            builder = await scheduler.master.data.get(("builders", builderid))
         if builder is None:
             raise _invalid(f"there is no builder with the id {params['builderid']}")
         names = [*names, builder["name"]]
@@ -117,11 +119,9 @@ def check_values(where: str, value: Any) -> None:
             check_values(where, each)
     elif isinstance(value, str):
         try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise _invalid(f"{where} has a character that is half of one") from error
-        if "\0" in value:
-            raise _invalid(f"{where} has a NUL character")
+            check_text(where, value)
+        except ValueError as error:
+            raise _invalid(str(error)) from error
     elif isinstance(value, (int, float)) and not SMALLEST <= value <= LARGEST:
         raise _invalid(f"{where} is too large a number, or none")
 

@@ -12,6 +12,9 @@ from buildbot.data.resultspec import ResultSpec
 from buildbot.util import bytes2unicode
 from buildbot.util import pathmatch
 
+from litebot.master.payloads import LARGEST
+from litebot.master.payloads import SMALLEST
+
 # Modules of litebot's in place of Buildbot's.
 HOT = {
     f"buildbot.data.{name}": f"litebot.master.hot.{name}"
@@ -36,10 +39,6 @@ class Query(ResultSpec):
             return super().apply(data)
         except TypeError as error:
             raise InvalidQueryParameter(f"can't filter or order by that: {error}") from error
-
-
-# What SQLite takes for a number.
-SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 
 class Data(connector.DataConnector):

@@ -13,6 +13,9 @@ from typing import NoReturn
 
 from buildbot.util import bytes2unicode
 
+# What a database takes for a number.
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Maybe:
@@ -40,7 +43,18 @@ GITHUB_PUSH = {
     "ref": TEXT,
     "repository": {"name": TEXT, "html_url": TEXT, "full_name": TEXT},
     "commits": [{**COMMIT, "committer": PERSON}],
-    "head_commit?": Maybe({"message?": TEXT, "author?": PERSON, "committer?": PERSON, **FILES}),
+    # Of a new branch it is the only commit that is read.
+    "head_commit?": Maybe(
+        {
+            "id?": TEXT,
+            "message?": TEXT,
+            "timestamp?": TEXT,
+            "url?": TEXT,
+            "author?": PERSON,
+            "committer?": PERSON,
+            **FILES,
+        }
+    ),
 }
 GITHUB_PULL_REQUEST = {
     "action?": TEXT,
@@ -242,3 +256,17 @@ def check_shape(shape: Any, value: Any, where: str = "") -> None:
         kinds = shape if isinstance(shape, tuple) else (shape,)
         if type(value) not in kinds:  # and not isinstance: true is no number
             _refuse(where, value, " or ".join(NAMES[kind] for kind in kinds))
+        if isinstance(value, str):
+            check_text(where, value)
+        elif not SMALLEST <= value <= LARGEST:
+            raise ValueError(f"{where} is too large a number")
+
+
+def check_text(where: str, text: str) -> None:
+    """Raise ValueError where no database takes a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where} has a character that is half of one") from error
+    if "\0" in text:
+        raise ValueError(f"{where} has a NUL character")

@@ -20,6 +20,7 @@ from twisted.python import threadable
 from twisted.web import server
 
 from litebot.master import controls
+from litebot.master.payloads import LARGEST
 from litebot.master.readers import browsing
 from litebot.master.web import same_origin
 
@@ -88,7 +89,7 @@ class V2RootResource(rest.V2RootResource):
             raise InvalidPathError("the path is not UTF-8") from error
         endpoint, kwargs = await super().getEndpoint(request, method, params)
         for name, value in kwargs.items():
-            no_number = isinstance(value, int) and not 0 <= value <= controls.LARGEST
+            no_number = isinstance(value, int) and not 0 <= value <= LARGEST
             if no_number or (isinstance(value, str) and "\0" in value):
                 raise InvalidPathError(f"no {name} is {value!r}")
         if request.method == b"POST":
