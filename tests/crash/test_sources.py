@@ -5,15 +5,22 @@ from __future__ import annotations
 import hmac
 import json
 import shutil
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Iterator
 from http.client import HTTPException
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Master
 from conftest import Reply
 from conftest import is_running
+from conftest import require
 from conftest import run
 from conftest import succeeded
 from conftest import wait_for
@@ -372,3 +379,136 @@ def test_what_was_delivered_is_known_for_a_week(victim: Victim) -> None:
     victim.start()
     push(victim, "3", X_GitHub_Delivery="c")
     assert len(victim.rows("SELECT * FROM litebot_deliveries")) == 1
+
+
+HG_POLLER = """
+from buildbot.plugins import changes
+
+c["change_source"] = changes.HgPoller(
+    os.path.join(basedir, "hg"), branch="default", workdir="hg-work", hgbin={hg!r},
+    pollInterval=1, pollAtLaunch=True,
+)
+builder("b", shell("true"))
+"""
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_each_commit_of_mercurial_becomes_a_change_once(victim: Victim, killed_at: int) -> None:
+    hg = Path(sys.executable).with_name("hg")
+    require(hg.exists(), "there is no hg: pip install mercurial")
+    repository = victim.basedir / "hg"
+    succeeded(run(hg, "init", repository))
+
+    def commit(*names: str) -> None:
+        for name in names:
+            (repository / "file").write_text(name, encoding="utf-8")
+            succeeded(run(hg, "-R", repository, "commit", "-A", "-u", "Ada", "-m", name))
+
+    commit("first")
+    victim.write_config(HG_POLLER.format(hg=str(hg)))
+    victim.start()
+    wait_for(lambda: reached(victim), "the poller's first look")
+    victim.stop()
+    commit("second")
+    succeeded(run(hg, "-R", repository, "update", "--clean", "0"))
+    commit("beside")
+    succeeded(run(hg, "-R", repository, "merge", "--tool", ":local"))
+    commit("merge", "last")
+    die(victim, f"db.changes.addChanges:{killed_at}")
+    victim.start()
+    wait_for(lambda: "last" in changes(victim), "the last change")
+    assert changes(victim) == Counter(("second", "beside", "merge", "last"))
+
+
+PULLS = """
+from buildbot.plugins import changes
+
+c["change_source"] = changes.GitHubPullrequestPoller(
+    "o", "r", baseURL="http://127.0.0.1:{port}", pollInterval=1, pollAtLaunch=True
+)
+builder("b", shell("true"))
+"""
+
+PULL = {
+    "number": 7,
+    "title": "a pull request",
+    "body": "",
+    "commits": 1,
+    "html_url": "https://git.example.org/7",
+    "updated_at": "2026-01-02T03:04:05Z",
+    "base": {"ref": "main", "repo": {"full_name": "o/r"}},
+    "head": {"ref": "topic", "sha": "c0ffee", "repo": {"clone_url": "https://git.example.org/r"}},
+}
+
+
+class GitHub(ThreadingHTTPServer):
+    """GitHub's API, of a repository with one pull request; fails to list its files so often."""
+
+    fails = 0
+    polls = 0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: GitHub
+
+    def do_GET(self) -> None:
+        answers: dict[str, Any] = {
+            "pulls": [PULL],
+            "7": PULL,
+            "files": [{"filename": "f"}],
+            "commits": [{"commit": {"author": PEOPLE, "committer": PEOPLE}}],
+        }
+        name = self.path.rpartition("/")[2]
+        self.server.polls += name == "pulls"
+        if name == "files" and self.server.fails:
+            self.server.fails -= 1
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answers[name]).encode())
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def github() -> Iterator[GitHub]:
+    with GitHub() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "db.users.findUserByAttr:1",  # seen, and not stored
+        "db.changes.addChanges:1",
+    ],
+)
+def test_a_pull_request_becomes_a_change_once(victim: Victim, github: GitHub, point: str) -> None:
+    victim.write_config(PULLS.format(port=github.server_port))
+    die(victim, point)
+    victim.start()
+    await_pull_request(victim, github)
+
+
+def test_a_pull_request_is_not_lost_to_an_error(victim: Victim, github: GitHub) -> None:
+    github.fails = 2
+    victim.write_config(PULLS.format(port=github.server_port))
+    victim.start()
+    await_pull_request(victim, github)
+
+
+def await_pull_request(victim: Victim, github: GitHub) -> None:
+    query = "SELECT revision FROM changes"
+    wait_for(lambda: victim.rows(query), "the change")
+    before = github.polls
+    wait_for(lambda: github.polls >= before + 2, "another poll")
+    assert victim.rows(query) == [("c0ffee",)]
