@@ -76,6 +76,10 @@ class Origin(Protocol):
 
 STAMP = ("branch", "revision", "repository", "codebase", "project")
 OTHERS = ("author", "committer", "comments", "revlink", "category")
+KNOWN = {
+    *(*STAMP, *OTHERS, "when_timestamp", "files", "properties", "uid"),
+    *("is_dir", "_test_changeid"),
+}
 
 
 class ChangesConnectorComponent(changes.ChangesConnectorComponent):
@@ -147,6 +151,8 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
 
 def _columns(change: dict[str, Any], now: int) -> Columns:
     """Of the row of a change, but for those that tell of other rows."""
+    if unknown := change.keys() - KNOWN:
+        raise TypeError(f"a change has no {', '.join(sorted(unknown))}")
     when = change.get("when_timestamp")
     row = {name: change.get(name) for name in (*STAMP, *OTHERS)}
     row["author"] = row["author"] or ""
