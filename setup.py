@@ -43,6 +43,7 @@ setup(
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
             "selenium>=4.20",
+            "mercurial>=6.5",
         ],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
     },

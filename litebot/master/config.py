@@ -35,6 +35,7 @@ from litebot.master.ports import EVERY_ADDRESS
 from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
+from litebot.master.sources import make_exact
 from litebot.master.urls import configured_url
 from litebot.master.urls import parsed
 from litebot.master.urls import settings_url
@@ -98,6 +99,7 @@ class ConfigLoader(FileLoader):
             self.refuse(settings, config)
         self._passage.name(settings.workers.environment)
         keep_environment(config, self._passage)
+        make_exact(config)
         return config
 
     def _execute(self, filename: Path) -> dict[str, Any]:

@@ -6,7 +6,14 @@ from typing import Any
 from typing import ClassVar
 
 from buildbot.data import connector
+from buildbot.data.exceptions import InvalidQueryParameter
+from buildbot.data.resultspec import Filter
+from buildbot.data.resultspec import ResultSpec
+from buildbot.util import bytes2unicode
 from buildbot.util import pathmatch
+
+from litebot.master.payloads import LARGEST
+from litebot.master.payloads import SMALLEST
 
 # Modules of litebot's in place of Buildbot's.
 HOT = {
@@ -23,6 +30,17 @@ class Matcher(pathmatch.Matcher):
         self._dirty = False
 
 
+class Query(ResultSpec):
+    """What a request asks for; says so where values can't be compared."""
+
+    def apply(self, data: Any) -> Any:
+        """As Buildbot's.  Raises InvalidQueryParameter."""
+        try:
+            return super().apply(data)
+        except TypeError as error:
+            raise InvalidQueryParameter(f"can't filter or order by that: {error}") from error
+
+
 class Data(connector.DataConnector):
     """`master.data` of a litebot master."""
 
@@ -33,3 +51,43 @@ class Data(connector.DataConnector):
     def __init__(self) -> None:
         super().__init__()
         self.matcher: Any = Matcher()
+
+    def resultspec_from_jsonapi(self, req_args: Any, entityType: Any, is_collection: bool) -> Query:
+        """As Buildbot's.  Raises InvalidQueryParameter for all that no query can be made of."""
+        for arg, values in req_args.items():
+            name, *values = (_text(each) for each in (arg, *values))
+            if name in {"field", "order"} and not all(value.lstrip("-") for value in values):
+                raise InvalidQueryParameter(f"{name!r} is empty")
+            if "__" in name and name not in entityType.fieldNames:
+                _check_operator(name, entityType, one=len(values) == 1)
+        spec = super().resultspec_from_jsonapi(req_args, entityType, is_collection)
+        for name in ("limit", "offset"):
+            value = getattr(spec, name)
+            if value is not None and not 0 <= value <= LARGEST:
+                raise InvalidQueryParameter(f"invalid {name}: {value}")
+        for each in spec.filters:
+            for value in each.values:
+                if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
+                    raise InvalidQueryParameter(f"too large a number for {each.field}: {value}")
+        return Query(
+            spec.filters, spec.fields, spec.properties, spec.order, spec.limit, spec.offset
+        )
+
+
+def _text(value: bytes | str) -> str:
+    try:
+        text: str = bytes2unicode(value)
+    except UnicodeDecodeError as error:
+        raise InvalidQueryParameter(f"it is not UTF-8: {value!r}") from error
+    if "\0" in text:
+        raise InvalidQueryParameter(f"it has a NUL character: {text!r}")
+    return text
+
+
+def _check_operator(name: str, entityType: Any, *, one: bool) -> None:
+    field, _, operator = name.rpartition("__")
+    operators = Filter.singular_operators if one else Filter.plural_operators
+    if field not in entityType.fieldNames:
+        raise InvalidQueryParameter(f"no such field {field!r}")
+    if operator not in operators:
+        raise InvalidQueryParameter(f"no such operator {operator!r} in {name!r}")

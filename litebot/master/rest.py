@@ -1,16 +1,25 @@
-"""Buildbot's REST API with its reads off the reactor: see `readers`."""
+"""Buildbot's REST API with its reads off the reactor (see `readers`), and wary of what it is asked.
+
+What can't be understood is answered with 4xx and the reason.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
 import orjson
 from buildbot.data.base import EndpointKind
+from buildbot.data.exceptions import InvalidControlException
+from buildbot.data.exceptions import InvalidPathError
 from buildbot.util import toJson
+from buildbot.util.twisted import async_to_deferred
 from buildbot.www import rest
 from twisted.internet import defer
 from twisted.internet import threads
@@ -18,6 +27,8 @@ from twisted.python import threadable
 from twisted.web import server
 from twisted.web.http import datetimeToString
 
+from litebot.master import controls
+from litebot.master.payloads import LARGEST
 from litebot.master.readers import browsing
 from litebot.master.web import same_origin
 
@@ -134,6 +145,46 @@ class V2RootResource(rest.V2RootResource):
             request.setHeader(b"pragma", b"no-cache")
         if request.method != b"HEAD":
             request.write(body)
+
+    @contextmanager
+    def handleErrors(self, writeError: Callable[..., None]) -> Iterator[None]:
+        """As Buildbot's, which answers 501 to an action that there is not."""
+        with super().handleErrors(writeError):
+            try:
+                yield
+            except InvalidControlException as error:
+                code = rest.JSONRPC_CODES["method_not_found"]
+                raise rest.BadJsonRpc2(str(error), code) from error
+
+    @async_to_deferred
+    async def getEndpoint(self, request: server.Request, method: str, params: Any) -> Any:
+        """As Buildbot's.  Raises InvalidPathError and BadJsonRpc2."""
+        try:
+            b"/".join(request.postpath or ()).decode()
+        except UnicodeDecodeError as error:
+            raise InvalidPathError("the path is not UTF-8") from error
+        endpoint, kwargs = await super().getEndpoint(request, method, params)
+        for name, value in kwargs.items():
+            no_number = isinstance(value, int) and not 0 <= value <= LARGEST
+            if no_number or (isinstance(value, str) and "\0" in value):
+                raise InvalidPathError(f"no {name} is {value!r}")
+        if request.method == b"POST":
+            await controls.check(endpoint, kwargs, method, params)
+        return endpoint, kwargs
+
+    def decodeJsonRPC2(
+        self, request: server.Request
+    ) -> tuple[str, str | int | None, dict[str, Any]]:
+        """As Buildbot's.  Raises BadJsonRpc2."""
+        code = rest.JSONRPC_CODES["invalid_request"]
+        try:
+            call = super().decodeJsonRPC2(request)
+            controls.check_values("a parameter", list(call))
+        except UnicodeDecodeError as error:
+            raise rest.BadJsonRpc2("its content-type is not UTF-8", code) from error
+        except RecursionError as error:
+            raise rest.BadJsonRpc2("it is nested too deeply", code) from error
+        return call
 
 
 def register() -> None:

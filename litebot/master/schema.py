@@ -98,6 +98,15 @@ deletions = sa.Table(
     sa.Column("deleted", sa.Integer, nullable=False),
 )
 
+# What was delivered to a hook or by mail, and stored; see handover.sources.
+deliveries = sa.Table(
+    "litebot_deliveries",
+    metadata,
+    # A hash: what is delivered says how long its name is.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("taken_at", sa.Float, nullable=False, index=True),
+)
+
 
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
@@ -119,11 +128,16 @@ def _deletions(conn: sa.engine.Connection) -> None:
     conn.execute(deletions.insert(), [{"name": name, "deleted": 0} for name in COUNTED])
 
 
+def _deliveries(conn: sa.engine.Connection) -> None:
+    deliveries.create(conn)
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
     _outbox,
     _deletions,
+    _deliveries,
 )
 
 # Buildbot's tables whose long lists have a total.

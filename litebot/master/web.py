@@ -16,6 +16,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.master.change_hook import ChangeHookResource
 from litebot.master.ports import origins
 
 READS = (b"GET", b"HEAD", b"OPTIONS")
@@ -124,6 +125,12 @@ class WWWService(service.WWWService):
         super().setupSite(new_config)
         self.root.putChild(b"sse", EventResource(self.master))
         self.root.putChild(b"ws", WsResource(self.master))
+        hook = ChangeHookResource(self.master)
+        told: tuple[Any, ...] = self.reconfigurableResources  # type: ignore[has-type]
+        self.reconfigurableResources = (*told, hook)
+        auth = new_config.www.get("change_hook_auth")
+        child = hook if auth is None else self.setupProtectedResource(hook, auth)
+        self.root.putChild(b"change_hook", child)
         assert self.site is not None
         self.site.requestFactory = Request
 

@@ -32,7 +32,7 @@ class Sql(Protocol):
         """Run an INSERT, UPDATE or DELETE; how many rows it concerned."""
 
     def insert(self, table: str, **values: Any) -> int:
-        """Insert a row into a table with a column `id`; its id."""
+        """Insert a row into a table that numbers its rows; its number."""
 
     def update(self, table: str, id: int, **values: Any) -> int:
         """Change the row of a table with a column `id`; 1, or 0 where there is none."""

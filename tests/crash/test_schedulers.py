@@ -83,7 +83,7 @@ def send(victim: Victim, **fields: str) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "db.changes.addChange:1",  # stored, and no scheduler knows of it
+        "db.changes.addChanges:1",  # stored, and no scheduler knows of it
         "db.schedulers.classifyChanges:1",  # one of them waits for its timer
         "db.buildsets.addBuildset:1",  # one has a buildset, and the next has not
         "db.buildsets.addBuildset:3",  # that of the timer

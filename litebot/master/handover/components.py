@@ -16,10 +16,13 @@ from twisted.python import log
 
 from litebot.master import outbox
 from litebot.master.handover import effects
+from litebot.master.handover import sources
 from litebot.master.handover import subscriptions
 from litebot.master.handover.changes import last_change
 from litebot.master.hot.builds import BuildsConnectorComponent
 from litebot.master.hot.buildsets import BuildsetsConnectorComponent
+from litebot.master.hot.changes import ChangesConnectorComponent
+from litebot.master.hot.changes import Origin
 from litebot.master.hot.sql import AlsoEnds
 
 
@@ -144,6 +147,14 @@ class State(state.StateConnectorComponent):
         conn.commit()
 
 
+class Changes(ChangesConnectorComponent):
+    """Adds changes together with what their source is to know of them."""
+
+    def origin(self) -> Origin | None:
+        """Where the changes come from that this task adds."""
+        return sources.origin.get()
+
+
 class Builds(BuildsConnectorComponent):
     """Ends a build together with the duty to report it."""
 
@@ -210,4 +221,10 @@ class Effects:
                 effect.done = True
 
 
-COMPONENTS = {"schedulers": Schedulers, "state": State, "builds": Builds, "buildsets": Buildsets}
+COMPONENTS = {
+    "changes": Changes,
+    "schedulers": Schedulers,
+    "state": State,
+    "builds": Builds,
+    "buildsets": Buildsets,
+}

@@ -193,6 +193,16 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         ids, seconds, now = list(brids), self._seconds(complete_at), self._seconds(None)
         return self.db.do_sql(thd)
 
+    def set_build_requests_priority(self, brids: Iterable[int], priority: int) -> Any:
+        """Give requests that are not complete a priority; Buildbot's fails on SQLAlchemy 2."""
+
+        def thd(sql: Sql) -> None:
+            for brid in brids:
+                query = "UPDATE buildrequests SET priority = ? WHERE id = ? AND complete <> 1"
+                sql.write(query, priority, brid)
+
+        return self.db.do_sql(thd)
+
     def _seconds(self, at: datetime.datetime | None) -> int:
         return int(self.master.reactor.seconds()) if at is None else int(datetime2epoch(at))
 

@@ -128,7 +128,7 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
                     " VALUES (?, ?, ?)",
                     *(bsid, name, json.dumps(value)),
                 )
-            ssids = [s if isinstance(s, int) else _thd_stamp(sql, now, **s) for s in stamps]
+            ssids = [s if isinstance(s, int) else thd_stamp(sql, now, **s) for s in stamps]
             for ssid in ssids:
                 sql.insert("buildset_sourcestamps", buildsetid=bsid, sourcestampid=ssid)
             brids = {}
@@ -222,7 +222,7 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         return None
 
 
-def _thd_stamp(
+def thd_stamp(
     sql: Sql,
     created_at: int,
     branch: str | None = None,

@@ -1,23 +1,31 @@
-"""Changes: whoever brings one is answered when it is on disk.
+"""Changes: those that come together are stored together, and answered when they are on disk.
 
 Source: buildbot/db/changes.py and buildbot/data/changes.py, whose names these keep.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
+from typing import Protocol
 
 from buildbot.data import base
 from buildbot.data import changes as data_changes
 from buildbot.data.resultspec import ResultSpec
 from buildbot.db import changes
 from buildbot.db.base import cached
+from buildbot.process import metrics
+from buildbot.process.users.users import createUserObject
+from buildbot.util import datetime2epoch
 from buildbot.util import epoch2datetime
 from twisted.internet import defer
+from twisted.python import log
 
 from litebot.master.hot import pages
+from litebot.master.hot.buildsets import thd_stamp
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -52,8 +60,59 @@ LIST = pages.List(
 )
 
 
+# The columns of a change, by name.
+Columns = dict[str, Any]
+
+
+class Origin(Protocol):
+    """Where changes come from."""
+
+    def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
+        """Write down that they were taken; false where they had been, and must not be added."""
+
+    def written(self, changes: Sequence[Columns]) -> None:
+        """It is committed."""
+
+
+STAMP = ("branch", "revision", "repository", "codebase", "project")
+OTHERS = ("author", "committer", "comments", "revlink", "category")
+KNOWN = {
+    *(*STAMP, *OTHERS, "when_timestamp", "files", "properties", "uid"),
+    *("is_dir", "_test_changeid"),
+}
+
+
 class ChangesConnectorComponent(changes.ChangesConnectorComponent):
-    """Buildbot's; a list is read at once instead of change by change."""
+    """Buildbot's; adds many at once, and a list is read at once instead of change by change."""
+
+    @defer.inlineCallbacks
+    def addChange(self, **change: Any) -> Any:
+        """Add a change; its id, or None where its origin says that it was added before."""
+        (changeid,) = (yield self.addChanges([change])) or [None]
+        return changeid
+
+    @defer.inlineCallbacks
+    def addChanges(self, changes: Sequence[dict[str, Any]]) -> Any:
+        """Add all of these changes, each as addChange of Buildbot's takes it, or none; their ids.
+
+        What their origin has to say of them is written with them.  Without ids where they were
+        added before.
+        """
+        now = int(self.master.reactor.seconds())
+        came_from = self.origin()
+        rows = [_columns(change, now) for change in changes]
+        if not self.db.is_sole_writer:  # two masters may both add the same
+            for row in rows:
+                stamp = {name: row[name] for name in STAMP}
+                row["sourcestampid"] = yield self.db.sourcestamps.findSourceStampId(**stamp)
+        changeids = yield self.db.do_sql(_thd_add, rows, list(changes), came_from, now)
+        if came_from is not None:
+            came_from.written(rows)
+        return changeids
+
+    def origin(self) -> Origin | None:
+        """Where the changes come from that this task adds."""
+        return None
 
     @cached("chdicts")
     def getChange(self, changeid: int) -> Any:
@@ -90,6 +149,73 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
         return None if changeid is None else (yield self.getChange(changeid))
 
 
+def _columns(change: dict[str, Any], now: int) -> Columns:
+    """Of the row of a change, but for those that tell of other rows."""
+    if unknown := change.keys() - KNOWN:
+        raise TypeError(f"a change has no {', '.join(sorted(unknown))}")
+    when = change.get("when_timestamp")
+    row = {name: change.get(name) for name in (*STAMP, *OTHERS)}
+    row["author"] = row["author"] or ""
+    row["comments"] = row["comments"] or ""
+    row["revlink"] = change.get("revlink", "")
+    for name in ("repository", "codebase", "project"):
+        row[name] = change.get(name, "")
+        assert row[name] is not None, f"{name} must be a string, not None"
+    row["when_timestamp"] = now if when is None else datetime2epoch(when)
+    if change.get("_test_changeid") is not None:
+        row["changeid"] = change["_test_changeid"]
+    return row
+
+
+def _thd_add(
+    sql: Sql,
+    rows: list[Columns],
+    changes: list[dict[str, Any]],
+    came_from: Origin | None,
+    now: int,
+) -> list[int]:
+    if came_from is not None and not came_from.write(sql, rows):
+        return []
+    return [_thd_add_one(sql, row, change, now) for row, change in zip(rows, changes, strict=True)]
+
+
+def _thd_add_one(sql: Sql, row: Columns, change: dict[str, Any], now: int) -> int:
+    if "sourcestampid" not in row:
+        stamp = {name: row[name] for name in STAMP}
+        row = {**row, "sourcestampid": thd_stamp(sql, now, **stamp)}
+    changeid = sql.insert("changes", **row, parent_changeids=_thd_parent(sql, row))
+    for filename in change.get("files") or ():
+        query = "INSERT INTO change_files (changeid, filename) VALUES (?, ?)"
+        sql.write(query, changeid, filename)
+    for name, value in (change.get("properties") or {}).items():
+        assert value[1] == "Change", "properties must be qualified with source 'Change'"
+        query = (
+            "INSERT INTO change_properties (changeid, property_name, property_value)"
+            " VALUES (?, ?, ?)"
+        )
+        sql.write(query, changeid, name, json.dumps(value))
+    if change.get("uid"):
+        query = "INSERT INTO change_users (changeid, uid) VALUES (?, ?)"
+        sql.write(query, changeid, change["uid"])
+    return changeid
+
+
+def _thd_parent(sql: Sql, row: Columns) -> int | None:
+    """The newest change of the same branch and repository, as Buildbot has it."""
+    names = ("repository", "project", "codebase")
+    values = [row[name] for name in names]
+    branch = "branch IS NULL"
+    if row["branch"] is not None:
+        branch = "branch = ?"
+        values.insert(0, row["branch"])
+    query = (
+        f"SELECT changeid FROM changes WHERE {branch} AND repository = ? AND project = ?"
+        " AND codebase = ? ORDER BY changeid DESC LIMIT 1"
+    )
+    found = sql.row(query, *values)
+    return None if found is None else found[0]
+
+
 def _complete(sql: Sql, model: changes.ChangeModel) -> changes.ChangeModel:
     """The same with its files and properties."""
     changeid = model.changeid
@@ -108,7 +234,7 @@ def _complete(sql: Sql, model: changes.ChangeModel) -> changes.ChangeModel:
 
 
 class Change(data_changes.Change):
-    """Buildbot's, whose addChange waits for the disk after it has told the schedulers."""
+    """Buildbot's, which adds many at once and waits for the disk after it has told of them."""
 
     @base.updateMethod
     @defer.inlineCallbacks
@@ -128,23 +254,76 @@ class Change(data_changes.Change):
         codebase: str | None = None,
         project: str = "",
         src: str | None = None,
+        _test_changeid: int | None = None,
     ) -> Any:
-        """Store a change; its id, when a power loss won't take it any more."""
-        changeid = yield super().addChange(
-            files=files,
-            comments=comments,
-            author=author,
-            committer=committer,
-            revision=revision,
-            when_timestamp=when_timestamp,
-            branch=branch,
-            category=category,
-            revlink=revlink,
-            properties=properties,
-            repository=repository,
-            codebase=codebase,
-            project=project,
-            src=src,
-        )
-        yield self.master.db.on_disk()
+        """Store a change; its id, when a power loss won't take it any more.
+
+        None where its origin says that it was stored before.
+        """
+        change = {
+            "files": files,
+            "comments": comments,
+            "author": author,
+            "committer": committer,
+            "revision": revision,
+            "when_timestamp": when_timestamp,
+            "branch": branch,
+            "category": category,
+            "revlink": revlink,
+            "properties": properties,
+            "repository": repository,
+            "codebase": codebase,
+            "project": project,
+            "src": src,
+            "_test_changeid": _test_changeid,
+        }
+        (changeid,) = (yield self.addChanges([change])) or [None]
         return changeid
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def addChanges(self, changes: Sequence[dict[str, Any]]) -> Any:
+        """Store all of these changes, each as addChange takes it, or none; their ids.
+
+        Without ids where their origin says that they were stored before.
+        """
+        metrics.MetricCountEvent.log("added_changes", len(changes))
+        prepared = [self._prepared(dict(change)) for change in changes]
+        for change in prepared:
+            src = change.pop("src", None)
+            if src:
+                change["uid"] = yield createUserObject(self.master, change.get("author"), src)
+        changeids = yield self.master.db.changes.addChanges(prepared)
+        for changeid in changeids:
+            change = yield self.master.data.get(("changes", str(changeid)))
+            self.produceEvent(copy.deepcopy(change), "new")
+            log.msg(f"added change {changeid} with revision {change['revision']!r}")
+        yield self.master.db.on_disk()
+        return changeids
+
+    def _prepared(self, change: dict[str, Any]) -> dict[str, Any]:
+        """A change with what the configuration makes of it, as the database takes it."""
+        config = self.master.config
+        given = change.get("properties") or {}
+        change["properties"] = {name: (value, "Change") for name, value in given.items()}
+        revision, repository = change.get("revision"), change.get("repository")
+        if not change.get("revlink") and revision and repository and callable(config.revlink):
+            change["revlink"] = config.revlink(revision, repository) or ""
+        category = change.get("category")
+        if callable(category):
+            change["category"] = category(self._as_seen(change, without="category"))
+        if change.get("codebase") is None and config.codebaseGenerator is not None:
+            change["codebase"] = str(config.codebaseGenerator(self._as_seen(change)))
+        change["codebase"] = change.get("codebase") or ""
+        change["when_timestamp"] = epoch2datetime(change.get("when_timestamp"))
+        return change
+
+    def _as_seen(self, change: dict[str, Any], without: str = "") -> dict[str, Any]:
+        """A change as functions of the configuration take it."""
+        names = (
+            *("author", "committer", "files", "comments", "revision", "when_timestamp", "branch"),
+            *("category", "revlink", "properties", "repository", "project"),
+        )
+        seen = {name: change.get(name) for name in names if name != without}
+        made: dict[str, Any] = self.master.config.preChangeGenerator(**seen)
+        return made

@@ -15,6 +15,9 @@ from litebot.store.sql import update_statement
 # What is written, through a connection, in the transaction that ends a build or a buildset.
 AlsoEnds = Callable[[sa.engine.Connection], None]
 
+# The column that numbers the rows, where it is not `id`.
+KEYS = {"changes": "changeid"}
+
 INTEGRITY_ERRORS = (dbapi.IntegrityError, sa.exc.IntegrityError)
 
 
@@ -37,7 +40,8 @@ class EngineSql:
     def insert(self, table: str, **values: Any) -> int:
         sql = insert_statement(table, tuple(values))
         if self._conn.dialect.insert_returning:
-            return int(self._execute(f"{sql} RETURNING id", tuple(values.values())).scalar_one())
+            returning = f"{sql} RETURNING {KEYS.get(table, 'id')}"
+            return int(self._execute(returning, tuple(values.values())).scalar_one())
         return self._execute(sql, tuple(values.values())).lastrowid
 
     def update(self, table: str, id: int, **values: Any) -> int:
