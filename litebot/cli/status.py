@@ -56,6 +56,8 @@ def _rows(found: Status) -> list[tuple[str, str]]:
     if found.url:
         rows.append(("page", found.url))
     rows.append(("database", _database(found.database)))
+    if found.missing:
+        rows.append(("missing", found.missing))
     if found.running:  # a stopped master has no builders, only a history of some
         rows.append(("builders", ", ".join(found.builders) or "none"))
     for build in found.running_builds:

@@ -7,6 +7,7 @@ differs between databases.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -91,6 +92,15 @@ outbox = sa.Table(
 )
 
 
+# One row: a name that no other database has, and how many commits it has seen; see master.tally.
+commits = sa.Table(
+    "litebot_commits",
+    metadata,
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+)
+
+
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
@@ -106,10 +116,16 @@ def _outbox(conn: sa.engine.Connection) -> None:
     outbox.create(conn)
 
 
+def _commits(conn: sa.engine.Connection) -> None:
+    commits.create(conn)
+    conn.execute(commits.insert().values(database=secrets.token_hex(8), count=0))
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
     _outbox,
+    _commits,
 )
 
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.

@@ -32,6 +32,7 @@ from litebot.master import preflight
 from litebot.master import recovery
 from litebot.master import rest
 from litebot.master import schema
+from litebot.master import tally
 from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.data import Data
@@ -94,6 +95,8 @@ class BuildMaster(master.BuildMaster):
         self._unapplied: ConfigErrors | None = None
         self._startid: int | None = None
         self._mended: str | None = None
+        self._should_hold: tally.Content | None = None
+        self._lost: list[str] = []
         self._stopping_for: LitebotError | None = None
         self.handovers = Handovers()
         self.outbox = Outbox()
@@ -158,6 +161,9 @@ class BuildMaster(master.BuildMaster):
         self._write_pid_file()
         if self._unreadable is not None:
             raise self._unreadable
+        state_file = self.settings.database.sqlite_path(self.files.path)
+        if state_file is not None:
+            self._should_hold = tally.read(state_file)
         self._mended = preflight.check(self.files, self.settings)
         self.db.durability = self.settings.database.durability
         with logged_errors() as errors:
@@ -182,6 +188,7 @@ class BuildMaster(master.BuildMaster):
 
     def _notes(self) -> Iterator[str]:
         """What the user should know of this start, which went well."""
+        yield from self._lost
         if self._mended:
             yield self._mended
         if isinstance(self.config_loader, ConfigLoader):
@@ -208,10 +215,16 @@ class BuildMaster(master.BuildMaster):
         faults.arm(self)
         sole = self.name == SOLE_MASTER
         self._startid, findings = yield self.db.pool.do(
-            recovery.begin, self.name, sole, self.settings.recovery.max_attempts
+            recovery.begin,
+            self.name,
+            sole,
+            self.settings.recovery.max_attempts,
+            self._should_hold,
         )
         for finding in findings:
             log.msg(f"found: {finding.message}")
+        self._lost = [finding.message for finding in findings if finding.kind == recovery.LOST]
+        yield self.db.count_commits()
         yield defer.ensureDeferred(self.outbox.look_back())
         yield Attempts().setServiceParent(self)
 

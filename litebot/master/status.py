@@ -13,6 +13,7 @@ from buildbot.db.model import Model
 
 from litebot.basedir import Basedir
 from litebot.master import schema
+from litebot.master import tally
 from litebot.settings import Settings
 from litebot.settings import load
 from litebot.store.connection import look
@@ -39,6 +40,8 @@ class Status:
     last_start: dict[str, Any] | None = None
     # What reporters have still to tell.
     reports: list[dict[str, Any]] = field(default_factory=list)
+    # What the state file lacks of what was on disk, in words, until the next start deals with it.
+    missing: str | None = None
 
 
 def status(files: Basedir) -> Status:
@@ -54,6 +57,7 @@ def status(files: Basedir) -> Status:
         database=_database(settings, files.path),
     )
     path = settings.database.sqlite_path(files.path)
+    should_hold = tally.read(path) if path else None
     handle = look(path) if path else None
     engine = engine_on(handle) if handle else sa.create_engine(settings.database.url)
     with engine.connect() as conn:
@@ -62,6 +66,7 @@ def status(files: Basedir) -> Status:
         result.pending, result.pending_requests = _pending(conn)
         result.last_start = _last_start(conn)
         result.reports = _reports(conn)
+        result.missing = tally.missing(should_hold, tally.look(conn))
     if handle is not None:
         handle.close()
     return result

@@ -25,6 +25,7 @@ OURS = {
     "litebot_subscriptions",
     "litebot_built",
     "litebot_outbox",
+    "litebot_commits",
 }
 
 
