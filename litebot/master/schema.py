@@ -101,6 +101,18 @@ commits = sa.Table(
 )
 
 
+# What users have told the master to stop or cancel, until that is done; see master.told.
+told = sa.Table(
+    "litebot_told",
+    metadata,
+    # "builds", "buildrequests" or "workers", and the id of one.
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("about", sa.Integer, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
@@ -121,11 +133,16 @@ def _commits(conn: sa.engine.Connection) -> None:
     conn.execute(commits.insert().values(database=secrets.token_hex(8), count=0))
 
 
+def _told(conn: sa.engine.Connection) -> None:
+    told.create(conn)
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
     _outbox,
     _commits,
+    _told,
 )
 
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.

@@ -53,6 +53,7 @@ from litebot.master.recovery.attempts import Attempts
 from litebot.master.recovery.requests import complete_buildsets
 from litebot.master.stopping import Interrupter
 from litebot.master.stopping import let_end
+from litebot.master.told import Reminder
 from litebot.master.web import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
@@ -227,6 +228,7 @@ class BuildMaster(master.BuildMaster):
         yield self.db.count_commits()
         yield defer.ensureDeferred(self.outbox.look_back())
         yield Attempts().setServiceParent(self)
+        yield Reminder().setServiceParent(self)
 
     @defer.inlineCallbacks
     def _end(self) -> Any:

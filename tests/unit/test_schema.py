@@ -26,6 +26,7 @@ OURS = {
     "litebot_built",
     "litebot_outbox",
     "litebot_commits",
+    "litebot_told",
 }
 
 

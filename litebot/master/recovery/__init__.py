@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from litebot import __version__
 from litebot.master import schema
+from litebot.master import told
 from litebot.master.recovery import builds
 from litebot.master.recovery import lost
 from litebot.master.recovery import requests
@@ -31,6 +32,7 @@ PAIRS: tuple[Pair, ...] = (
     Pair(requests.open_buildsets, requests.leave_to_the_running_master),
     Pair(requests.orphans, requests.cancel),
     Pair(requests.finished_builds, requests.complete),
+    Pair(requests.told_to_cancel, requests.cancel),
     Pair(builds.interrupted, builds.end),
     Pair(requests.held_claims, requests.release),
     Pair(schedulers.strangers, schedulers.begin_anew),
@@ -47,6 +49,7 @@ def find_and_repair(scene: Scene) -> list[Finding]:
             pair.repair(scene, finding)
             findings.append(finding)
     builds.disconnect(scene)
+    told.forget_done(scene.conn)
     return findings
 
 

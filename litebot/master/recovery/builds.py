@@ -13,18 +13,21 @@ from buildbot.process.results import RETRY
 
 from litebot.master import outbox
 from litebot.master import schema
+from litebot.master import told
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
 INTERRUPTED = "interrupted build"
 GIVEN_UP = "build given up"
 STOPPED = "build of a cancelled request"
+TOLD = "build told to stop"
 
-OUTCOMES = {INTERRUPTED: RETRY, GIVEN_UP: EXCEPTION, STOPPED: CANCELLED}
+OUTCOMES = {INTERRUPTED: RETRY, GIVEN_UP: EXCEPTION, STOPPED: CANCELLED, TOLD: CANCELLED}
 STATES = {
     INTERRUPTED: "the master died; to be tried again",
     GIVEN_UP: "the master died in each attempt",
     STOPPED: "the master died; cancelled",
+    TOLD: "the master died; cancelled",
 }
 
 EVERY_REPORTER = ""
@@ -45,7 +48,10 @@ def interrupted(scene: Scene) -> Iterator[Finding]:
         buildid, number, builder, brid = row[:4]
         ran = f"build {number} of {builder!r} was running when the master died"
         attempt = 1 + len(former_attempts(scene.conn, brid))
-        if row.complete:
+        reason = told.reason_for(scene.conn, told.BUILDS, buildid)
+        if reason is not None:
+            yield Finding(TOLD, buildid, f"{ran}, and was told to stop ({reason})", buildid)
+        elif row.complete:
             yield Finding(STOPPED, buildid, f"{ran}; its request has been cancelled", buildid)
         elif attempt < scene.max_attempts:
             message = f"{ran}; its request goes back to the queue (attempt {attempt} of"
@@ -80,24 +86,31 @@ def end(scene: Scene, finding: Finding) -> None:
         .where(mine, steps.c.results.is_(None))
         .values(results=results, complete_at=scene.now)
     )
-    conn.execute(
-        builds.update()
-        .where(builds.c.id == finding.id)
-        .values(results=results, complete_at=scene.now, state_string=STATES[finding.kind])
-    )
-    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id)
     brid = conn.execute(
         sa.select(builds.c.buildrequestid).where(builds.c.id == finding.id)
     ).scalar_one()
+    state = STATES[finding.kind]
+    reason = told.reason_for(conn, told.BUILDS, finding.id)
+    reason = reason or told.reason_for(conn, told.BUILDREQUESTS, brid)
+    if results == CANCELLED and reason is not None:
+        state = f"{state} ({reason})"
+    conn.execute(
+        builds.update()
+        .where(builds.c.id == finding.id)
+        .values(results=results, complete_at=scene.now, state_string=state)
+    )
+    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id)
     if finding.kind == INTERRUPTED:
         claims = Model.buildrequest_claims
         conn.execute(claims.delete().where(claims.c.brid == brid))
-    elif finding.kind == GIVEN_UP:
+        return
+    if finding.kind == GIVEN_UP:
         _explain(scene, finding.id, brid)
+    if finding.kind in {GIVEN_UP, TOLD}:
         conn.execute(
             requests.update()
             .where(requests.c.id == brid)
-            .values(complete=1, results=EXCEPTION, complete_at=scene.now)
+            .values(complete=1, results=results, complete_at=scene.now)
         )
 
 
