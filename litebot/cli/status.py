@@ -85,7 +85,9 @@ def report_line(report: dict[str, Any]) -> str:
     what = f"{report['reporter']} has not told of {report['kind'][:-1]} id {report['about']}"
     if not report["error"]:
         return f"{what} yet"
-    again = f"again at {_time(report['retry_at'])}"
+    again = "not again before a restart"  # its server refuses it
+    if report["retry_at"] is not None:
+        again = f"again at {_time(report['retry_at'])}"
     return f"{what} in {report['attempts']} attempts ({report['error']}); {again}"
 
 

@@ -86,7 +86,7 @@ outbox = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("about", sa.Integer, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
-    # NULL while it is told for the first time; the last attempt's error.
+    # NULL while it is told for the first time, and when it is given up; the last attempt's error.
     sa.Column("retry_at", sa.Float),
     sa.Column("error", sa.Text),
 )

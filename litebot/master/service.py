@@ -42,6 +42,7 @@ from litebot.master.handover.changes import Handovers
 from litebot.master.handover.components import COMPONENTS
 from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.hot.distributor import BotMaster
+from litebot.master.http import HTTPClientService
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
 from litebot.master.outbox import Outbox
@@ -134,6 +135,8 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def create_child_services(self) -> Any:
         yield super().create_child_services()
+        yield self.httpservice.disownServiceParent()  # type: ignore[has-type]
+        self.httpservice = yield HTTPClientService.getService(self, "")
         self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
         yield self.handovers.setServiceParent(self)
         yield self.outbox.setServiceParent(self)
