@@ -46,6 +46,8 @@ def test_the_result_of_a_build_that_had_ended_counts(victim: Victim) -> None:
     victim.await_quiet()
     assert results(victim, "builds") == results(victim, "buildrequests") == [SUCCESS]
     assert victim.repairs() == ["finished build"]
+    page = f"http://127.0.0.1:{victim.ports[0]}/#/builders/1/builds/1"
+    assert f"its result counts  {page}\n" in victim.run("status").stdout
 
 
 @pytest.mark.parametrize("left", ["by litebot", "by Buildbot"])

@@ -90,6 +90,8 @@ def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
     listed = succeeded(victim.run("report")).stdout.splitlines()
     assert len(listed) == 2
     assert "mailer has not told of build id 1 in 1 attempts" in listed[0]
+    assert listed[0].endswith("/#/builders/1/builds/1")
+    assert listed[1].endswith("/#/buildrequests/1")
     first, second = (line.split()[0] for line in listed)
     left = succeeded(victim.run("report", "--drop", first)).stdout.splitlines()
     assert len(left) == 1
