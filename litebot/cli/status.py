@@ -77,7 +77,7 @@ def _rows(found: Status) -> list[tuple[str, str]]:
 def _found(repairs: list[dict[str, Any]]) -> str:
     if not repairs:
         return "found nothing to repair"
-    return f"found and repaired {len(repairs)}:"
+    return f"found and dealt with {len(repairs)}:"
 
 
 def linked(text: str, url: str | None) -> str:

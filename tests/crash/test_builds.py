@@ -81,6 +81,16 @@ def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim, left:
     assert victim.repairs() == (["open buildset"] if left == "by Buildbot" else [])
 
 
+def test_lines_that_are_stored_are_shown(victim: Victim) -> None:
+    victim.write_config('builder("b", shell("seq 500; sleep 60"))')
+    victim.start_to_die("db.logs._write_all:1")
+    victim.ask_for("b")
+    victim.await_death()
+    stored = "SELECT sum(last_line - first_line + 1) FROM logchunks WHERE logid = logs.id"
+    ((shown, lines),) = victim.rows(f"SELECT num_lines, ({stored}) FROM logs WHERE name = 'stdio'")
+    assert shown == lines >= 500
+
+
 def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> None:
     go = tmp_path / "go"
     victim.write_config(f'builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))')
