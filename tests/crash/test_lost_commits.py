@@ -168,9 +168,7 @@ def test_what_makes_no_whole_is_refused(victim: Victim) -> None:
     victim.stop()
     db = apsw.Connection(str(victim.state_file))
     db.execute("UPDATE litebot_commits SET count = count - 1")
-    root = db.execute(
-        "SELECT rootpage FROM sqlite_master WHERE name = 'buildrequests_complete'"
-    ).get
+    root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'patches'").get
     db.close()
     with victim.state_file.open("r+b") as file:
         file.seek((root - 1) * 4096)
@@ -178,6 +176,7 @@ def test_what_makes_no_whole_is_refused(victim: Victim) -> None:
     refused = victim.run("start")
     assert refused.returncode == 1
     assert "is damaged" in refused.stderr
+    assert "the state file lacks the last 1 of the commits" in refused.stderr
     assert "restore a backup" in refused.stderr
 
 

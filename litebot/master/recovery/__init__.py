@@ -28,7 +28,7 @@ from litebot.master.tally import Content
 __all__ = ["LOST", "PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_and_repair"]
 
 PAIRS: tuple[Pair, ...] = (
-    Pair(lost.commits, lost.go_on_from_there),
+    Pair(lost.commits, lost.tell),
     Pair(requests.open_buildsets, requests.leave_to_the_running_master),
     Pair(requests.orphans, requests.cancel),
     Pair(requests.finished_builds, requests.complete),

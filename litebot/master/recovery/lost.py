@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from litebot.master import schema
 from litebot.master import tally
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
@@ -19,10 +18,5 @@ def commits(scene: Scene) -> Iterator[Finding]:
         yield Finding(LOST, 0, message)
 
 
-def go_on_from_there(scene: Scene, _finding: Finding) -> None:
-    """Count on from where the count was, so that this is told once; nothing brings them back."""
-    should = scene.should_hold
-    if should is not None and should != tally.UNREADABLE:
-        scene.conn.execute(
-            schema.commits.update().values(database=should.database, count=should.commits)
-        )
+def tell(_scene: Scene, _finding: Finding) -> None:
+    """Nothing brings them back; the tally begins anew when this start has kept the finding."""
