@@ -17,7 +17,6 @@ from litebot.settings import Settings
 from litebot.store.connection import connect
 from litebot.store.connection import keeps_its_log
 from litebot.store.connection import refusal
-from litebot.store.dialect import engine_on
 from litebot.users import UserFile
 
 
@@ -81,8 +80,11 @@ def check_content(db: apsw.Connection, path: Path, should_hold: tally.Content | 
 
     A part of a log over a file that has the rest of it already mixes old pages with new ones.
     """
-    with engine_on(db).connect() as conn:
-        missing = tally.missing(should_hold, tally.look(conn))
+    if should_hold is None:
+        return
+    is_counted = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'litebot_commits'").get
+    row = db.execute(tally.LOOK).fetchone() if is_counted else None
+    missing = tally.missing(should_hold, None if row is None else tally.Content.of(*row))
     if missing is None:
         return
     found = db.execute("PRAGMA integrity_check(1)").get

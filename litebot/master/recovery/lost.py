@@ -13,6 +13,8 @@ LOST = "lost commits"
 
 def commits(scene: Scene) -> Iterator[Finding]:
     """Commits that a start would never miss."""
+    if scene.should_hold is None:
+        return
     message = tally.missing(scene.should_hold, tally.look(scene.conn))
     if message is not None:
         yield Finding(LOST, 0, message)
