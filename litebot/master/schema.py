@@ -105,7 +105,7 @@ commits = sa.Table(
 told = sa.Table(
     "litebot_told",
     metadata,
-    # "builds", "buildrequests" or "workers", and the id of one.
+    # "buildrequests" or "workers", and the id of one.
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("about", sa.Integer, nullable=False),
     sa.Column("action", sa.Text, nullable=False),

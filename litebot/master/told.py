@@ -1,8 +1,8 @@
 """What users have told the master to stop, cancel or pause: kept until it is done.
 
 Buildbot passes these on in memory.  Here they are in a table before they are answered, and a start
-after a crash does what was not done: see recovery.builds and recovery.requests.  A worker that is
-paused says so in its own row.
+after a crash does what was not done: see recovery.requests.  To stop a build is to cancel its
+request.  A worker that is paused says so in its own row.
 
 Source: buildbot/data/builds.py, buildrequests.py and workers.py, whose endpoints these keep.
 """
@@ -27,7 +27,7 @@ from litebot.master import schema
 
 told = schema.told
 
-BUILDS, BUILDREQUESTS, WORKERS = "builds", "buildrequests", "workers"
+BUILDREQUESTS, WORKERS = "buildrequests", "workers"
 NO_REASON = "no reason"  # Buildbot's words
 
 
@@ -39,16 +39,14 @@ def add(conn: sa.engine.Connection, kind: str, about: int, action: str, reason: 
 
 
 def forget_done(conn: sa.engine.Connection) -> None:
-    """Forget what was told about builds and requests that have ended; commits nothing."""
-    ended = sa.select(Model.builds.c.id).where(Model.builds.c.complete_at.is_not(None))
+    """Forget what was told about requests that are complete; commits nothing."""
     complete = sa.select(Model.buildrequests.c.id).where(Model.buildrequests.c.complete != 0)
-    for kind, ids in ((BUILDS, ended), (BUILDREQUESTS, complete)):
-        conn.execute(told.delete().where(told.c.kind == kind, told.c.about.in_(ids)))
+    conn.execute(told.delete().where(told.c.kind == BUILDREQUESTS, told.c.about.in_(complete)))
 
 
-def reason_for(conn: sa.engine.Connection, kind: str, about: int) -> str | None:
-    """Why a user wants this build or request to end, or None where nobody does."""
-    query = sa.select(told.c.reason).where(told.c.kind == kind, told.c.about == about)
+def reason_for(conn: sa.engine.Connection, brid: int) -> str | None:
+    """Why a user wants this request to end, or None where nobody does."""
+    query = sa.select(told.c.reason).where(told.c.kind == BUILDREQUESTS, told.c.about == brid)
     reason: str | None = conn.execute(query).scalar()
     return reason
 
@@ -66,7 +64,7 @@ class BuildEndpoint(data_builds.BuildEndpoint):
             return
         reason = kwargs.get("reason", args.get("reason", NO_REASON))
         if not build["complete"]:
-            row = (BUILDS, build["buildid"], "stop", reason)
+            row = (BUILDREQUESTS, build["buildrequestid"], "cancel", reason)
             yield self.master.db.pool.do_with_transaction(add, *row)
         yield super().actionStop(args, {**kwargs, "buildid": build["buildid"]})
 

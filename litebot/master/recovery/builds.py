@@ -20,14 +20,12 @@ from litebot.master.recovery.question import Scene
 INTERRUPTED = "interrupted build"
 GIVEN_UP = "build given up"
 STOPPED = "build of a cancelled request"
-TOLD = "build told to stop"
 
-OUTCOMES = {INTERRUPTED: RETRY, GIVEN_UP: EXCEPTION, STOPPED: CANCELLED, TOLD: CANCELLED}
+OUTCOMES = {INTERRUPTED: RETRY, GIVEN_UP: EXCEPTION, STOPPED: CANCELLED}
 STATES = {
     INTERRUPTED: "the master died; to be tried again",
     GIVEN_UP: "the master died in each attempt",
     STOPPED: "the master died; cancelled",
-    TOLD: "the master died; cancelled",
 }
 
 EVERY_REPORTER = ""
@@ -48,10 +46,7 @@ def interrupted(scene: Scene) -> Iterator[Finding]:
         buildid, number, builder, brid = row[:4]
         ran = f"build {number} of {builder!r} was running when the master died"
         attempt = 1 + len(former_attempts(scene.conn, brid))
-        reason = told.reason_for(scene.conn, told.BUILDS, buildid)
-        if reason is not None:
-            yield Finding(TOLD, buildid, f"{ran}, and was told to stop ({reason})", buildid)
-        elif row.complete:
+        if row.complete:
             yield Finding(STOPPED, buildid, f"{ran}; its request has been cancelled", buildid)
         elif attempt < scene.max_attempts:
             message = f"{ran}; its request goes back to the queue (attempt {attempt} of"
@@ -90,9 +85,8 @@ def end(scene: Scene, finding: Finding) -> None:
         sa.select(builds.c.buildrequestid).where(builds.c.id == finding.id)
     ).scalar_one()
     state = STATES[finding.kind]
-    reason = told.reason_for(conn, told.BUILDS, finding.id)
-    reason = reason or told.reason_for(conn, told.BUILDREQUESTS, brid)
-    if results == CANCELLED and reason is not None:
+    reason = told.reason_for(conn, brid)
+    if finding.kind == STOPPED and reason is not None:
         state = f"{state} ({reason})"
     conn.execute(
         builds.update()
@@ -103,14 +97,12 @@ def end(scene: Scene, finding: Finding) -> None:
     if finding.kind == INTERRUPTED:
         claims = Model.buildrequest_claims
         conn.execute(claims.delete().where(claims.c.brid == brid))
-        return
-    if finding.kind == GIVEN_UP:
+    elif finding.kind == GIVEN_UP:
         _explain(scene, finding.id, brid)
-    if finding.kind in {GIVEN_UP, TOLD}:
         conn.execute(
             requests.update()
             .where(requests.c.id == brid)
-            .values(complete=1, results=results, complete_at=scene.now)
+            .values(complete=1, results=EXCEPTION, complete_at=scene.now)
         )
 
 
