@@ -270,7 +270,7 @@ class Master:
     def contents(self) -> dict[str, str]:
         """A hash of each file of the basedir, but for those that every start writes to."""
         written = {"twistd.log", "http.log", "master.lock", "reserve"}
-        written |= {"state.sqlite-shm", "state.sqlite-wal"}
+        written |= {"state.sqlite-shm", "state.sqlite-wal", "state.sqlite-tally"}
         return {
             str(path.relative_to(self.basedir)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.basedir.rglob("*"))

@@ -56,6 +56,8 @@ def _rows(found: Status) -> list[tuple[str, str]]:
     if found.url:
         rows.append(("page", found.url))
     rows.append(("database", _database(found.database)))
+    if found.missing:
+        rows.append(("missing", found.missing))
     if found.running:  # a stopped master has no builders, only a history of some
         rows.append(("builders", ", ".join(found.builders) or "none"))
     for build in found.running_builds:
@@ -68,23 +70,31 @@ def _rows(found: Status) -> list[tuple[str, str]]:
     if found.last_start:
         repairs = found.last_start["repairs"]
         rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))
-        rows += [("", repair["message"]) for repair in repairs]
+        rows += [("", linked(repair["message"], repair["url"])) for repair in repairs]
     return rows
 
 
 def _found(repairs: list[dict[str, Any]]) -> str:
     if not repairs:
         return "found nothing to repair"
-    return f"found and repaired {len(repairs)}:"
+    return f"found and dealt with {len(repairs)}:"
+
+
+def linked(text: str, url: str | None) -> str:
+    """A line with the address of what it is about."""
+    return f"{text}  {url}" if url else text
 
 
 def report_line(report: dict[str, Any]) -> str:
     """What a reporter has still to tell, and how that has gone so far."""
     what = f"{report['reporter']} has not told of {report['kind'][:-1]} id {report['about']}"
     if not report["error"]:
-        return f"{what} yet"
-    again = f"again at {_time(report['retry_at'])}"
-    return f"{what} in {report['attempts']} attempts ({report['error']}); {again}"
+        return linked(f"{what} yet", report["url"])
+    again = "not again before a restart"  # its server refuses it
+    if report["retry_at"] is not None:
+        again = f"again at {_time(report['retry_at'])}"
+    failed = f"{what} in {report['attempts']} attempts ({report['error']}); {again}"
+    return linked(failed, report["url"])
 
 
 def _how_it_ended(last_start: dict[str, Any] | None) -> str:

@@ -13,6 +13,7 @@ from litebot.basedir import Basedir
 from litebot.errors import StoreError
 from litebot.master import recovery
 from litebot.master import schema
+from litebot.master import tally
 from litebot.master.recovery import Finding
 from litebot.master.recovery import Scene
 from litebot.master.service import SOLE_MASTER
@@ -51,15 +52,17 @@ def check(files: Basedir) -> list[Finding]:
 
 
 def _ask(engine: sa.Engine, settings: Settings, path: Path | None, runs: bool) -> list[Finding]:
+    should_hold = tally.read(path) if path is not None else None
     with engine.connect() as conn:
         if not sa.inspect(conn).has_table(schema.subscriptions.name):
-            return []  # no master of this version has used it
+            lost = tally.missing(should_hold, None)
+            return [Finding(recovery.LOST, 0, lost)] if lost else []  # litebot never used it
         attempts = settings.recovery.max_attempts
         if path is not None and not runs:
-            scene = Scene.look(conn, SOLE_MASTER, True, attempts)
+            scene = Scene.look(conn, SOLE_MASTER, True, attempts, should_hold)
         else:
             # Whose masters are alive can't be seen from here.
-            scene = Scene(conn, SOLE_MASTER, False, (), attempts)
+            scene = Scene(conn, SOLE_MASTER, False, (), attempts, should_hold)
         return [finding for pair in recovery.PAIRS for finding in pair.question(scene)]
 
 

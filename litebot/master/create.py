@@ -19,6 +19,7 @@ from litebot.errors import LitebotError
 from litebot.files import locked
 from litebot.master import schema
 from litebot.master.database import create_file
+from litebot.master.tally import path_of
 from litebot.process import port_is_free
 from litebot.settings import Database
 from litebot.settings import Settings
@@ -194,6 +195,8 @@ def _complete(basedir: Path, choices: Choices) -> Created:
     add(files.secrets, _make_secrets)
     state_file = settings.database.sqlite_path(basedir)
     if state_file is not None:
+        if not state_file.exists():
+            path_of(state_file).unlink(missing_ok=True)  # it speaks of one that was here
         add(state_file, make_state_file)
     return created
 

@@ -20,6 +20,7 @@ HOT = {
     f"buildbot.data.{name}": f"litebot.master.hot.{name}"
     for name in ("builds", "buildrequests", "buildsets", "changes", "logs", "properties", "steps")
 }
+MODULES = {**HOT, "buildbot.data.workers": "litebot.master.told"}
 
 
 class Matcher(pathmatch.Matcher):
@@ -45,7 +46,7 @@ class Data(connector.DataConnector):
     """`master.data` of a litebot master."""
 
     submodules: ClassVar[list[str]] = [
-        HOT.get(module, module) for module in connector.DataConnector.submodules
+        MODULES.get(module, module) for module in connector.DataConnector.submodules
     ]
 
     def __init__(self) -> None:

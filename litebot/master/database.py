@@ -18,6 +18,7 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.errors import StoreFailed
+from litebot.master import tally
 from litebot.master.hot.buildrequests import BuildRequestsConnectorComponent
 from litebot.master.hot.builds import BuildsConnectorComponent
 from litebot.master.hot.buildsets import BuildsetsConnectorComponent
@@ -93,6 +94,15 @@ class Database(connector.DBConnector):
         if isinstance(self.pool, TurnQueue):
             return self.pool.on_disk()
         return defer.succeed(None)
+
+    @defer.inlineCallbacks
+    def count_commits(self) -> Any:
+        """Count the commits from now on; what there is goes to disk first.  Raises OSError."""
+        if not isinstance(self.pool, TurnQueue) or self.pool.path is None:
+            return
+        yield self.on_disk()
+        content = yield self.pool.do(tally.look)
+        self.pool.count_commits(tally.Tally(self.pool.path, content))
 
     @defer.inlineCallbacks
     def setup(self, check_version: bool = True, verbose: bool = True) -> Any:

@@ -2,7 +2,8 @@
 
 A row of litebot_outbox is written in the transaction that ends the build or the buildset, one for
 each reporter that wants it, and deleted when the reporter is done with it.  Where the reporter
-logs an error it is tried again, later and later.
+logs an error, or its server answers with one, it is tried again, later and later; where the server
+says that it is the report which is wrong, only a few times.
 """
 
 from __future__ import annotations
@@ -31,14 +32,28 @@ ENDS = {"builds": "finished", "buildsets": "complete"}
 FIRST_RETRY_S = 10.0
 LAST_RETRY_S = 3600.0
 LOOK_EVERY_S = 5.0
+# Of a report that its server refuses; then only each start tries it once more.
+REFUSALS = 5
+LONGEST = 10  # doublings: more than LAST_RETRY_S
 ERROR_LENGTH = 500
 
 
 @dataclass
 class Delivery:
-    """One event that is being given to one reporter; `error` is what it logged meanwhile."""
+    """One event that is being given to one reporter, and how that has gone so far.
+
+    `error` is what it logged or was answered last.  A server has `refused` requests that it will
+    always refuse, or has `failed`, so many times.
+    """
 
     error: str | None = None
+    refused: int = 0
+    failed: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether trying again is in vain."""
+        return self.refused > 0 and self.failed == 0
 
 
 delivering: ContextVar[Delivery | None] = ContextVar("delivering", default=None)
@@ -99,7 +114,7 @@ class Outbox(service.AsyncMultiService):
             await defer.maybeDeferred(consumer.invoke, key, event)
             delivering.set(None)
             now = self.master.reactor.seconds()
-            await self.master.db.pool.do_with_transaction(_note, row, delivery.error, now)
+            await self.master.db.pool.do_with_transaction(_note, row, delivery, now)
         except StoreFailed:
             pass  # the next start finds the row
         finally:
@@ -143,7 +158,7 @@ class Outbox(service.AsyncMultiService):
         reporters = [r for r in self._reporters() if r.name == name]
         consumers = self._consumers(reporters[0], key) if reporters else []
         if event is None or not consumers:  # one is gone, or does not want it any more
-            await self.master.db.pool.do_with_transaction(_note, (name, kind, id), None, 0)
+            await self.master.db.pool.do_with_transaction(_note, (name, kind, id), Delivery(), 0)
             self._in_flight.discard((name, kind, id))
             return
         for consumer in consumers:
@@ -168,15 +183,20 @@ def _is(row: tuple[str, str, int]) -> sa.ColumnElement[bool]:
 
 
 def _note(
-    conn: sa.engine.Connection, row: tuple[str, str, int], error: str | None, now: float
+    conn: sa.engine.Connection, row: tuple[str, str, int], delivery: Delivery, now: float
 ) -> None:
     """The reporter is done with it, or has failed."""
-    if error is None:
+    if delivery.error is None:
         conn.execute(outbox.delete().where(_is(row)))
         return
     attempts = conn.execute(sa.select(outbox.c.attempts).where(_is(row))).scalar() or 0
-    wait_s = min(FIRST_RETRY_S * 2**attempts, LAST_RETRY_S)
-    values = {"attempts": attempts + 1, "retry_at": now + wait_s, "error": error[:ERROR_LENGTH]}
+    wait_s = min(FIRST_RETRY_S * 2 ** min(attempts, LONGEST), LAST_RETRY_S)
+    is_over = delivery.is_final and attempts + 1 >= REFUSALS
+    values = {
+        "attempts": attempts + 1,
+        "retry_at": None if is_over else now + wait_s,
+        "error": delivery.error[:ERROR_LENGTH],
+    }
     conn.execute(outbox.update().where(_is(row)).values(values))
 
 

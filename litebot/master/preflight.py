@@ -11,9 +11,11 @@ import apsw
 
 from litebot.basedir import Basedir
 from litebot.errors import StoreError
+from litebot.master import tally
 from litebot.master.schema import buildbot_scripts
 from litebot.settings import Settings
 from litebot.store.connection import connect
+from litebot.store.connection import keeps_its_log
 from litebot.store.connection import refusal
 from litebot.users import UserFile
 
@@ -62,13 +64,35 @@ def check_state_file(path: Path, files: Basedir) -> None:
             f"{path} can't be read and written by this user (uid {os.geteuid()})",
             f"chown {os.geteuid()} {shlex.quote(str(path))}",
         )
-    db = connect(path)
+    should_hold = tally.read(path)
+    db = connect(path, (keeps_its_log,))  # nothing is changed before all is known to be well
     try:
         check_schema(db, path, files)
+        check_content(db, path, should_hold)
     except apsw.Error as error:
         raise refusal(path, error) from error
     finally:
         db.close()
+
+
+def check_content(db: apsw.Connection, path: Path, should_hold: tally.Content | None) -> None:
+    """Raise StoreError where commits are missing and what is left makes no whole.
+
+    A part of a log over a file that has the rest of it already mixes old pages with new ones.
+    """
+    if should_hold is None:
+        return
+    is_counted = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'litebot_commits'").get
+    row = db.execute(tally.LOOK).fetchone() if is_counted else None
+    missing = tally.missing(should_hold, None if row is None else tally.Content.of(*row))
+    if missing is None:
+        return
+    found = db.execute("PRAGMA integrity_check(1)").get
+    if found != "ok":
+        raise StoreError(
+            f"{path} is damaged: {found}; {missing}",
+            f"restore a backup of it, and remove {shlex.quote(str(path))}-wal with the old file",
+        )
 
 
 def check_schema(db: apsw.Connection, path: Path, files: Basedir) -> None:

@@ -7,6 +7,7 @@ differs between databases.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -85,7 +86,7 @@ outbox = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("about", sa.Integer, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
-    # NULL while it is told for the first time; the last attempt's error.
+    # NULL while it is told for the first time, and when it is given up; the last attempt's error.
     sa.Column("retry_at", sa.Float),
     sa.Column("error", sa.Text),
 )
@@ -105,6 +106,27 @@ deliveries = sa.Table(
     # A hash: what is delivered says how long its name is.
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("taken_at", sa.Float, nullable=False, index=True),
+)
+
+
+# One row: a name that no other database has, and how many commits it has seen; see master.tally.
+commits = sa.Table(
+    "litebot_commits",
+    metadata,
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+)
+
+
+# What users have told the master to stop or cancel, until that is done; see master.told.
+told = sa.Table(
+    "litebot_told",
+    metadata,
+    # "buildrequests" or "workers", and the id of one.
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("about", sa.Integer, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
 )
 
 
@@ -132,12 +154,23 @@ def _deliveries(conn: sa.engine.Connection) -> None:
     deliveries.create(conn)
 
 
+def _commits(conn: sa.engine.Connection) -> None:
+    commits.create(conn)
+    conn.execute(commits.insert().values(database=secrets.token_hex(8), count=0))
+
+
+def _told(conn: sa.engine.Connection) -> None:
+    told.create(conn)
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
     _outbox,
     _deletions,
     _deliveries,
+    _commits,
+    _told,
 )
 
 # Buildbot's tables whose long lists have a total.

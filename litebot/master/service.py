@@ -33,6 +33,7 @@ from litebot.master import preflight
 from litebot.master import recovery
 from litebot.master import rest
 from litebot.master import schema
+from litebot.master import tally
 from litebot.master.config import ConfigLoader
 from litebot.master.control import Control
 from litebot.master.data import Data
@@ -42,6 +43,7 @@ from litebot.master.handover.changes import Handovers
 from litebot.master.handover.components import COMPONENTS
 from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.hot.distributor import BotMaster
+from litebot.master.http import HTTPClientService
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
 from litebot.master.outbox import Outbox
@@ -53,6 +55,7 @@ from litebot.master.recovery.attempts import Attempts
 from litebot.master.recovery.requests import complete_buildsets
 from litebot.master.stopping import Interrupter
 from litebot.master.stopping import let_end
+from litebot.master.told import Reminder
 from litebot.master.web import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
@@ -96,6 +99,8 @@ class BuildMaster(master.BuildMaster):
         self._unapplied: ConfigErrors | None = None
         self._startid: int | None = None
         self._mended: str | None = None
+        self._should_hold: tally.Content | None = None
+        self._lost: list[str] = []
         self._stopping_for: LitebotError | None = None
         self.handovers = Handovers()
         self.outbox = Outbox()
@@ -132,6 +137,8 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def create_child_services(self) -> Any:
         yield super().create_child_services()
+        yield self.httpservice.disownServiceParent()  # type: ignore[has-type]
+        self.httpservice = yield HTTPClientService.getService(self, "")
         self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
         yield self.handovers.setServiceParent(self)
         yield self.outbox.setServiceParent(self)
@@ -160,6 +167,9 @@ class BuildMaster(master.BuildMaster):
         self._write_pid_file()
         if self._unreadable is not None:
             raise self._unreadable
+        state_file = self.settings.database.sqlite_path(self.files.path)
+        if state_file is not None:
+            self._should_hold = tally.read(state_file)
         self._mended = preflight.check(self.files, self.settings)
         self.db.durability = self.settings.database.durability
         with logged_errors() as errors:
@@ -185,6 +195,7 @@ class BuildMaster(master.BuildMaster):
 
     def _notes(self) -> Iterator[str]:
         """What the user should know of this start, which went well."""
+        yield from self._lost
         if self._mended:
             yield self._mended
         if isinstance(self.config_loader, ConfigLoader):
@@ -211,12 +222,19 @@ class BuildMaster(master.BuildMaster):
         faults.arm(self)
         sole = self.name == SOLE_MASTER
         self._startid, findings = yield self.db.pool.do(
-            recovery.begin, self.name, sole, self.settings.recovery.max_attempts
+            recovery.begin,
+            self.name,
+            sole,
+            self.settings.recovery.max_attempts,
+            self._should_hold,
         )
         for finding in findings:
             log.msg(f"found: {finding.message}")
+        self._lost = [finding.message for finding in findings if finding.kind == recovery.LOST]
+        yield self.db.count_commits()
         yield defer.ensureDeferred(self.outbox.look_back())
         yield Attempts().setServiceParent(self)
+        yield Reminder().setServiceParent(self)
 
     @defer.inlineCallbacks
     def _end(self) -> Any:

@@ -13,6 +13,7 @@ from buildbot.db.model import Model
 
 from litebot.basedir import Basedir
 from litebot.master import schema
+from litebot.master import tally
 from litebot.settings import Settings
 from litebot.settings import load
 from litebot.store.connection import look
@@ -39,6 +40,8 @@ class Status:
     last_start: dict[str, Any] | None = None
     # What reporters have still to tell.
     reports: list[dict[str, Any]] = field(default_factory=list)
+    # What the state file lacks of what was on disk, in words, until the next start deals with it.
+    missing: str | None = None
 
 
 def status(files: Basedir) -> Status:
@@ -54,14 +57,17 @@ def status(files: Basedir) -> Status:
         database=_database(settings, files.path),
     )
     path = settings.database.sqlite_path(files.path)
+    should_hold = tally.read(path) if path else None
     handle = look(path) if path else None
     engine = engine_on(handle) if handle else sa.create_engine(settings.database.url)
     with engine.connect() as conn:
         result.builders = _builders(conn)
         result.running_builds = _running_builds(conn)
         result.pending, result.pending_requests = _pending(conn)
-        result.last_start = _last_start(conn)
-        result.reports = _reports(conn)
+        pages = Pages(conn, result.url)
+        result.last_start = _last_start(conn, pages)
+        result.reports = _reports(conn, pages)
+        result.missing = tally.missing(should_hold, tally.look(conn))
     if handle is not None:
         handle.close()
     return result
@@ -125,7 +131,29 @@ def _pending(conn: sa.engine.Connection) -> tuple[int, list[dict[str, Any]]]:
     return count, [dict(row) for row in conn.execute(query).mappings()]
 
 
-def _last_start(conn: sa.engine.Connection) -> dict[str, Any] | None:
+class Pages:
+    """Where the web page at `url` shows things; nowhere without one."""
+
+    def __init__(self, conn: sa.engine.Connection, url: str | None) -> None:
+        self._conn = conn
+        self._url = url
+
+    def of_build(self, buildid: int | None) -> str | None:
+        """The address of a build."""
+        b = Model.builds
+        query = sa.select(b.c.builderid, b.c.number).where(b.c.id == buildid)
+        row = self._conn.execute(query).first() if self._url and buildid else None
+        return f"{self._url}#/builders/{row.builderid}/builds/{row.number}" if row else None
+
+    def of_buildset(self, bsid: int) -> str | None:
+        """The address of its first request."""
+        r = Model.buildrequests
+        query = sa.select(sa.func.min(r.c.id)).where(r.c.buildsetid == bsid)
+        brid = self._conn.execute(query).scalar() if self._url else None
+        return f"{self._url}#/buildrequests/{brid}" if brid else None
+
+
+def _last_start(conn: sa.engine.Connection, pages: Pages) -> dict[str, Any] | None:
     starts, repairs = schema.starts, schema.repairs
     if not sa.inspect(conn).has_table(starts.name):
         return None  # never started by litebot
@@ -135,12 +163,14 @@ def _last_start(conn: sa.engine.Connection) -> dict[str, Any] | None:
         return None
     found = sa.select(repairs.c.kind, repairs.c.message, repairs.c.buildid)
     mine = found.where(repairs.c.startid == row["id"]).order_by(repairs.c.id)
-    return {**row, "repairs": [dict(r) for r in conn.execute(mine).mappings()]}
+    found_then = conn.execute(mine).mappings().all()
+    return {**row, "repairs": [{**r, "url": pages.of_build(r["buildid"])} for r in found_then]}
 
 
-def _reports(conn: sa.engine.Connection) -> list[dict[str, Any]]:
+def _reports(conn: sa.engine.Connection, pages: Pages) -> list[dict[str, Any]]:
     outbox = schema.outbox
     if not sa.inspect(conn).has_table(outbox.name):
         return []
     found = conn.execute(sa.select(outbox).order_by(outbox.c.id).limit(PENDING_SHOWN))
-    return [dict(row) for row in found.mappings()]
+    page = {"builds": pages.of_build, "buildsets": pages.of_buildset}
+    return [{**row, "url": page[row["kind"]](row["about"])} for row in found.mappings().all()]

@@ -19,6 +19,8 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
 from litebot.master.deferreds import after
+from litebot.master.tally import Content
+from litebot.master.tally import Tally
 
 LAZY_S = 1.0
 
@@ -26,8 +28,11 @@ LAZY_S = 1.0
 class Syncer:
     """Syncs the write-ahead log of a state file.
 
-    `fail` is called when the disk refuses, and returns what those who wait fail with.
+    `fail` is called when the disk refuses, and returns what those who wait fail with.  `tally`
+    is told what is on disk.
     """
+
+    tally: Tally | None = None
 
     def __init__(self, path: Path, reactor: Any, fail: Callable[[Exception], StoreFailed]) -> None:
         self._log = Path(f"{path}-wal")
@@ -81,10 +86,11 @@ class Syncer:
     def _start(self) -> None:
         if self._running is not None:
             return  # looks again when it is done
-        self._running = threads.deferToThreadPool(self._reactor, self._pool, self._sync)
+        content = self.tally.committed if self.tally is not None else None
+        self._running = threads.deferToThreadPool(self._reactor, self._pool, self._sync, content)
         self._running.addCallbacks(self._synced, self._failed, callbackArgs=(self._committed,))
 
-    def _sync(self) -> None:
+    def _sync(self, content: Content | None) -> None:
         if self._fd is None:
             self._fd = os.open(self._log, os.O_RDONLY)
             # SQLite syncs a new log's entry in its directory when it syncs the log itself, which
@@ -95,6 +101,8 @@ class Syncer:
             finally:
                 os.close(directory)
         os.fdatasync(self._fd)
+        if self.tally is not None and content is not None:
+            self.tally.keep(content)
 
     def _synced(self, _result: None, committed: int) -> None:
         self._running = None

@@ -39,6 +39,7 @@ from litebot.master.checkpoints import Checkpointer
 from litebot.master.readers import Readers
 from litebot.master.readers import browsing
 from litebot.master.syncs import Syncer
+from litebot.master.tally import Tally
 from litebot.store import dbapi
 from litebot.store.dialect import engine_on
 from litebot.store.sql import ApswSql
@@ -108,6 +109,7 @@ class TurnQueue:
     ) -> None:
         self.engine = engine_on(handle, check=self._check_thread, on_fatal=self._note_fatal)
         self.reactor = reactor
+        self.path = path
         self.running = False
         self.failure: StoreFailed | None = None
         self._handle = handle
@@ -115,6 +117,7 @@ class TurnQueue:
         self._readers = Readers(path, reactor) if path else None
         self._checkpointer = Checkpointer(handle, path, reactor, self.fail) if path else None
         self._syncer = Syncer(path, reactor, self.fail) if path and sync_later else None
+        self._tally: Tally | None = None
         self._changes = handle.total_changes()
         self._hold_s = hold_s
         self._held: Any = None
@@ -155,6 +158,8 @@ class TurnQueue:
             yield self._syncer.stop()
         if self._connection is not None:
             self._connection.close()
+        if self._tally is not None:
+            self._tally.close()
         self.engine.dispose()
         self._handle.close()
 
@@ -183,6 +188,12 @@ class TurnQueue:
         if self.failure is not None:
             return defer.fail(StoreFailed(self.failure.what, self.failure.hint))
         return self._syncer.on_disk() if self._syncer is not None else defer.succeed(None)
+
+    def count_commits(self, tally: Tally) -> None:
+        """Count all commits from now on, and keep in `tally` how many are on disk; closes it."""
+        self._tally = tally
+        if self._syncer is not None:
+            self._syncer.tally = tally
 
     # what hot components call
 
@@ -227,7 +238,7 @@ class TurnQueue:
                     self._hold()
                 else:
                     self._commit()
-        except (apsw.Error, dbapi.Error, sa.exc.DBAPIError) as error:
+        except (apsw.Error, dbapi.Error, sa.exc.DBAPIError, OSError) as error:
             # None of it is on disk, so all of it fails together with what waits.
             self._queue.extendleft(reversed(done + reads))
             done, reads = [], []
@@ -252,7 +263,7 @@ class TurnQueue:
             return
         try:
             self._commit()
-        except apsw.Error as error:
+        except (apsw.Error, dbapi.Error, OSError) as error:
             self.fail(error)
 
     def _commit(self) -> None:
@@ -262,10 +273,15 @@ class TurnQueue:
             self._held = None
         if not self._handle.in_transaction:
             return  # what ran outside of a transaction has ended the one that was held
+        wrote = self._handle.total_changes() != self._changes
+        content = self._tally.count(self._sql) if self._tally is not None and wrote else None
         self._handle.execute("COMMIT")
-        changes = self._handle.total_changes()
-        if self._syncer is not None and changes != self._changes:
-            self._changes = changes
+        self._changes = self._handle.total_changes()
+        if self._tally is not None and content is not None:
+            self._tally.committed = content
+            if self._syncer is None:
+                self._tally.keep(content)
+        if self._syncer is not None and wrote:
             self._syncer.committed()
 
     def _drain(self, done: list[Work], reads: list[Work]) -> None:

@@ -46,6 +46,8 @@ def test_the_result_of_a_build_that_had_ended_counts(victim: Victim) -> None:
     victim.await_quiet()
     assert results(victim, "builds") == results(victim, "buildrequests") == [SUCCESS]
     assert victim.repairs() == ["finished build"]
+    page = f"http://127.0.0.1:{victim.ports[0]}/#/builders/1/builds/1"
+    assert f"its result counts  {page}\n" in victim.run("status").stdout
 
 
 @pytest.mark.parametrize("left", ["by litebot", "by Buildbot"])
@@ -77,6 +79,16 @@ def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim, left:
     victim.await_quiet()
     assert results(victim, "buildsets") == results(victim, "builds") == [SUCCESS, SUCCESS]
     assert victim.repairs() == (["open buildset"] if left == "by Buildbot" else [])
+
+
+def test_lines_that_are_stored_are_shown(victim: Victim) -> None:
+    victim.write_config('builder("b", shell("seq 500; sleep 60"))')
+    victim.start_to_die("db.logs._write_all:1")
+    victim.ask_for("b")
+    victim.await_death()
+    stored = "SELECT sum(last_line - first_line + 1) FROM logchunks WHERE logid = logs.id"
+    ((shown, lines),) = victim.rows(f"SELECT num_lines, ({stored}) FROM logs WHERE name = 'stdio'")
+    assert shown == lines >= 500
 
 
 def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def execute(victim: Victim, statement: str) -> None:
 def test_it_finds_what_the_next_start_repairs(victim: Victim) -> None:
     victim.write_config('builder("b", shell("true"))')
     victim.start_to_die("db.builds.finishBuild:1")
-    succeeded(victim.force("b", "--no-wait"))
+    victim.ask_for("b")
     victim.await_death()
     found = victim.run("check", "--json")
     assert found.returncode == 3

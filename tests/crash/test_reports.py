@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -85,6 +90,8 @@ def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
     listed = succeeded(victim.run("report")).stdout.splitlines()
     assert len(listed) == 2
     assert "mailer has not told of build id 1 in 1 attempts" in listed[0]
+    assert listed[0].endswith("/#/builders/1/builds/1")
+    assert listed[1].endswith("/#/buildrequests/1")
     first, second = (line.split()[0] for line in listed)
     left = succeeded(victim.run("report", "--drop", first)).stdout.splitlines()
     assert len(left) == 1
@@ -97,3 +104,111 @@ def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
 def waiting(victim: Victim) -> list[dict[str, Any]]:
     reports = json.loads(victim.run("status", "--json").stdout)["reports"]
     return [report for report in reports if report["error"]]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each POST with the next of `codes`, the last one again and again."""
+
+    def __init__(self, *codes: int) -> None:
+        super().__init__(("127.0.0.1", 0), Post)
+        self.codes = list(codes)
+        self.builds: list[int] = []  # of the POSTs so far, whatever they were answered
+
+
+class Post(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        server = self.server
+        assert isinstance(server, Server)
+        build = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server.builds.append(build["buildid"])
+        code = server.codes.pop(0) if len(server.codes) > 1 else server.codes[0]
+        self.send_response(code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing on stderr."""
+
+
+@contextmanager
+def serving(*codes: int) -> Iterator[Server]:
+    with Server(*codes) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def report_to(victim: Victim, server: Server, again_after_s: float = 0.1) -> None:
+    """Have a master push the ends of builds to this server."""
+    victim.write_config(
+        f"""
+        from litebot.master import outbox
+        outbox.FIRST_RETRY_S, outbox.LOOK_EVERY_S = {again_after_s}, 0.1
+
+        builder("b", shell("true"))
+        c["services"] = [
+            reporters.HttpStatusPush(
+                "http://127.0.0.1:{server.server_port}",
+                generators=[
+                    reporters.BuildStatusGenerator(
+                        message_formatter=reporters.MessageFormatterFunction(
+                            lambda context: {{"buildid": context["build"]["buildid"]}}, "json"
+                        )
+                    )
+                ],
+            )
+        ]
+        """
+    )
+
+
+def test_what_a_server_does_not_take_is_pushed_again(victim: Victim) -> None:
+    with serving(500, 503, 200) as server:
+        report_to(victim, server)
+        victim.start()
+        victim.ask_for("b")
+        wait_for(lambda: len(server.builds) == 3, "it to be pushed three times")
+        wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "that to be noted")
+        assert server.builds == [1, 1, 1]
+
+
+def test_what_a_server_does_not_take_is_pushed_after_a_restart(victim: Victim) -> None:
+    with serving(500) as server:
+        report_to(victim, server, again_after_s=3600)
+        victim.start()
+        victim.ask_for("b")
+        wait_for(lambda: waiting(victim), "it to have failed")
+        (report,) = waiting(victim)
+        assert report["error"] == f"127.0.0.1:{server.server_port} answered 500"
+        victim.kill()
+        assert server.builds == [1]
+        server.codes[:] = [500, 200]
+        report_to(victim, server)
+        victim.start()
+        wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "it to be told")
+        assert server.builds == [1, 1, 1]
+
+
+def test_what_a_server_refuses_is_given_up(victim: Victim) -> None:
+    with serving(404) as server:
+        report_to(victim, server)
+        victim.start()
+        victim.ask_for("b")
+        wait_for(lambda: len(server.builds) == 5, "it to be pushed five times")
+        listed = wait_for(lambda: given_up(victim), "it to be given up")
+        assert "in 5 attempts (127.0.0.1" in listed
+        assert "answered 404); not again before a restart" in listed
+        victim.kill()
+        server.codes[:] = [200]
+        victim.start()
+        wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "it to be told")
+        assert server.builds == [1] * 6
+
+
+def given_up(victim: Victim) -> str:
+    listed = succeeded(victim.run("report")).stdout
+    return listed if "not again" in listed else ""

@@ -53,6 +53,30 @@ c["schedulers"].append(
 )
 """
 
+NIGHTLY_TRIGGERABLE = """
+from twisted.internet import defer, reactor, task
+
+
+class Soon(schedulers.NightlyTriggerable):
+    # Its hour comes a second after it was triggered, when that build has ended; or at a start.
+    def getNextBuildTime(self, lastActuated):
+        return defer.succeed(self.now() if self._lastTrigger else None)
+
+    def trigger(self, *args, **kwargs):
+        reactor.callLater(1.0, self.scheduleNextBuild)
+        return super().trigger(*args, **kwargs)
+
+    @defer.inlineCallbacks
+    def activate(self):
+        yield super().activate()
+        yield self.scheduleNextBuild()
+
+
+builder("child", shell("true"))
+builder("parent", steps.Trigger(schedulerNames=["nightly"], waitForFinish=False))
+c["schedulers"].append(Soon("nightly", builderNames=["child"]))
+"""
+
 
 @pytest.fixture
 def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
@@ -147,6 +171,28 @@ def test_a_timed_scheduler_acts_once_at_its_hour(victim: Victim, point: str) -> 
     assert victim.change(branch="main", revision="1") == 200
     victim.await_quiet()
     assert len(revisions(victim, "hourly")) == 1
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "db.state.setState:3",  # its hour has come: that is noted, and there is no buildset yet
+        "db.buildsets.addBuildset:2",  # the first one is that of the parent
+    ],
+)
+def test_a_triggered_scheduler_acts_once_at_its_hour(victim: Victim, point: str) -> None:
+    victim.write_config(NIGHTLY_TRIGGERABLE)
+    victim.start_to_die(point)
+    victim.ask_for("parent")
+    victim.await_death()
+    victim.start()
+    wait_for(lambda: "nightly" in victim.schedulers().values(), "the scheduler to act")
+    victim.await_quiet()
+    victim.stop()
+    victim.start()
+    victim.ask_for("child")
+    victim.await_quiet()
+    assert list(victim.schedulers().values()) == ["force-parent", "nightly", "force-child"]
 
 
 BRANCHES = 80

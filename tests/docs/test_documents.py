@@ -108,6 +108,22 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_each_promise_names_tests_that_exist() -> None:
+    page = (ROOT / "docs/recovery.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in page.splitlines() if row.startswith("| ")]
+    proofs = [row[3].strip() for row in rows if "test in" not in row[3]]
+    assert len(proofs) > 15
+    file = ""
+    for proof in proofs:
+        for words in proof.split(";"):
+            named = re.fullmatch(r"(?:`(test_\w+\.py)`:?)?(.*)", words.strip())
+            assert named, words
+            file = named[1] or file
+            text = (ROOT / "tests/crash" / file).read_text(encoding="utf-8").lower()
+            name = named[2].strip().replace(" ", "_")
+            assert re.search(rf"def test_\w*{name}", text), f"{file} has no test of {words!r}"
+
+
 def test_the_page_of_commands_is_up_to_date() -> None:
     written = runpy.run_path(str(ROOT / "docs/write_cli.py"))["text"]()
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == written, "run: make docs"

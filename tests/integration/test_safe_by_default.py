@@ -361,6 +361,7 @@ def test_secrets_are_their_owners(running: Master) -> None:
         "state.sqlite": 0o600,
         "state.sqlite-wal": 0o600,
         "state.sqlite-shm": 0o600,
+        "state.sqlite-tally": 0o600,
         "control.sock": 0o600,
         "master.lock": 0o600,
     }

@@ -27,6 +27,8 @@ OURS = {
     "litebot_outbox",
     "litebot_deletions",
     "litebot_deliveries",
+    "litebot_commits",
+    "litebot_told",
 }
 
 

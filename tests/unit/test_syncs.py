@@ -16,11 +16,14 @@ from stand_in import Reactor
 
 from litebot.errors import StoreFailed
 from litebot.master import syncs
+from litebot.master import tally
+from litebot.master.create import make_state_file
 from litebot.master.syncs import LAZY_S
 from litebot.master.turns import TurnQueue
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
+from litebot.store.dialect import engine_for
 from litebot.store.sql import Sql
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -280,5 +283,62 @@ def test_without_it_nobody_waits(path: Path, disk: Disk) -> None:
     reactor.run_now(lambda: asked.called)
     assert Asked(queue.on_disk()).called
     assert (disk.began, reactor.timers) == (0, [])
+    stopping = Asked(queue.stop())
+    reactor.run_now(lambda: stopping.called)
+
+
+def kept(path: Path) -> int:
+    """How many commits the tally says are on disk."""
+    content = tally.read(path)
+    assert content is not None
+    return content.commits
+
+
+def keep_a_tally(path: Path, queue: TurnQueue) -> int:
+    """Have this queue keep one; how many commits there were before."""
+    with engine_for(path).connect() as conn:
+        content = tally.look(conn)
+    assert content is not None
+    queue.count_commits(tally.Tally(path, content))
+    return content.commits
+
+
+def add_user(sql: Sql, name: str) -> None:
+    sql.write("INSERT INTO users (identifier) VALUES (?)", name)
+
+
+def test_the_tally_never_runs_ahead_of_the_disk(tmp_path: Path, disk: Disk) -> None:
+    path = tmp_path / "state.sqlite"
+    make_state_file(path)
+    store = Store(Reactor(), path)
+    before = keep_a_tally(path, store.queue)
+    disk.is_slow = True
+    store.wait(Asked(store.queue.do_sql(add_user, "a")))
+    first = store.ask()
+    disk.wait_for_begin()
+    store.wait(Asked(store.queue.do_sql(add_user, "b")))
+    store.wait(Asked(store.queue.do_sql(lambda sql: sql.rows("SELECT * FROM users"))))
+    assert kept(path) == before
+    disk.let_go_on()
+    store.wait(first)
+    assert kept(path) == before + 1
+    disk.is_slow = False
+    store.stop()
+    assert kept(path) == before + 2
+    assert disk.synced.count("state.sqlite-tally") == 0
+
+
+def test_without_syncs_the_tally_follows_each_commit(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    make_state_file(path)
+    reactor = Reactor()
+    queue = TurnQueue(
+        connect(path, MASTER + DURABILITY["process"], busy_timeout_ms=0), reactor, path
+    )
+    before = keep_a_tally(path, queue)
+    queue.start()
+    asked = Asked(queue.do_sql(add_user, "a"))
+    reactor.run_now(lambda: asked.called)
+    assert kept(path) == before + 1
     stopping = Asked(queue.stop())
     reactor.run_now(lambda: stopping.called)

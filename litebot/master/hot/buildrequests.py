@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
+from typing import ClassVar
 from typing import TypeAlias
 
 from buildbot.data import base
@@ -25,6 +26,7 @@ from twisted.internet import defer
 from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
+from litebot.master.told import BuildRequestEndpoint
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -248,6 +250,11 @@ def _thd_complete(sql: Sql, brids: list[int], results: int, complete_at: int) ->
 
 class BuildRequest(MakesItsMessages, data_buildrequests.BuildRequest):
     """Buildbot's, with events from what was written."""
+
+    endpoints: ClassVar[list[Any]] = [
+        BuildRequestEndpoint,
+        data_buildrequests.BuildRequestsEndpoint,
+    ]
 
     def announce(self, models: list[Model], event: str) -> None:
         """Produce the event for each of the requests."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from typing import ClassVar
 
 from buildbot.data import base
 from buildbot.data import builds as data_builds
@@ -19,6 +20,7 @@ from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.master.hot.sql import AlsoEnds
+from litebot.master.told import BuildEndpoint
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -217,6 +219,12 @@ def _thd_properties(sql: Sql, bid: int) -> Properties:
 
 class Build(MakesItsMessages, data_builds.Build):
     """Buildbot's, with events from what was written."""
+
+    endpoints: ClassVar[list[Any]] = [
+        BuildEndpoint,
+        data_builds.BuildsEndpoint,
+        data_builds.BuildTriggeredBuildsEndpoint,
+    ]
 
     def _announce(self, build: builds.BuildModel | None, event: str) -> None:
         if build is not None:

@@ -14,19 +14,25 @@ import sqlalchemy as sa
 
 from litebot import __version__
 from litebot.master import schema
+from litebot.master import told
 from litebot.master.recovery import builds
+from litebot.master.recovery import lost
 from litebot.master.recovery import requests
 from litebot.master.recovery import schedulers
+from litebot.master.recovery.lost import LOST
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Pair
 from litebot.master.recovery.question import Scene
+from litebot.master.tally import Content
 
-__all__ = ["PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_and_repair"]
+__all__ = ["LOST", "PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_and_repair"]
 
 PAIRS: tuple[Pair, ...] = (
+    Pair(lost.commits, lost.tell),
     Pair(requests.open_buildsets, requests.leave_to_the_running_master),
     Pair(requests.orphans, requests.cancel),
     Pair(requests.finished_builds, requests.complete),
+    Pair(requests.told_to_cancel, requests.cancel),
     Pair(builds.interrupted, builds.end),
     Pair(requests.held_claims, requests.release),
     Pair(schedulers.strangers, schedulers.begin_anew),
@@ -43,18 +49,23 @@ def find_and_repair(scene: Scene) -> list[Finding]:
             pair.repair(scene, finding)
             findings.append(finding)
     builds.disconnect(scene)
+    told.forget_done(scene.conn)
     return findings
 
 
 def begin(
-    conn: sa.engine.Connection, master: str, sole: bool, max_attempts: int
+    conn: sa.engine.Connection,
+    master: str,
+    sole: bool,
+    max_attempts: int,
+    should_hold: Content | None = None,
 ) -> tuple[int, list[Finding]]:
     """Record a start of this process, what it finds and repairs; the start's id and the findings.
 
     `master` is the master's name in the table masters, and `sole` says that no other one can be
-    running.
+    running.  `should_hold` is what the state file was known to hold.
     """
-    scene = Scene.look(conn, master, sole, max_attempts)
+    scene = Scene.look(conn, master, sole, max_attempts, should_hold)
     findings = find_and_repair(scene)
     values = {"master": master, "pid": os.getpid(), "version": __version__}
     result = conn.execute(schema.starts.insert().values(started_at=time.time(), **values))

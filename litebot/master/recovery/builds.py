@@ -13,6 +13,7 @@ from buildbot.process.results import RETRY
 
 from litebot.master import outbox
 from litebot.master import schema
+from litebot.master import told
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
@@ -80,15 +81,19 @@ def end(scene: Scene, finding: Finding) -> None:
         .where(mine, steps.c.results.is_(None))
         .values(results=results, complete_at=scene.now)
     )
-    conn.execute(
-        builds.update()
-        .where(builds.c.id == finding.id)
-        .values(results=results, complete_at=scene.now, state_string=STATES[finding.kind])
-    )
-    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id)
     brid = conn.execute(
         sa.select(builds.c.buildrequestid).where(builds.c.id == finding.id)
     ).scalar_one()
+    state = STATES[finding.kind]
+    reason = told.reason_for(conn, brid)
+    if finding.kind == STOPPED and reason is not None:
+        state = f"{state} ({reason})"
+    conn.execute(
+        builds.update()
+        .where(builds.c.id == finding.id)
+        .values(results=results, complete_at=scene.now, state_string=state)
+    )
+    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id)
     if finding.kind == INTERRUPTED:
         claims = Model.buildrequest_claims
         conn.execute(claims.delete().where(claims.c.brid == brid))

@@ -11,6 +11,8 @@ from dataclasses import field
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
+from litebot.master.tally import Content
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -27,17 +29,28 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scene:
-    """A database in which the masters with these ids are known to be dead."""
+    """A database in which the masters with these ids are known to be dead.
+
+    `should_hold` is what its file was known to hold, if that is known.
+    """
 
     conn: sa.engine.Connection
     master: str
     sole: bool
     dead: tuple[int, ...]
     max_attempts: int
+    should_hold: Content | None = None
     now: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def look(cls, conn: sa.engine.Connection, master: str, sole: bool, max_attempts: int) -> Scene:
+    def look(
+        cls,
+        conn: sa.engine.Connection,
+        master: str,
+        sole: bool,
+        max_attempts: int,
+        should_hold: Content | None = None,
+    ) -> Scene:
         """The former selves of `master`; where it is the `sole` one, all that there ever were.
 
         Whether a master's row says `active` tells nothing: it is cleared before what that master
@@ -48,7 +61,7 @@ class Scene:
         if not sole:
             query = query.where(masters.c.name == master)
         dead = tuple(conn.execute(query).scalars())
-        return cls(conn, master, sole, dead, max_attempts)
+        return cls(conn, master, sole, dead, max_attempts, should_hold)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from buildbot.db.model import Model
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
 
+from litebot.master import schema
 from litebot.master.recovery.builds import former_attempts
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
+from litebot.master.told import BUILDREQUESTS
 
 builds, builders = Model.builds, Model.builders
 requests, claims, buildsets = Model.buildrequests, Model.buildrequest_claims, Model.buildsets
@@ -113,6 +115,27 @@ def complete(scene: Scene, finding: Finding) -> None:
 def _complete(scene: Scene, brid: int, results: int) -> None:
     values = {"complete": 1, "results": results, "complete_at": scene.now}
     scene.conn.execute(requests.update().where(requests.c.id == brid, incomplete).values(values))
+
+
+# A request that a user has told a master to cancel.
+
+
+def told_to_cancel(scene: Scene) -> Iterator[Finding]:
+    """Incomplete requests that are to be cancelled, and that no living master has claimed."""
+    told = schema.told
+    query = (
+        sa.select(requests.c.id, builders.c.name, told.c.reason)
+        .join_from(
+            requests, told, sa.and_(told.c.kind == BUILDREQUESTS, told.c.about == requests.c.id)
+        )
+        .join(builders, requests.c.builderid == builders.c.id)
+        .outerjoin(claims, claims.c.brid == requests.c.id)
+        .where(incomplete, sa.or_(claims.c.brid.is_(None), claims.c.masterid.in_(scene.dead)))
+        .order_by(requests.c.id)
+    )
+    for brid, builder, reason in scene.conn.execute(query).all():
+        message = f"request {brid} for {builder!r} was to be cancelled ({reason}); it is now"
+        yield Finding("cancelled request", brid, message)
 
 
 # A request that a dead master wanted to build.
