@@ -310,10 +310,13 @@ class TurnQueue:
             return Failure()
 
     def _settle(self) -> None:
-        """Undo what a piece of work did not commit, and what it set on the connection."""
+        """Undo what a piece of work did not commit or read to its end, and what it set."""
         conn = self._connection
         if conn is None or conn.closed:
             return
+        of_dbapi = conn.connection.dbapi_connection
+        assert isinstance(of_dbapi, dbapi.Connection)
+        of_dbapi.close_cursors()
         conn.rollback()
         if conn.get_execution_options():
             conn.close()
