@@ -25,8 +25,9 @@ __all__ = ["PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_and_repair
 
 PAIRS: tuple[Pair, ...] = (
     Pair(requests.open_buildsets, requests.leave_to_the_running_master),
-    Pair(requests.orphans, requests.cancel),
+    # Before the orphans: the result of a child that has ended counts, whatever became of its parent.
     Pair(requests.finished_builds, requests.complete),
+    Pair(requests.orphans, requests.cancel),
     Pair(builds.interrupted, builds.end),
     Pair(requests.held_claims, requests.release),
     Pair(schedulers.strangers, schedulers.begin_anew),
