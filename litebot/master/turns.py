@@ -12,6 +12,7 @@ commit.
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -47,6 +48,9 @@ TURN_S = 0.010
 BUSY_RETRY_S = 0.010
 BUSY_SAY_EVERY_S = 5.0
 BUSY_GIVE_UP_S = 60.0
+
+# How a sync says it, where space is only looked for when data are written out.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 # Answers rather than faults: Buildbot's components raise these to say that somebody was faster.
 EXPECTED = (
@@ -415,7 +419,7 @@ def store_failed(filename: str, error: Exception) -> StoreFailed:
     if isinstance(error, apsw.Error):
         error = dbapi.translate(error)
     kept = ", and nothing that it had acknowledged is lost"
-    if isinstance(error, dbapi.FullDiskError):
+    if isinstance(error, dbapi.FullDiskError) or getattr(error, "errno", None) in NO_SPACE:
         what, hint = "no space is left to write it", "free some space, then: litebot start"
     elif isinstance(error, dbapi.DamagedError):
         what, hint = "a page of it is damaged", "restore a backup of it; the old file may tell more"
