@@ -62,7 +62,7 @@ bench-short: $(VENV)/.test ## the same in short, failing where litebot is too sl
 bench-history: $(VENV)/.test ## measure litebot with a million builds of history
 	$(BIN)/python -m bench.growth $(BENCH)
 
-crash: $(VENV)/.test ## kill a master at random 200 times and read its history (hours)
+crash: $(VENV)/.test ## kill a master at random 200 times and read its history (ten minutes)
 	LITEBOT_CRASH_KILLS=$${LITEBOT_CRASH_KILLS:-200} $(BIN)/python -m pytest -s tests/crash/test_random_kills.py
 
 package: $(VENV)/.test ## build a wheel and a source archive into dist/

@@ -294,8 +294,8 @@ class Examiner:
     def _put(self, files: Files) -> None:
         """Have these files there and no other; most are as in the last state."""
         for path in self._folder.iterdir():
-            if path.name not in files:
-                path.unlink()
+            if path.name not in files or self._there.get(path.name) != files[path.name]:
+                path.unlink()  # file systems sync what is cut short and written anew
         for name, content in files.items():
             if self._there.get(name) != content:
                 (self._folder / name).write_bytes(content)

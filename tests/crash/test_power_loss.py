@@ -42,7 +42,7 @@ TIMES = int(os.environ.get("LITEBOT_POWER_TIMES", "1"))
 BUILDS = 2 * TIMES
 WORK_S = 2.0 * TIMES
 POINTS = 300 * TIMES  # of a master's at which the power fails
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.timeout(120 * TIMES**2)
 
@@ -55,8 +55,8 @@ def run_of_the_store(durability: str, template: Path, folder: Path) -> Outcome:
     shutil.copy(template, state_file)
     disk, commits = Disk(state_file), Commits(state_file)
     trace, recorder = recording(state_file, folder)
-    path = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, str(HERE / "store_work.py")]
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, str(TESTS / "store_work.py")]
     arguments = [str(basedir), durability, f"{number}", f"{BUILDS}"]
     env = {**os.environ, **recorder, "PYTHONPATH": path}
     succeeded(run(*command, *arguments, env=env, timeout_s=60 * TIMES))
