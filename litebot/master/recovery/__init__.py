@@ -25,7 +25,7 @@ __all__ = ["PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_and_repair
 
 PAIRS: tuple[Pair, ...] = (
     Pair(requests.open_buildsets, requests.leave_to_the_running_master),
-    # Before the orphans: the result of a child that has ended counts, whatever became of its parent.
+    # Before the orphans: a child that has ended has its result, whatever became of its parent.
     Pair(requests.finished_builds, requests.complete),
     Pair(requests.orphans, requests.cancel),
     Pair(builds.interrupted, builds.end),
