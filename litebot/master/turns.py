@@ -264,9 +264,8 @@ class TurnQueue:
             if self._held.active():
                 self._held.cancel()
             self._held = None
-        if not self._handle.in_transaction:
-            return  # what ran outside of a transaction has ended the one that was held
-        self._handle.execute("COMMIT")
+        if self._handle.in_transaction:  # what runs outside of one ends the one that was held
+            self._handle.execute("COMMIT")
         changes = self._handle.total_changes()
         if self._syncer is not None and changes != self._changes:
             self._changes = changes
