@@ -5,6 +5,7 @@ While the VFS is in use it is SQLite's default, so code under test opens files a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,31 +17,42 @@ INTERIOR = 5  # the kind of a table's page that has children
 
 
 class FaultyDisk(apsw.VFS):
-    """Counts the syncs of files, and refuses the operations that a test wants refused."""
+    """Counts what is done to files, and refuses the operations that a test wants refused."""
 
     def __init__(self) -> None:
         self.syncs: dict[str, int] = {}
+        self.calls: Counter[str] = Counter()  # of each operation
+        self.refused = 0
         self._refusals: dict[tuple[str, str], int] = {}
         self._skip: dict[tuple[str, str], int] = {}
+        self._once = False
         super().__init__("faulty", REAL, makedefault=True)
 
-    def refuse(self, operation: str, suffix: str, code: int, *, after: int = 0) -> None:
-        """From now on fail with an extended result code of SQLite, once `after` have gone well.
+    def refuse(
+        self, operation: str, suffix: str, code: int, *, after: int = 0, once: bool = False
+    ) -> None:
+        """Fail with an extended result code of SQLite when `after` have gone well: from then on,
+        or `once`.
 
-        `operation` is "write", "sync" or "read"; `suffix` is how the file's name ends.
+        `operation` is "write", "sync", "read" or "truncate"; `suffix` is how the file's name ends.
         """
         self._refusals[operation, suffix] = code
         self._skip[operation, suffix] = after
+        self._once = once
 
     def heal(self) -> None:
         """Everything works again."""
         self._refusals.clear()
 
     def check(self, operation: str, name: str) -> None:
-        for (refused, suffix), code in self._refusals.items():
+        self.calls[operation] += 1
+        for (refused, suffix), code in list(self._refusals.items()):
             if refused != operation or not name.endswith(suffix):
                 continue
             if self._skip[refused, suffix] == 0:
+                self.refused += 1
+                if self._once:
+                    self.heal()
                 error = apsw.exception_for(code)
                 error.args = (f"{operation} of {name} refused by the test",)
                 raise error
@@ -65,6 +77,10 @@ class _File(apsw.VFSFile):
     def xWrite(self, data: bytes, offset: int) -> None:
         self._disk.check("write", self._name)
         super().xWrite(data, offset)
+
+    def xTruncate(self, newsize: int) -> None:
+        self._disk.check("truncate", self._name)
+        super().xTruncate(newsize)
 
     def xSync(self, flags: int) -> None:
         self._disk.check("sync", self._name)

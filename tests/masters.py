@@ -85,12 +85,15 @@ def make_state_file(path: Path) -> None:
 class World:
     """A master whose database is open and whose events are recorded; its reactor stands still.
 
-    `call` runs a function that may return a Deferred to its end.
+    A state file that is there already is taken up.  `call` runs a function that may return a
+    Deferred to its end.
     """
 
     def __init__(self, kind: type[Any], basedir: Path, template: Path, **options: Any) -> None:
-        basedir.mkdir(parents=True)
-        shutil.copy(template, basedir / "state.sqlite")
+        basedir.mkdir(parents=True, exist_ok=True)
+        state_file = basedir / "state.sqlite"
+        if not state_file.exists():
+            shutil.copy(template, state_file)
         self.reactor = Reactor()
         self.events: list[Event] = []
         self.master: Any = kind(str(basedir), reactor=self.reactor)

@@ -93,8 +93,9 @@ class Syncer:
     def _sync(self, content: Content | None) -> None:
         if self._fd is None:
             self._fd = os.open(self._log, os.O_RDONLY)
-            # SQLite syncs a new log's entry in its directory when it syncs the log itself, which
-            # here it does not.  Source: https://sqlite.org/src/file/src/os_unix.c, unixSync
+            # SQLite syncs a log's entry in its directory when it first syncs the log: here that is
+            # after the header of a new one, and never where one is left that nobody has synced.
+            # Source: https://sqlite.org/src/file/src/os_unix.c, unixSync
             directory = os.open(self._log.parent, os.O_RDONLY)
             try:
                 os.fsync(directory)

@@ -12,6 +12,7 @@ commit.
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -48,6 +49,9 @@ TURN_S = 0.010
 BUSY_RETRY_S = 0.010
 BUSY_SAY_EVERY_S = 5.0
 BUSY_GIVE_UP_S = 60.0
+
+# How a sync says it, where space is only looked for when data are written out.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 # Answers rather than faults: Buildbot's components raise these to say that somebody was faster.
 EXPECTED = (
@@ -271,16 +275,15 @@ class TurnQueue:
             if self._held.active():
                 self._held.cancel()
             self._held = None
-        if not self._handle.in_transaction:
-            return  # what ran outside of a transaction has ended the one that was held
         wrote = self._handle.total_changes() != self._changes
-        content = self._tally.count(self._sql) if self._tally is not None and wrote else None
-        self._handle.execute("COMMIT")
+        if self._handle.in_transaction:  # what runs outside of one ends the one that was held
+            content = self._tally.count(self._sql) if self._tally is not None and wrote else None
+            self._handle.execute("COMMIT")
+            if self._tally is not None and content is not None:
+                self._tally.committed = content
+                if self._syncer is None:
+                    self._tally.keep(content)
         self._changes = self._handle.total_changes()
-        if self._tally is not None and content is not None:
-            self._tally.committed = content
-            if self._syncer is None:
-                self._tally.keep(content)
         if self._syncer is not None and wrote:
             self._syncer.committed()
 
@@ -326,10 +329,13 @@ class TurnQueue:
             return Failure()
 
     def _settle(self) -> None:
-        """Undo what a piece of work did not commit, and what it set on the connection."""
+        """Undo what a piece of work did not commit or read to its end, and what it set."""
         conn = self._connection
         if conn is None or conn.closed:
             return
+        of_dbapi = conn.connection.dbapi_connection
+        assert isinstance(of_dbapi, dbapi.Connection)
+        of_dbapi.close_cursors()
         conn.rollback()
         if conn.get_execution_options():
             conn.close()
@@ -428,7 +434,7 @@ def store_failed(filename: str, error: Exception) -> StoreFailed:
     if isinstance(error, apsw.Error):
         error = dbapi.translate(error)
     kept = ", and nothing that it had acknowledged is lost"
-    if isinstance(error, dbapi.FullDiskError):
+    if isinstance(error, dbapi.FullDiskError) or getattr(error, "errno", None) in NO_SPACE:
         what, hint = "no space is left to write it", "free some space, then: litebot start"
     elif isinstance(error, dbapi.DamagedError):
         what, hint = "a page of it is damaged", "restore a backup of it; the old file may tell more"

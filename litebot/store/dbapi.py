@@ -222,15 +222,20 @@ class Connection:
             else:
                 self._run("ROLLBACK")
 
-    def close(self) -> None:
-        """Roll back what is open and close, its cursors too.
+    def close_cursors(self) -> None:
+        """Close those that are open.
 
-        A statement with rows left holds the handle's view of the file at the moment it began.
+        A statement with rows left holds the handle's view of the file at the moment it began, so
+        that no checkpoint gets past that.
         """
-        if self._closed:
-            return
         for cursor in list(self._cursors):
             cursor.close()
+
+    def close(self) -> None:
+        """Roll back what is open and close, its cursors too."""
+        if self._closed:
+            return
+        self.close_cursors()
         self.rollback()
         self._closed = True
         if self._owned:
@@ -324,6 +329,7 @@ class Cursor:
     def close(self) -> None:
         """Let go of the statement; a write that has begun is finished or undone by SQLite."""
         self._cursor.close(True)
+        self.connection._cursors.discard(self)
 
     def setinputsizes(self, sizes: Sequence[Any]) -> None:
         """PEP 249 asks for it; does nothing."""

@@ -168,6 +168,22 @@ def test_a_running_child_of_a_dead_parent_is_cancelled(victim: Victim, tmp_path:
     assert victim.repairs() == ["orphan", "interrupted build", "build of a cancelled request"]
 
 
+def test_a_child_that_had_ended_when_its_parent_died_has_its_result(
+    victim: Victim, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    go.touch()
+    victim.write_config(TRIGGERING.format(go=str(go), wait=True))
+    victim.start_to_die("db.builds.finishBuild:1")
+    victim.ask_for("parent")
+    victim.await_death()
+    assert victim.rows(OF_CHILD) == [(-1,)]
+    victim.start()
+    victim.await_quiet()
+    assert victim.rows(OF_CHILD) == [(SUCCESS,), (SUCCESS,)]
+    assert victim.repairs() == ["finished build", "interrupted build"]
+
+
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_child_that_its_dead_parent_had_just_triggered_is_cancelled(
     victim: Victim, tmp_path: Path, wait: bool

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import apsw
 import pytest
@@ -27,10 +33,13 @@ from litebot.basedir import Basedir
 from litebot.cli.build import show
 from litebot.cli.client import stream
 from litebot.errors import LitebotError
+from litebot.store.connection import connect
 
 DISK_BYTES = 16 * 1024 * 1024
 LEFT_BYTES = 256 * 1024  # for the build to fill
 STOP_S = 20  # the master waits 5 s for its workers; the rest is for a busy machine
+SOON_S = 10
+FULL_FOR_S = 2.0
 ENDLESS, FEW = 10_000_000, 20
 
 # Prints as many numbered lines as the file `lines` beside it says, hard to compress.
@@ -228,6 +237,100 @@ def test_a_start_on_a_full_disk_says_so(cramped: Master, small_disk: Path, lines
     lines.write_text(f"{FEW}")
     cramped.start()
     assert cramped.force("noisy").returncode == 0
+
+
+# changes that come meanwhile
+
+HOOKED = """
+from twisted.cred.checkers import AllowAnonymousAccess
+c["www"] = {
+    "change_hook_dialects": {"base": True}, "change_hook_auth": [AllowAnonymousAccess()]
+}
+c["schedulers"].append(schedulers.AnyBranchScheduler(name="any", builderNames=["quick"]))
+"""
+OPEN_BUILDSETS = "SELECT count(*) FROM buildsets WHERE complete = 0"
+BUILT = """
+    SELECT s.revision FROM sourcestamps s
+    JOIN buildset_sourcestamps b ON b.sourcestampid = s.id ORDER BY b.id
+"""
+
+
+@pytest.fixture
+def hooked(cramped: Master) -> Master:
+    """The same with a hook, and a builder for each change that comes by it."""
+    cramped.define_builder("quick", "true")
+    cramped.configure(HOOKED)
+    return cramped
+
+
+def send(master: Master, revision: str, comments: str = "") -> int:
+    """The HTTP status of a change sent to the hook; 0 where nobody answers."""
+    form = {"author": "Ada", "comments": comments, "branch": "b", "revision": revision}
+    kind = "application/x-www-form-urlencoded"
+    with suppress(OSError, HTTPException):
+        visitor = master.visitor()
+        reply = visitor.request("POST", "/change_hook/base", urlencode(form), Content_Type=kind)
+        return reply.status
+    return 0
+
+
+def column(master: Master, query: str) -> list[Any]:
+    """The only column that its tables answer with."""
+    db = connect(master.state_file)
+    values = [value for (value,) in db.execute(query)]
+    db.close()
+    return values
+
+
+def test_changes_that_were_acknowledged_until_the_disk_was_full_are_built(
+    hooked: Master, small_disk: Path, tmp_path: Path
+) -> None:
+    foreground = Foreground(hooked, tmp_path / "output")
+    filler = fill(small_disk, leave_bytes=LEFT_BYTES)
+    answers = {}
+    for number in range(1000):
+        answers[f"{number}"] = send(
+            hooked, f"{number}", random.Random(number).randbytes(2000).hex()
+        )
+        if answers[f"{number}"] != 200:
+            break
+    assert foreground.message()[0].startswith(f"{hooked.state_file}: no space is left")
+    acknowledged = [revision for revision, status in answers.items() if status == 200]
+    assert acknowledged
+    assert set(answers.values()) <= {200, 503, 0}
+
+    filler.unlink()
+    assert is_whole(hooked.state_file)
+    assert set(acknowledged) <= set(column(hooked, "SELECT revision FROM changes"))
+    hooked.start()
+    wait_for(lambda: column(hooked, OPEN_BUILDSETS) == [0], "all to be built", 60)
+    stored = column(hooked, "SELECT revision FROM changes ORDER BY changeid")
+    assert sorted(column(hooked, BUILT)) == sorted(stored)  # each once
+    assert send(hooked, "after") == 200
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["idle", "just refused something"])
+def test_a_master_on_a_full_disk_stops_soon(
+    hooked: Master, small_disk: Path, tmp_path: Path, *, asked: bool
+) -> None:
+    foreground = Foreground(hooked, tmp_path / "output")
+    assert send(hooked, "before") == 200
+    filler = fill(small_disk, leave_bytes=0)
+    if asked:
+        assert send(hooked, "refused", "c" * 100_000) == 503
+    else:
+        time.sleep(FULL_FOR_S)  # nothing that could be waited for happens
+    foreground.process.terminate()
+    began = time.monotonic()
+    code = foreground.process.wait(STOP_S)
+    assert time.monotonic() - began < SOON_S
+    if asked or code != 0:  # an idle one may need no more space than it has
+        assert foreground.message()[0].startswith(f"{hooked.state_file}: no space is left")
+    filler.unlink()
+    assert is_whole(hooked.state_file)
+    hooked.start()
+    wait_for(lambda: column(hooked, OPEN_BUILDSETS) == [0], "all to be built")
+    assert column(hooked, BUILT) == ["before"]
 
 
 # a damaged page

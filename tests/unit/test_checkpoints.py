@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import apsw
 import pytest
 from faulty_vfs import FaultyDisk
+from turning import Connection
 from turning import Store
 from turning import expect_failure
 from turning import keep
@@ -33,6 +35,28 @@ def test_the_log_is_moved_into_the_file(
         most = max(most, log_pages(path))
     assert 50 <= most < 150  # it starts over
     assert path.stat().st_size > size_bytes + 500_000
+
+
+def test_what_was_not_read_to_its_end_holds_no_checkpoint(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
+
+    def read_one_and_keep(conn: Connection, value: str) -> object:
+        found = conn.exec_driver_sql("SELECT x FROM t ORDER BY id").fetchone()
+        keep(conn, value)
+        return found
+
+    gc.disable()  # it would close what nobody refers to any more, at some time
+    try:
+        most = 0
+        for n in range(30):
+            store.wait(store.do(read_one_and_keep, f"{n}" * 40_000))
+            store.reactor.settle()
+            most = max(most, log_pages(path))
+    finally:
+        gc.enable()
+    assert most < 150  # it starts over
 
 
 def test_a_reader_does_not_let_the_log_grow_for_ever(

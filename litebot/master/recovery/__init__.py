@@ -30,8 +30,9 @@ __all__ = ["LOST", "PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_an
 PAIRS: tuple[Pair, ...] = (
     Pair(lost.commits, lost.tell),
     Pair(requests.open_buildsets, requests.leave_to_the_running_master),
-    Pair(requests.orphans, requests.cancel),
+    # Before the orphans: a child that has ended has its result, whatever became of its parent.
     Pair(requests.finished_builds, requests.complete),
+    Pair(requests.orphans, requests.cancel),
     Pair(requests.told_to_cancel, requests.cancel),
     Pair(builds.interrupted, builds.end),
     Pair(requests.held_claims, requests.release),
