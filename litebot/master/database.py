@@ -35,7 +35,7 @@ from litebot.store.connection import NEW_FILE
 from litebot.store.connection import connect
 
 # How long a commit may wait for more work, except with durability "commit".
-HOLD_S = 0.025
+HOLD_S = 0.015
 
 # Components of litebot's in place of Buildbot's.
 HOT = {
@@ -85,6 +85,12 @@ class Database(connector.DBConnector):
             return self.pool.do_sql(callable, *args)
         done: defer.Deferred[Any] = self.pool.do(run_on, callable, *args)
         return done
+
+    def committed(self) -> defer.Deferred[None]:
+        """Fires when a kill won't undo what has been done so far.  Fails with StoreFailed."""
+        if isinstance(self.pool, TurnQueue):
+            return self.pool.committed()
+        return defer.succeed(None)
 
     def on_disk(self) -> defer.Deferred[None]:
         """Fires when what has been committed so far may be promised to the outside.

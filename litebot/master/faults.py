@@ -29,7 +29,7 @@ def arm(master: Any) -> None:
     fatal = int(count)
 
     def die() -> None:
-        master.db.on_disk()  # commits what is held
+        master.db.pool.commit()
         os.kill(os.getpid(), signal.SIGKILL)
 
     @functools.wraps(method)

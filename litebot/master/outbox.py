@@ -108,9 +108,10 @@ class Outbox(service.AsyncMultiService):
         """Give an event to a reporter, wait for it, and write down how it went."""
         row = (reporter.name or "", key[0], int(key[1]))
         delivery = Delivery()
-        delivering.set(delivery)
         self._in_flight.add(row)
         try:
+            await self.master.db.on_disk()
+            delivering.set(delivery)
             await defer.maybeDeferred(consumer.invoke, key, event)
             delivering.set(None)
             now = self.master.reactor.seconds()

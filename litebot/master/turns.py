@@ -4,10 +4,10 @@ Stands where Buildbot's DBThreadPool stands and has its interface, so that every
 component and plugin runs on it unchanged.  Work is queued; once per reactor turn the queue is
 drained in order inside BEGIN IMMEDIATE ... COMMIT, each piece in a savepoint of its own, and the
 results are delivered in a later turn than the one that asked, as from a thread.  The commit comes
-before that; or, where answers wait for on_disk(), up to `hold_s` later, so that a page which many
-pieces change is written once.  A kill then takes what nobody outside was told of, all of it or
-nothing.  Work that only reads for a visitor goes to read-only connections in threads, after a
-commit.
+before that; or, where who acts on the outside waits for committed() or on_disk(), up to `hold_s`
+later, so that a page which many pieces change is written once.  A kill then takes what nothing
+outside has come of, all of it or nothing.  Work that only reads for a visitor goes to read-only
+connections in threads, after a commit.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class TurnQueue:
     which nobody else can read and nothing has to checkpoint.  `on_failure` is called once, with a
     StoreFailed, when the disk fails; from then on all work fails with it.  With `sync_later`, for
     a handle that does not sync at a commit, on_disk() does.  `hold_s` is how many seconds a commit
-    may wait for more work; 0: it comes at the end of the turn.
+    may wait for more work, and how far apart two of them are; 0: one comes at the end of each turn.
     """
 
     def __init__(
@@ -125,6 +125,8 @@ class TurnQueue:
         self._changes = handle.total_changes()
         self._hold_s = hold_s
         self._held: Any = None
+        self._committed_at = 0.0
+        self._waiting: list[defer.Deferred[None]] = []  # for what is held
         self._on_failure = on_failure
         self._queue: deque[Work] = deque()
         self._scheduled = False
@@ -152,7 +154,7 @@ class TurnQueue:
                 yield self.do(lambda _conn: None)
         except StoreFailed:
             pass  # on_failure was told; closing is all that is left
-        self._commit_held()
+        self.commit()
         self.running = False
         if self._readers is not None:
             self._readers.stop()
@@ -183,21 +185,50 @@ class TurnQueue:
         """As do, with the engine instead of a connection."""
         return self._ask(Work(callable, args, kwargs, defer.Deferred(), on="engine"))
 
+    def committed(self) -> defer.Deferred[None]:
+        """Fires when what has been done so far is committed, so that a kill won't undo it.
+
+        At once where the last commit is `hold_s` ago.  Fails with StoreFailed.
+        """
+        if self.failure is not None:
+            return defer.fail(StoreFailed(self.failure.what, self.failure.hint))
+        if self._held is None:
+            return defer.succeed(None)
+        d: defer.Deferred[None] = defer.Deferred()
+        self._waiting.append(d)
+        wait_s = self._committed_at + self._hold_s - self.reactor.seconds()
+        if wait_s > 0:
+            self._held.reset(min(wait_s, self._hold_s))
+        else:
+            self.commit()
+        return d
+
     def on_disk(self) -> defer.Deferred[None]:
-        """Fires when what has been committed so far will survive a power loss.
+        """Fires when what has been done so far will survive a power loss.
 
         Fails with StoreFailed.
         """
-        self._commit_held()
-        if self.failure is not None:
-            return defer.fail(StoreFailed(self.failure.what, self.failure.hint))
-        return self._syncer.on_disk() if self._syncer is not None else defer.succeed(None)
+        d = self.committed()
+        if self._syncer is not None:
+            syncer = self._syncer
+            d.addCallback(lambda _: syncer.on_disk())
+        return d
 
     def count_commits(self, tally: Tally) -> None:
         """Count all commits from now on, and keep in `tally` how many are on disk; closes it."""
         self._tally = tally
         if self._syncer is not None:
             self._syncer.tally = tally
+
+    def commit(self) -> None:
+        """Commit at once what is held."""
+        if self._held is None:
+            return
+        try:
+            self._commit()
+        except (apsw.Error, dbapi.Error, OSError) as error:
+            self.fail(error)
+        self._tell_committed()
 
     # what hot components call
 
@@ -249,6 +280,8 @@ class TurnQueue:
             self.fail(error)
         finally:
             self._in_turn = False
+        if self._held is None:
+            self._tell_committed()
         for work in reads:
             self._read(work)
         for work in done:
@@ -259,16 +292,7 @@ class TurnQueue:
     def _hold(self) -> None:
         """Commit in a moment, with what comes until then."""
         if self._held is None:
-            self._held = self.reactor.callLater(self._hold_s, self._commit_held)
-
-    def _commit_held(self) -> None:
-        """Commit at once what was held."""
-        if self._held is None:
-            return
-        try:
-            self._commit()
-        except (apsw.Error, dbapi.Error, OSError) as error:
-            self.fail(error)
+            self._held = self.reactor.callLater(self._hold_s, self.commit)
 
     def _commit(self) -> None:
         if self._held is not None:
@@ -283,9 +307,16 @@ class TurnQueue:
                 self._tally.committed = content
                 if self._syncer is None:
                     self._tally.keep(content)
+        self._committed_at = self.reactor.seconds()
         self._changes = self._handle.total_changes()
         if self._syncer is not None and wrote:
             self._syncer.committed()
+
+    def _tell_committed(self) -> None:
+        """Tell those who wait for a commit; where it failed they have been told so."""
+        waiting, self._waiting = self._waiting, []
+        for d in waiting:
+            d.callback(None)
 
     def _drain(self, done: list[Work], reads: list[Work]) -> None:
         """Run queued work until TURN_S is over.  Raises where the disk fails."""
@@ -419,6 +450,9 @@ class TurnQueue:
                 self._on_failure(self.failure)
         while self._queue:
             self._refuse(self._queue.popleft())
+        waiting, self._waiting = self._waiting, []
+        for d in waiting:
+            d.errback(StoreFailed(self.failure.what, self.failure.hint))
         return self.failure
 
     def _refuse(self, work: Work) -> None:

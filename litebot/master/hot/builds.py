@@ -231,9 +231,16 @@ class Build(MakesItsMessages, data_builds.Build):
             self.produceEvent(data_builds._db2data(build), event)
 
     @base.updateMethod
+    @defer.inlineCallbacks
     def generateNewBuildEvent(self, buildid: int) -> Any:
-        """Tell that a build is new, once its properties are known."""
-        return self.master.db.builds.getBuild(buildid).addCallback(self._announce, "new")
+        """Tell that a build is new, once its properties are known.
+
+        Its first step begins after this, and may kill the master: that the build was there must
+        be known then.
+        """
+        build = yield self.master.db.builds.getBuild(buildid)
+        self._announce(build, "new")
+        yield self.master.db.committed()
 
     @base.updateMethod
     def setBuildStateString(self, buildid: int, state_string: str) -> Any:
