@@ -9,6 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from litebot.master.database import HOLD_S
+
 PATIENCE_S = 20  # for a thread
 EPOCH_S = 1_700_000_000
 
@@ -108,10 +110,14 @@ class Reactor:
             self.turn()
 
     def run_now(self, done: Callable[[], bool]) -> None:
-        """Take turns while the clock stands still; waits for threads."""
+        """Take turns while the clock stands still, but for commits that wait; waits for threads."""
         while not done():
             if self._calls.empty():
-                self._calls.get(timeout=PATIENCE_S)()
+                soon = [timer.at for timer in self.timers if timer.at <= self.now + HOLD_S]
+                if soon:
+                    self.now = max(self.now, min(soon))
+                else:
+                    self._calls.get(timeout=PATIENCE_S)()
             self.turn()
 
     def settle(self) -> None:
