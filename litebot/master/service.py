@@ -104,6 +104,7 @@ class BuildMaster(master.BuildMaster):
         self._stopping_for: LitebotError | None = None
         self.handovers = Handovers()
         self.outbox = Outbox()
+        self.attempts = Attempts()
         rest.register()
         if config_loader is None:
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
@@ -233,7 +234,7 @@ class BuildMaster(master.BuildMaster):
         self._lost = [finding.message for finding in findings if finding.kind == recovery.LOST]
         yield self.db.count_commits()
         yield defer.ensureDeferred(self.outbox.look_back())
-        yield Attempts().setServiceParent(self)
+        yield self.attempts.setServiceParent(self)
         yield Reminder().setServiceParent(self)
 
     @defer.inlineCallbacks

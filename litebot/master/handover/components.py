@@ -24,6 +24,8 @@ from litebot.master.hot.buildsets import BuildsetsConnectorComponent
 from litebot.master.hot.changes import ChangesConnectorComponent
 from litebot.master.hot.changes import Origin
 from litebot.master.hot.sql import AlsoEnds
+from litebot.master.recovery.attempts import PROPERTY
+from litebot.master.recovery.attempts import SOURCE
 
 
 class Schedulers(schedulers.SchedulersConnectorComponent):
@@ -156,7 +158,16 @@ class Changes(ChangesConnectorComponent):
 
 
 class Builds(BuildsConnectorComponent):
-    """Ends a build together with the duty to report it."""
+    """Ends a build together with the duty to report it; has each say which attempt it is."""
+
+    @defer.inlineCallbacks
+    def addBuild(self, builderid: int, buildrequestid: int, *args: Any, **kwargs: Any) -> Any:
+        """Start a build; from the second attempt on it has the property before its first step."""
+        added = yield super().addBuild(builderid, buildrequestid, *args, **kwargs)
+        attempt = self.db.master.attempts.of(buildrequestid)
+        if attempt > 1:
+            yield self.set_properties(added[0], {PROPERTY: (attempt, SOURCE)})
+        return added
 
     def also_ends(self, buildid: int) -> AlsoEnds | None:
         """Writes down which reporters have to tell of the end of this build."""

@@ -41,14 +41,18 @@ class Attempts(service.AsyncService):
             self._consumer = None
         yield super().stopService()
 
+    def of(self, brid: int) -> int:
+        """Which attempt at this request a build is that starts now: 1, 2, ..."""
+        return 1 + self._died.get(brid, 0)
+
     def _build_is_new(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
-        died = self._died.get(event["buildrequestid"])
-        if died is None:
+        attempt = self.of(event["buildrequestid"])
+        if attempt == 1:
             return
         for builder in self.master.botmaster.builders.values():
             for build in builder.building:
                 if build.buildid == event["buildid"]:
-                    build.setProperty(PROPERTY, died + 1, SOURCE)
+                    build.setProperty(PROPERTY, attempt, SOURCE)
 
 
 def _died(conn: sa.engine.Connection) -> dict[int, int]:
