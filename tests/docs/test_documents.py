@@ -154,6 +154,7 @@ ORDER = [
     "upgrade-master",
     "cleanupdb",
     "copy-db",
+    "move-database",
 ]
 
 
