@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from conftest import run
 from conftest import succeeded
 from conftest import wait_for
 from postgres import Postgres
+from psycopg.errors import UndefinedTable
 
 from bench.history import load_builds
 from litebot.master import schema
@@ -318,23 +321,33 @@ def test_new_rows_are_numbered_on(stopped: Master, postgres: Postgres, database:
 # interrupts
 
 
-def begin_move(large: Master, postgres: Postgres, database: str) -> subprocess.Popen[str]:
-    """A move that has copied a part of the rows, all of the first table among them."""
+# How far a move is: a query that finds something then.
+COPYING = "SELECT 1 FROM build_properties LIMIT 1"
+INDEXING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE %INDEX %' LIMIT 1"
+COMPARING = "SELECT 1 FROM litebot_move WHERE later = '[]' AND state = 'copying'"
+
+
+def begin_move(
+    large: Master, postgres: Postgres, database: str, stage: str = COPYING
+) -> subprocess.Popen[str]:
+    """A move that has reached a stage, in which all of the first table is copied."""
     process = subprocess.Popen(
         [LITEBOT, "move-database", postgres.url(database), large.basedir],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    with postgres.connect(database) as conn:
+        made = "SELECT 1 FROM litebot_move WHERE state = 'copying'"
 
-    def is_copying() -> bool:
-        tables = {name for (name,) in postgres.rows(database, TABLES)}
-        if process.poll() is not None or "steps" not in tables:
+        def is_at(query: str) -> bool:
             assert process.poll() is None, process.communicate()
+            with suppress(UndefinedTable):
+                return conn.execute(query.encode()).fetchone() is not None
             return False
-        return postgres.rows(database, "SELECT count(*) FROM build_properties")[0][0] > 0
 
-    wait_for(is_copying, "rows to arrive")
+        wait_for(lambda: is_at(made), "the tables")
+        wait_for(lambda: is_at(stage), stage)
     return process
 
 
@@ -354,15 +367,28 @@ def cut_off(_process: subprocess.Popen[str], postgres: Postgres, database: str) 
     return "terminating connection due to administrator command"
 
 
-@pytest.mark.parametrize("end", [kill, interrupt, cut_off])
+@pytest.mark.parametrize(
+    ("end", "stage"),
+    [
+        (kill, COPYING),
+        (kill, INDEXING),
+        (kill, COMPARING),
+        (interrupt, COPYING),
+        (interrupt, COMPARING),
+        (cut_off, COPYING),
+        (cut_off, INDEXING),
+        (cut_off, COMPARING),
+    ],
+)
 def test_what_was_interrupted_goes_on(
     end: Callable[[subprocess.Popen[str], Postgres, str], str],
+    stage: str,
     large: Master,
     postgres: Postgres,
     database: str,
 ) -> None:
     before = large.contents()
-    process = begin_move(large, postgres, database)
+    process = begin_move(large, postgres, database, stage)
     expected = end(process, postgres, database)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if end is kill else 1), errors
@@ -372,7 +398,7 @@ def test_what_was_interrupted_goes_on(
     again = succeeded(large.run("move-database", postgres.url(database)))
     found = re.search(r"moved (\d+) rows .*, (\d+) of them in an earlier attempt", again.stdout)
     assert found, again.stdout
-    assert int(found[1]) > int(found[2]) > 0
+    assert int(found[1]) >= int(found[2]) > 0
     moved = digests(PostgresSide(url_of(large), large.basedir))
     assert moved == digests(SqliteSide(put_aside(large), target=False))
 
@@ -427,6 +453,31 @@ def stopped_elsewhere(created: Master, tmp_path: Path) -> Master:
     return Master(basedir)
 
 
+def test_a_move_whose_last_step_failed_goes_on(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    (unmoved.basedir / ".litebot.toml.new").mkdir()  # in the way of the new litebot.toml
+    refuses(unmoved, postgres.url(database), "litebot.toml can't be written")
+    (unmoved.basedir / ".litebot.toml.new").rmdir()
+    done = succeeded(unmoved.run("move-database", postgres.url(database)))
+    found = re.search(r"moved (\d+) rows .*, (\d+) of them in an earlier attempt", done.stdout)
+    assert found, done.stdout
+    assert found[1] == found[2]
+
+
+def test_what_was_moved_to_is_never_overwritten(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    """Not even where the last step failed, and somebody has used it since."""
+    (unmoved.basedir / ".litebot.toml.new").mkdir()
+    refuses(unmoved, postgres.url(database), "litebot.toml can't be written")
+    postgres.execute(database, "INSERT INTO users (identifier) VALUES ('new')")
+    refuses(unmoved, postgres.url(database), "table users, row uid=1 is in", "and not in")
+    change(unmoved.state_file, "INSERT INTO users (identifier) VALUES ('other')")
+    refuses(unmoved, postgres.url(database), "holds tables (alembic_version, ...)")
+    assert postgres.rows(database, "SELECT identifier FROM users") == [("new",)]
+
+
 # refusals
 
 
@@ -479,6 +530,17 @@ def test_a_database_is_not_moved_onto_itself(
     succeeded(unmoved.run("move-database", postgres.url(database)))
     refuses(unmoved, postgres.url(database), itself)
     refuses(unmoved, f"{postgres.url(database)}&application_name=again", itself)
+
+
+def test_a_database_that_somebody_uses_is_not_moved_away(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    """Another master of the same database has a basedir, and a lock, of its own."""
+    succeeded(unmoved.run("move-database", postgres.url(database)))
+    with postgres.connect(database) as conn:
+        pid = f"server process {conn.info.backend_pid} of user bench"
+        refuses(unmoved, "sqlite:///state.sqlite", "is open in another program", pid)
+    succeeded(unmoved.run("move-database", "sqlite:///state.sqlite"))
 
 
 def test_without_psycopg_the_extra_is_named(unmoved: Master) -> None:
@@ -540,6 +602,19 @@ def test_tables_of_an_older_buildbot_are_not_moved(
     assert postgres.rows(database, TABLES) == []
 
 
+A_LOG = (
+    "INSERT INTO builders (id, name, name_hash) VALUES (1, 'b', 'b')",
+    "INSERT INTO masters (id, name, name_hash, active, last_active) VALUES (1, 'm', 'm', 0, 0)",
+    "INSERT INTO buildsets (id, submitted_at, complete) VALUES (1, 0, 1)",
+    """INSERT INTO buildrequests (id, buildsetid, builderid, complete, submitted_at)
+       VALUES (1, 1, 1, 1, 0)""",
+    """INSERT INTO builds (id, number, builderid, buildrequestid, masterid, started_at,
+           state_string, locks_duration_s) VALUES (1, 1, 1, 1, 1, 0, '', 0)""",
+    """INSERT INTO steps (id, number, name, buildid, state_string, urls_json, hidden)
+       VALUES (1, 1, 's', 1, '', '[]', 0)""",
+    """INSERT INTO logs (id, name, slug, stepid, complete, num_lines, type)
+       VALUES (1, 'l', 'l', 1, 1, 4000, 's')""",
+)
 CHANGE = (
     "INSERT INTO sourcestamps (id, ss_hash, created_at) VALUES (1, 'a', 0)",
     """INSERT INTO changes (changeid, author, comments, when_timestamp, sourcestampid)
@@ -612,3 +687,31 @@ def test_a_row_that_refers_to_nothing_is_named(
     succeeded(unmoved.run("copy-db", "--ignore-fk-error-rows", "sqlite:///whole.sqlite"))
     unmoved.set("database", "url", "sqlite:///whole.sqlite")
     succeeded(unmoved.run("move-database", postgres.url(database)))
+
+
+# size
+
+MEASURED = """
+import resource
+from litebot.cli.main import litebot
+litebot(standalone_mode=False)
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_what_is_moved(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    db = apsw.Connection(str(unmoved.state_file))
+    chunk = os.urandom(64 * 1024)
+    with db:
+        for statement in A_LOG:
+            db.execute(statement)
+        chunks = ((1, n, n, chunk, 0) for n in range(4000))
+        db.executemany("INSERT INTO logchunks VALUES (?, ?, ?, ?, ?)", chunks)
+    db.close()
+    for url in (postgres.url(database), "sqlite:///state.sqlite"):
+        arguments = ("move-database", url, unmoved.basedir)
+        done = succeeded(run(sys.executable, "-c", MEASURED, *arguments))
+        (peak_kib,) = re.findall(r"peak (\d+)", done.stdout)
+        assert int(peak_kib) < 200 * 1024

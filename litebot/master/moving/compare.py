@@ -25,9 +25,9 @@ class Difference(StoreError):
     """A row is not the same on both sides; `what` names table, key and column."""
 
 
-def canonical(rows: list[Row]) -> bytes:
+def canonical(rows: list[Row]) -> memoryview:
     """Rows as bytes: the same for the same types and values, however they are put in lists."""
-    return marshal.dumps(rows, CANONICAL)[LIST_HEAD:]
+    return memoryview(marshal.dumps(rows, CANONICAL))[LIST_HEAD:]
 
 
 def digest(side: Side, table: Moved) -> tuple[int, str]:

@@ -71,8 +71,11 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
     lock = OwnerLock(files)
     try:
         with closing(_side(settings.database, files.path, target=False)) as source:
-            _refuse_itself(source, to, files)
+            source.refuse_users()
+            _require_current(source, files)
             with closing(_side(to, files.path, target=True)) as target:
+                if source.identity() == target.identity():
+                    raise StoreError(f"{source.name} is the database of {files.path} itself")
                 rows, hash_, resumed = _move(source, target, files, progress)
                 set_value(files.settings_file, "database.url", url)
                 unfinished.forget(target)
@@ -88,20 +91,8 @@ def _side(database: Database, basedir: Path, *, target: bool) -> Side:
     return PostgresSide(database.url, basedir)
 
 
-def _refuse_itself(source: Side, to: Database, files: Basedir) -> None:
-    path = to.sqlite_path(files.path)
-    if path is not None:
-        same = isinstance(source, SqliteSide) and path.resolve() == source.path.resolve()
-    else:
-        with closing(PostgresSide(to.url, files.path)) as target:
-            same = source.identity() == target.identity()
-    if same:
-        raise StoreError(f"{source.name} is the database of {files.path} itself")
-
-
 def _move(source: Side, target: Side, files: Basedir, progress: Progress) -> tuple[int, str, int]:
     tables = all_tables()
-    _require_current(source, files)
     source.hold_still()
     mark = source.mark(tables)
     found = _usable(target, source, mark, tables)
@@ -150,7 +141,7 @@ def _usable(target: Side, source: Side, mark: str, tables: list[Moved]) -> Unfin
 
 def _require_current(source: Side, files: Basedir) -> None:
     """Raise StoreError where the tables are not those of this Buildbot and this litebot."""
-    with source.engine.connect() as conn:
+    with source.told(), source.engine.connect() as conn:
         there = sa.inspect(conn).get_table_names()
         current = {"alembic_version", schema.versions.name} <= set(there)
         if current:
@@ -183,7 +174,7 @@ def _complete(target: Side, tables: list[Moved], later: list[str], progress: Pro
     """Make what was left out, in one transaction; once is enough."""
     if not later:
         return
-    with target.engine.begin() as conn:
+    with target.told(), target.engine.begin() as conn:
         for number, statement in enumerate(later):
             progress(INDEXES, number, len(later))
             unfinished.run(conn, statement)
@@ -220,9 +211,7 @@ def _put_aside(source: Side) -> str:
     if not isinstance(source, SqliteSide):
         return source.name
     connect(source.path).close()  # the last one to close moves the log into the file
-    log = Path(f"{source.path}-wal")
-    if log.exists():
+    if Path(f"{source.path}-wal").exists():
         return source.name  # somebody has it open
     aside = source.path.with_name(f"{source.path.name}.moved-{time.strftime('%Y%m%d-%H%M%S')}")
-    source.path.rename(aside)
-    return str(aside)
+    return str(source.path.rename(aside))

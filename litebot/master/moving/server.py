@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from typing import cast
@@ -40,6 +42,14 @@ INDEXES = """
     ORDER BY indexrelid::regclass::text
 """
 
+SESSIONS = """
+    SELECT pid, usename, application_name, host(client_addr) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend'
+        AND pid <> pg_backend_pid()
+    ORDER BY pid
+"""
+PATIENCE_S = 5.0
+
 
 class PostgresSide(Side):
     """A database on a server."""
@@ -49,7 +59,7 @@ class PostgresSide(Side):
         self.name = postgres.shown(url)
         self._url = url
         self.engine = postgres.engine_for(url, basedir)
-        with postgres.told(url):
+        with self.told():
             self._connection = self.engine.raw_connection()
             # Typed as Any: only master.postgres knows what psycopg's classes are called.
             self._db = cast("Any", self._connection.driver_connection)
@@ -66,15 +76,37 @@ class PostgresSide(Side):
     def _value(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
 
+    def told(self) -> AbstractContextManager[None]:
+        return postgres.told(self._url)
+
     def identity(self) -> str:
-        with postgres.told(self._url):
+        with self.told():
             return "postgresql " + self._value(
                 "SELECT pg_postmaster_start_time() || ' ' || oid FROM pg_database"
                 " WHERE datname = current_database()"
             )
 
+    def refuse_users(self) -> None:
+        give_up_at = time.monotonic() + PATIENCE_S
+        # A session that was just ended may still be listed.
+        while others := self._others():
+            if time.monotonic() > give_up_at:
+                pid, user, program, address = others[0]
+                raise StoreError(
+                    f"{self.name} is open in another program: server process {pid} of user {user}"
+                    f" ({program or 'no name'}, {address or 'on this machine'}); it may write to"
+                    " what is moved, as another master would",
+                    "end it, and give this command again",
+                )
+            time.sleep(0.1)
+
+    def _others(self) -> list[Row]:
+        with self.told():
+            found: list[Row] = self._db.execute(SESSIONS).fetchall()
+        return found
+
     def tables(self) -> set[str]:
-        with postgres.told(self._url):
+        with self.told():
             found = self._db.execute(
                 "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')"
                 " AND relnamespace = current_schema()::regnamespace"
@@ -83,7 +115,7 @@ class PostgresSide(Side):
 
     def mark(self, tables: list[Moved]) -> str:
         # A new or changed row has the number of the transaction that wrote it.
-        with postgres.told(self._url):
+        with self.told():
             parts = [
                 self._db.execute(
                     f"SELECT count(*), coalesce(max(xmin::text::bigint), 0) FROM {table.quoted}"
@@ -93,16 +125,13 @@ class PostgresSide(Side):
         return json.dumps(parts)
 
     def hold_still(self) -> None:
-        with postgres.told(self._url):
-            self._db.execute("COMMIT") if self._in_transaction else None
+        with self.told():
+            if self._db.info.transaction_status:  # not idle
+                self._db.execute("COMMIT")
             self._db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
-    @property
-    def _in_transaction(self) -> bool:
-        return bool(self._db.info.transaction_status)
-
     def count(self, table: Moved) -> int:
-        with postgres.told(self._url):
+        with self.told():
             return int(self._value(f"SELECT count(*) FROM {table.quoted}"))
 
     def rows(self, table: Moved, skip: int = 0) -> Iterator[Row]:
@@ -114,14 +143,14 @@ class PostgresSide(Side):
             for column in table.order
         )
         query = f"SELECT {table.column_list} FROM {table.quoted} ORDER BY {order} OFFSET {skip}"
-        with postgres.told(self._url), self._db.cursor() as cursor:
+        with self.told(), self._db.cursor() as cursor:
             with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)") as copy:
                 copy.set_types([column.kind for column in table.columns])
                 yield from copy.rows()
 
     def write(self, table: Moved, rows: list[Row]) -> None:
         statement = f"COPY {table.quoted} ({table.column_list}) FROM STDIN (FORMAT BINARY)"
-        with postgres.told(self._url), self._db.cursor() as cursor:
+        with self.told(), self._db.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 copy.set_types([column.kind for column in table.columns])
                 write_row = copy.write_row
@@ -130,7 +159,7 @@ class PostgresSide(Side):
 
     def definitions(self) -> list[tuple[str, str]]:
         # References are dropped before the indexes that they need, and made after them: reversed.
-        with postgres.told(self._url):
+        with self.told():
             return [
                 (drop, make)
                 for query in (CONSTRAINTS, INDEXES)
@@ -139,7 +168,7 @@ class PostgresSide(Side):
 
     def wipe(self, tables: list[Moved]) -> None:
         names = [table.quoted for table in tables]
-        with postgres.told(self._url), self._db.transaction():
+        with self.told(), self._db.transaction():
             for name in (*names, "alembic_version", "litebot_move"):
                 self._db.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
 
@@ -155,11 +184,11 @@ class PostgresSide(Side):
                 )
 
     def analyze(self) -> None:
-        with postgres.told(self._url):
+        with self.told():
             self._db.execute("ANALYZE")
 
     def sync(self) -> None:
-        with postgres.told(self._url):
+        with self.told():
             self._db.execute("SET synchronous_commit = on")
             # The commit of anything at all takes all before it along.
             self._db.execute("COMMENT ON TABLE litebot_move IS 'moved'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
@@ -20,8 +21,16 @@ class Side(ABC):
     engine: sa.Engine
 
     @abstractmethod
+    def told(self) -> AbstractContextManager[None]:
+        """Within it what the database or its driver refuses is raised as a StoreError."""
+
+    @abstractmethod
     def identity(self) -> str:
         """The same for two sides that are one database, however they are called."""
+
+    @abstractmethod
+    def refuse_users(self) -> None:
+        """Raise StoreError while somebody else may write to it, where that can be told."""
 
     @abstractmethod
     def tables(self) -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -44,12 +46,28 @@ class SqliteSide(Side):
         self.handle = connect(self.path, self._pragmas)
         self.engine = engine_on(self.handle)
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        try:
+            yield
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise refusal(self.path, error) from error
+        except (apsw.Error, sa.exc.DBAPIError) as error:
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise StoreError(
+                f"{self.path}: {cause}", f"df {shlex.quote(str(self.path.parent))}"
+            ) from error
+
     def identity(self) -> str:
         return f"sqlite {self.path.resolve()}"
 
+    def refuse_users(self) -> None:
+        """A state file has one master, and the lock of its basedir keeps that away."""
+
     def tables(self) -> set[str]:
-        found = self.handle.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        return {name for (name,) in found}
+        with self.told():
+            found = self.handle.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            return {name for (name,) in found}
 
     def mark(self, tables: list[Moved]) -> str:
         parts = []
@@ -61,22 +79,23 @@ class SqliteSide(Side):
         return json.dumps(parts)
 
     def hold_still(self) -> None:
-        if self.handle.in_transaction:
-            self.handle.execute("COMMIT")
-        self.handle.execute("BEGIN")
+        with self.told():
+            if self.handle.in_transaction:
+                self.handle.execute("COMMIT")
+            self.handle.execute("BEGIN")
 
     def count(self, table: Moved) -> int:
-        return int(self.handle.execute(f"SELECT count(*) FROM {table.quoted}").get)
+        with self.told():
+            return int(self.handle.execute(f"SELECT count(*) FROM {table.quoted}").get)
 
     def rows(self, table: Moved, skip: int = 0) -> Iterator[Row]:
         order = ", ".join(column.quoted for column in table.order)
         query = f"SELECT {table.column_list} FROM {table.quoted} ORDER BY {order}"
         try:
-            yield from self.handle.execute(f"{query} LIMIT -1 OFFSET ?", (skip,))
+            with self.told():
+                yield from self.handle.execute(f"{query} LIMIT -1 OFFSET ?", (skip,))
         except UnicodeDecodeError as error:
             raise self._not_text(table) from error
-        except apsw.Error as error:
-            raise refusal(self.path, error) from error
 
     def _not_text(self, table: Moved) -> StoreError:
         """What to tell where a text is not UTF-8, such as one with half a surrogate pair."""
@@ -104,17 +123,13 @@ class SqliteSide(Side):
     def write(self, table: Moved, rows: list[Row]) -> None:
         places = ", ".join("?" * len(table.columns))
         insert = f"INSERT INTO {table.quoted} ({table.column_list}) VALUES ({places})"
-        try:
-            with self.handle:
-                self.handle.executemany(insert, rows)
-        except apsw.Error as error:
-            raise refusal(self.path, error) from error
+        with self.told(), self.handle:
+            self.handle.executemany(insert, rows)
 
     def definitions(self) -> list[tuple[str, str]]:
-        found = self.handle.execute(
-            "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
-        )
-        return [(f'DROP INDEX "{name}"', sql) for name, sql in found]
+        query = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+        with self.told():
+            return [(f'DROP INDEX "{name}"', sql) for name, sql in self.handle.execute(query)]
 
     def wipe(self, tables: list[Moved]) -> None:
         self.close()
@@ -130,7 +145,8 @@ class SqliteSide(Side):
         """A master's queries are made for a SQLite that has counted nothing."""
 
     def sync(self) -> None:
-        self.handle.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        with self.told():
+            self.handle.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         sync(self.path)
         sync(self.path.parent)
 

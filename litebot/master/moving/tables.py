@@ -25,8 +25,8 @@ KINDS: tuple[tuple[type[Any], str], ...] = (
 )
 
 # What is held in memory at once, a few times over: the rows of a batch, or their large values.
-ROWS_A_BATCH = 10_000
-BYTES_A_BATCH = 4 * 1024 * 1024
+ROWS_A_BATCH = 5_000
+BYTES_A_BATCH = 1024 * 1024
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def found(target: Side) -> Unfinished | None:
     """
     tables = target.tables()
     if record.name in tables:
-        with target.engine.connect() as conn:
+        with target.told(), target.engine.connect() as conn:
             row = conn.execute(sa.select(record)).first()
         if row is not None:
             return Unfinished(row.source, row.mark, row.state, json.loads(row.later))
@@ -65,7 +65,7 @@ def holds_data(target: Side, tables: set[str]) -> StoreError:
 
 def begin(target: Side, source: str, mark: str, tables: list[Moved]) -> Unfinished:
     """Make all tables in an empty target, without indexes and references as long as rows come."""
-    with target.engine.connect() as conn:
+    with target.told(), target.engine.connect() as conn:
         record.create(conn, checkfirst=True)
         conn.execute(record.delete())
         conn.execute(record.insert().values(source=source, mark=mark, state=MAKING, later="[]"))
@@ -75,7 +75,7 @@ def begin(target: Side, source: str, mark: str, tables: list[Moved]) -> Unfinish
         conn.commit()
     definitions = target.definitions()
     later = [make for _, make in reversed(definitions)]
-    with target.engine.connect() as conn:
+    with target.told(), target.engine.connect() as conn:
         for drop, _ in definitions:
             run(conn, drop)
         for table in tables:  # a new schema is not without rows
@@ -92,11 +92,11 @@ def run(conn: sa.engine.Connection, statement: str) -> None:
 
 def set_state(target: Side, state: str) -> None:
     """Write down how far the move is."""
-    with target.engine.begin() as conn:
+    with target.told(), target.engine.begin() as conn:
         conn.execute(record.update().values(state=state))
 
 
 def forget(target: Side) -> None:
     """Leave no trace of a move that is done."""
-    with target.engine.begin() as conn:
+    with target.told(), target.engine.begin() as conn:
         record.drop(conn)

@@ -106,10 +106,9 @@ def _faults(column: Column) -> list[Fault]:
 def _first(source: SqliteSide, table: Moved, value: str, condition: str) -> Row | None:
     """The key and a value of the first row for which a condition, maybe on `value`, holds."""
     keys = ", ".join(column.quoted for column in table.key)
-    found = source.handle.execute(
-        f"SELECT {keys}, {value} AS found FROM {table.quoted} WHERE {condition} LIMIT 1"
-    ).fetchall()
-    return found[0] if found else None
+    query = f"SELECT {keys}, {value} AS found FROM {table.quoted} WHERE {condition} LIMIT 1"
+    with source.told():
+        return next(iter(source.handle.execute(query)), None)
 
 
 def _refusal(source: SqliteSide, table: Moved, key: Row, fault: Fault) -> StoreError:
