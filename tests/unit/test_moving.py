@@ -44,9 +44,9 @@ def sides(tmp_path: Path) -> Iterator[Sides]:
 def refused(sides: Sides, statement: str) -> str:
     """What is told after a change to the second side."""
     sides[1].handle.execute(statement)
+    table = USERS if "users" in statement else CHUNKS
     with pytest.raises(Difference) as caught:
-        for table in (USERS, CHUNKS):
-            compare(*sides, table, lambda _rows: None)
+        compare(*sides, table, lambda _rows: None)
     return caught.value.what.replace(str(sides[0].path.parent) + "/", "")
 
 
@@ -66,7 +66,7 @@ def test_rows_without_a_key_are_ordered_by_an_index_first() -> None:
 
 
 def test_a_column_of_no_known_kind_is_an_error() -> None:
-    with pytest.raises(TypeError, match="column t.x is of no known kind: DATETIME"):
+    with pytest.raises(TypeError, match=r"column t\.x is of no known kind: DateTime"):
         moved(sa.Table("t", sa.MetaData(), sa.Column("x", sa.DateTime)))
 
 
@@ -101,13 +101,11 @@ def test_values_of_another_type_have_another_hash(one: object, other: object) ->
     [
         (
             "UPDATE users SET identifier = 'x' WHERE uid = 2",
-            "table users, row uid=2: column identifier differs between here.sqlite and"
-            " there.sqlite",
+            "table users, row uid=2: column identifier differs",
         ),
         (
             "UPDATE users SET identifier = 'x', bb_username = '' WHERE uid = 4",
-            "table users, row uid=4: columns identifier, bb_username differ between here.sqlite"
-            " and there.sqlite",
+            "table users, row uid=4: columns identifier, bb_username differ",
         ),
         (
             "DELETE FROM users WHERE uid = 2",
@@ -127,13 +125,11 @@ def test_values_of_another_type_have_another_hash(one: object, other: object) ->
         ),
         (
             "UPDATE logchunks SET content = CAST(content AS TEXT) WHERE first_line = 1",
-            "table logchunks, row logid=1, first_line=1: column content differs between"
-            " here.sqlite and there.sqlite",
+            "table logchunks, row logid=1, first_line=1: column content differs",
         ),
         (
             "UPDATE logchunks SET content = NULL WHERE first_line = 2",
-            "table logchunks, row logid=1, first_line=2: column content differs between"
-            " here.sqlite and there.sqlite",
+            "table logchunks, row logid=1, first_line=2: column content differs",
         ),
         (
             "INSERT INTO logchunks SELECT * FROM logchunks WHERE first_line = 0",
@@ -142,7 +138,10 @@ def test_values_of_another_type_have_another_hash(one: object, other: object) ->
     ],
 )
 def test_a_difference_is_named(sides: Sides, statement: str, told: str) -> None:
-    assert refused(sides, statement) == told
+    between = (
+        " between here.sqlite and there.sqlite" if told.endswith(("differ", "differs")) else ""
+    )
+    assert refused(sides, statement) == told + between
 
 
 def test_a_write_to_a_source_changes_its_mark(sides: Sides) -> None:
