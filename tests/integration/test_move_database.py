@@ -122,7 +122,6 @@ def add_patch(db: apsw.Connection) -> None:
 
 
 EXTREMES: dict[str, Any] = {
-    "bool": 1,
     "int2": -(2**15),
     "int4": 2**31 - 1,
     "int8": 2**63 - 1,

@@ -13,9 +13,9 @@ from litebot.master import schema
 
 Row = tuple[Any, ...]
 
-# Postgres's names for what a column holds; the first that fits.
+# Postgres's names for what a column holds; the first that fits.  There is no bool: Buildbot has
+# small integers instead, and SQLite would answer 1 where Postgres answers true.
 KINDS: tuple[tuple[type[Any], str], ...] = (
-    (sa.Boolean, "bool"),
     (sa.BigInteger, "int8"),
     (sa.SmallInteger, "int2"),
     (sa.Integer, "int4"),

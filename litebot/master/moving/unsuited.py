@@ -62,9 +62,6 @@ def refuse_unsuited(source: SqliteSide, tables: list[Moved], basedir: str) -> No
 
 def _faults(column: Column) -> list[Fault]:
     name, kind = column.quoted, column.kind
-    if kind == "bool":
-        wrong = f"{name} NOT IN (0, 1)"
-        return [Fault(column, wrong, "is neither 0 nor 1", f"{name} <> 0")]
     if kind in BITS:
         top = 2 ** (BITS[kind] - 1)
         return [
