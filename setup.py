@@ -8,6 +8,8 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION: dict[str, str] = {}
 exec((HERE / "litebot/__init__.py").read_text(encoding="utf-8"), VERSION)
+# SQLAlchemy's dialect for it is of 3.x; what a newer one changes is for a run of the tests to say.
+POSTGRES = "psycopg[binary]>=3.2,<3.4"
 
 setup(
     name="litebot",
@@ -38,7 +40,9 @@ setup(
         "tomlkit>=0.12",
     ],
     extras_require={
+        "postgres": [POSTGRES],
         "test": [
+            POSTGRES,
             "pytest>=8",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",

@@ -1,4 +1,4 @@
-"""A Postgres server for the length of a benchmark, where the machine has one installed."""
+"""A Postgres server for the length of a benchmark or a test, where one is installed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ DRIVER = "psycopg2"
 DEBIAN = Path("/usr/lib/postgresql")
 # initdb refuses root, so root becomes the user that Debian's package makes.
 SYSTEM_USER = "postgres"
+USER = "bench"
 
 
 def reason_to_skip() -> str | None:
     """What is missing for a Postgres server, or None."""
     if importlib.util.find_spec(DRIVER) is None:
         return f"{DRIVER} is not installed"
-    if URL_VARIABLE not in os.environ and _programs() is None:
+    if URL_VARIABLE not in os.environ and programs() is None:
         return f"no initdb on PATH or under {DEBIAN}, and {URL_VARIABLE} is not set"
     return None
 
@@ -37,32 +38,44 @@ def server() -> Iterator[None]:
 
     fsync and all else are as initdb leaves them.
     """
-    programs = _programs()
-    if reason_to_skip() or URL_VARIABLE in os.environ or programs is None:
+    found = programs()
+    if reason_to_skip() or URL_VARIABLE in os.environ or found is None:
         yield
         return
+    # A socket in the folder alone: no port to collide with.
+    with started(found, "-c listen_addresses=''", os.environ.get("BENCH_DIR")) as folder:
+        os.environ[URL_VARIABLE] = f"postgresql+{DRIVER}://{USER}@/postgres?host={folder}"
+        try:
+            yield
+        finally:
+            del os.environ[URL_VARIABLE]
+
+
+@contextmanager
+def started(found: Path, options: str, parent: str | None = None) -> Iterator[Path]:
+    """A new server whose programs are in `found`; the folder, in `parent`, of its socket and data.
+
+    USER is its superuser, who needs no password on the socket and one on TCP.
+    """
     user = SYSTEM_USER if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="bench-pg-", dir=os.environ.get("BENCH_DIR")) as name:
+    with tempfile.TemporaryDirectory(prefix="pg-", dir=parent) as name:
         folder = Path(name)
         if user:
             shutil.chown(folder, user)
         data = folder / "data"
 
         def run(program: str, *arguments: object) -> None:
-            command = [programs / program, "-D", data, *arguments]
+            command = [found / program, "-D", data, *arguments]
             subprocess.run(
                 list(map(str, command)), check=True, stdout=subprocess.DEVNULL, user=user, cwd="/"
             )
 
-        run("initdb", "--auth=trust", "--username=bench", "--encoding=UTF8")
-        # A socket in the folder alone: no port to collide with.
-        options = f"-k {folder} -c listen_addresses=''"
-        run("pg_ctl", "-w", "-l", folder / "log", "-o", options, "start")
-        os.environ[URL_VARIABLE] = f"postgresql+{DRIVER}://bench@/postgres?host={folder}"
+        access = ("--auth-local=trust", "--auth-host=scram-sha-256")
+        run("initdb", *access, f"--username={USER}", "--encoding=UTF8")
+        run("pg_ctl", "-w", "-l", folder / "log", "-o", f"-k {folder} {options}", "start")
         try:
-            yield
+            yield folder
         finally:
-            del os.environ[URL_VARIABLE]
             run("pg_ctl", "-m", "fast", "stop")
 
 
@@ -77,8 +90,8 @@ def new_database() -> str:
     return url.set(database=name).render_as_string(hide_password=False)
 
 
-def _programs() -> Path | None:
-    """The folder of initdb and pg_ctl."""
+def programs() -> Path | None:
+    """The folder of initdb and pg_ctl, or None where no server is installed."""
     found = shutil.which("initdb")
     if found:
         return Path(found).resolve().parent

@@ -32,6 +32,15 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def sync(path: Path) -> None:
+    """Return when a file, or the list of a folder's files, is on disk.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def replace_file(path: Path, text: str, *, new_mode: int) -> None:
     """Write `text` to `path` so that a reader, or a power loss, meets the old text or the new one.
 
@@ -56,11 +65,7 @@ def replace_file(path: Path, text: str, *, new_mode: int) -> None:
             file.flush()
             os.fsync(fd)
         os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()

@@ -39,6 +39,7 @@ pytest_plugins = ["turning"]
 if TYPE_CHECKING:
     from masters import Pair
     from masters import World
+    from postgres import Postgres
     from stand_in import Log
 
 pytest.register_assert_rewrite("masters")
@@ -393,6 +394,24 @@ def module_master(created: Master, tmp_path_factory: pytest.TempPathFactory) -> 
     """As `master`, but one for all tests of a module."""
     with _watching() as watch:
         yield watch(_copy(created, tmp_path_factory.mktemp("module") / "ci"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server, started for the tests from what the machine has installed."""
+    from postgres import Postgres
+
+    from bench.postgres import programs
+    from bench.postgres import started
+
+    found = programs()
+    require(found, "no Postgres server is installed (Debian: apt install postgresql)")
+    assert found is not None
+    (port,) = free_ports(1)
+    # What a power loss would take is not what these tests are about.
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off"
+    with started(found, options) as folder:
+        yield Postgres(folder, port)
 
 
 # masters without a network, for the unit tests

@@ -43,6 +43,7 @@ def _copy(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
     import sqlalchemy as sa
     from rich.progress import Progress
 
+    from litebot.master import postgres
     from litebot.master.copy import copy
     from litebot.master.database import create_file
     from litebot.master.urls import sqlite_path
@@ -54,11 +55,13 @@ def _copy(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
     except sa.exc.ArgumentError:
         raise LitebotError(
             f"{destination_url!r} is not the url of a database",
-            "sqlite:////ABSOLUTE/FILE or postgresql+psycopg://USER@HOST/NAME",
+            "sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME",
         ) from None
 
     def engine(url: sa.engine.URL) -> sa.Engine:
         path = sqlite_path(url, basedir.path) if url.get_backend_name() == "sqlite" else None
+        if url.drivername == "postgresql":  # as litebot.toml names it
+            return postgres.engine_for(url, basedir.path)
         if path is None:
             return sa.create_engine(url)
         if not path.exists():

@@ -47,6 +47,9 @@ COMMANDS: dict[str, Lazy] = {
     "dataspec": Lazy("buildbot", "dataspec", "Buildbot's: write the data API's specification."),
     "dev-proxy": Lazy("buildbot", "dev_proxy", "Buildbot's: the page before a distant master."),
     "copy-db": Lazy("copy_db", "copy_db", "Copy the database to an empty one elsewhere."),
+    "move-database": Lazy(
+        "move_database", "move_database", "Move a master to another database, compared."
+    ),
 }
 # Buildbot's names for what has another here.
 ALIASES = {"checkconfig": "check-config", "sighup": "reconfig"}

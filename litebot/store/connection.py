@@ -84,6 +84,16 @@ def sorts_in_memory(db: apsw.Connection) -> None:
     db.pragma("temp_store", "MEMORY")
 
 
+def sorts_in_files(db: apsw.Connection) -> None:
+    """For work on a whole file, such as making an index: memory must not grow with its size."""
+    db.pragma("temp_store", "FILE")
+
+
+def long_log(db: apsw.Connection) -> None:
+    """A checkpoint at 64 MiB of log instead of 4: each waits for the disk."""
+    db.pragma("wal_autocheckpoint", 16384)
+
+
 def refuses_damaged_cells(db: apsw.Connection) -> None:
     """Turns a damaged page into SQLITE_CORRUPT when it is first read, not later."""
     db.pragma("cell_size_check", True)

@@ -170,6 +170,7 @@ ORDER = [
     "upgrade-master",
     "cleanupdb",
     "copy-db",
+    "move-database",
 ]
 
 

@@ -36,6 +36,7 @@ RESERVED = {
     "apsw": {
         "store",
         "master.checkpoints",
+        "master.moving.sqlite",
         "master.preflight",
         "master.readers",
         "master.turns",

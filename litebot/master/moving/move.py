@@ -1,0 +1,217 @@
+"""Moving a basedir's database: copy, compare, and only then have litebot.toml name the new one.
+
+A move that is interrupted goes on where it was.  What has been copied needs no list: rows are
+copied in order, a batch is a transaction, so the rows that are there are the first ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
+
+from litebot.basedir import Basedir
+from litebot.basedir import OwnerLock
+from litebot.errors import StoreError
+from litebot.master import schema
+from litebot.master.moving import unfinished
+from litebot.master.moving.compare import Difference
+from litebot.master.moving.compare import compare
+from litebot.master.moving.server import PostgresSide
+from litebot.master.moving.side import Side
+from litebot.master.moving.sqlite import SqliteSide
+from litebot.master.moving.tables import Moved
+from litebot.master.moving.tables import all_tables
+from litebot.master.moving.unfinished import Unfinished
+from litebot.master.moving.unsuited import refuse_unsuited
+from litebot.settings import Database
+from litebot.settings import load
+from litebot.settings import set_value
+from litebot.store.connection import connect
+
+# Told what goes on, how many rows or indexes of it are done, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+COPYING, INDEXES, COMPARING = "copying rows", "making indexes", "comparing rows"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a move did; `old` says where the old database is, `hash` is of all tables, in hex.
+
+    `resumed` counts the rows that an earlier, interrupted move had copied.
+    """
+
+    rows: int
+    tables: int
+    hash: str
+    old: str
+    resumed: int
+
+
+def move(files: Basedir, url: str, progress: Progress) -> Report:
+    """Move the database of a basedir, whose master is stopped, to an empty one.
+
+    `url` has the form of [database] url in litebot.toml, which names it in the end; until then
+    nothing that counts has changed.  Raises MasterRunning, BasedirError, SettingsError, StoreError
+    for what the target or the source can't be used for, and Difference where the copy is not equal.
+    """
+    files.require()
+    files.refuse_owner("a move needs it stopped")
+    files.require_writable()
+    settings = load(files.settings_file)
+    to = Database(url)
+    lock = OwnerLock(files)
+    try:
+        with closing(_side(settings.database, files.path, target=False)) as source:
+            source.refuse_users()
+            _require_current(source, files)
+            with closing(_side(to, files.path, target=True)) as target:
+                if source.identity() == target.identity():
+                    raise StoreError(f"{source.name} is the database of {files.path} itself")
+                rows, hash_, resumed = _move(source, target, files, progress)
+                set_value(files.settings_file, "database.url", url)
+                unfinished.forget(target)
+        return Report(rows, len(all_tables()), hash_, _put_aside(source), resumed)
+    finally:
+        lock.release()
+
+
+def _side(database: Database, basedir: Path, *, target: bool) -> Side:
+    path = database.sqlite_path(basedir)
+    if path is not None:
+        return SqliteSide(path, target=target)
+    return PostgresSide(database.url, basedir)
+
+
+def _move(source: Side, target: Side, files: Basedir, progress: Progress) -> tuple[int, str, int]:
+    tables = all_tables()
+    source.hold_still()
+    mark = source.mark(tables)
+    found = _usable(target, source, mark, tables)
+    if isinstance(source, SqliteSide) and isinstance(target, PostgresSide) and found is None:
+        refuse_unsuited(source, tables, files.quoted)
+    begun = found or unfinished.begin(target, source.name, mark, tables)
+    resumed = _copy(source, target, tables, progress)
+    _complete(target, tables, begun.later, progress)
+    # Anew: what was written to the source after its rows were copied is a difference, too.
+    source.hold_still()
+    try:
+        rows, hash_ = _compare(source, target, tables, progress)
+        source.hold_still()
+        if source.mark(tables) != mark:
+            raise Difference(f"{source.name} was written to while it was moved")
+    except Difference as difference:
+        if begun.state != unfinished.MOVED:
+            unfinished.set_state(target, unfinished.DIFFERENT)
+        raise Difference(
+            f"{difference.what}; litebot.toml still names {source.name}",
+            "the same command again, which then begins anew",
+        ) from None
+    unfinished.set_state(target, unfinished.MOVED)
+    target.sync()
+    return rows, hash_, resumed
+
+
+def _usable(target: Side, source: Side, mark: str, tables: list[Moved]) -> Unfinished | None:
+    """The move that can go on; None once the target is empty.  Raises StoreError."""
+    begun = unfinished.found(target)
+    if begun is None:
+        return None
+    same = begun.source == source.name and begun.mark == mark
+    if begun.state == unfinished.MOVED and not same:
+        raise unfinished.holds_data(target, target.tables())
+    if begun.source != source.name:
+        raise StoreError(
+            f"{target.name} holds an unfinished move of {begun.source}",
+            "finish that one, or name another database, or remove this one",
+        )
+    if same and begun.state in (unfinished.COPYING, unfinished.MOVED):
+        return begun
+    target.wipe(tables)  # nothing but what this very source was copied to before it changed
+    return None
+
+
+def _require_current(source: Side, files: Basedir) -> None:
+    """Raise StoreError where the tables are not those of this Buildbot and this litebot."""
+    with source.told(), source.engine.connect() as conn:
+        there = sa.inspect(conn).get_table_names()
+        current = {"alembic_version", schema.versions.name} <= set(there)
+        if current:
+            revision = MigrationContext.configure(conn).get_current_revision()
+            version = conn.execute(sa.select(schema.versions.c.version)).scalar()
+            newest = schema.buildbot_scripts().get_current_head()
+            current = (revision, version) == (newest, len(schema.MIGRATIONS))
+    if not current:
+        raise StoreError(
+            f"{source.name} has not the tables of this Buildbot and this litebot",
+            f"litebot upgrade-master {files.quoted}",
+        )
+
+
+def _copy(source: Side, target: Side, tables: list[Moved], progress: Progress) -> int:
+    """Copy what is not there yet; how many rows were."""
+    there = {table.name: target.count(table) for table in tables}
+    total = sum(source.count(table) for table in tables)
+    done = resumed = sum(there.values())
+    progress(COPYING, done, total)
+    for table in tables:
+        for batch in table.batches(source.rows(table, skip=there[table.name])):
+            target.write(table, batch)
+            done += len(batch)
+            progress(COPYING, done, total)
+    return resumed
+
+
+def _complete(target: Side, tables: list[Moved], later: list[str], progress: Progress) -> None:
+    """Make what was left out, in one transaction; once is enough."""
+    if not later:
+        return
+    with target.told(), target.engine.begin() as conn:
+        for number, statement in enumerate(later):
+            progress(INDEXES, number, len(later))
+            unfinished.run(conn, statement)
+        target.settle(conn, tables)
+        conn.execute(unfinished.record.update().values(later="[]"))
+    progress(INDEXES, len(later), len(later))
+    target.analyze()
+
+
+def _compare(
+    source: Side, target: Side, tables: list[Moved], progress: Progress
+) -> tuple[int, str]:
+    total = sum(target.count(table) for table in tables)
+    hashed = hashlib.sha256()
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(COMPARING, done, total)
+
+    for table in tables:
+        rows, hash_ = compare(source, target, table, count)
+        hashed.update(json.dumps([table.name, rows, hash_]).encode())
+    return done, hashed.hexdigest()
+
+
+def _put_aside(source: Side) -> str:
+    """Where the old database is from now on.
+
+    A state file gets another name: no master can start on it by mistake, and a move back finds
+    its place free.
+    """
+    if not isinstance(source, SqliteSide):
+        return source.name
+    connect(source.path).close()  # the last one to close moves the log into the file
+    if Path(f"{source.path}-wal").exists():
+        return source.name  # somebody has it open
+    aside = source.path.with_name(f"{source.path.name}.moved-{time.strftime('%Y%m%d-%H%M%S')}")
+    return str(source.path.rename(aside))

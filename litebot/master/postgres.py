@@ -1,0 +1,76 @@
+"""Postgres by psycopg 3: the only module that knows the driver.
+
+A url in litebot.toml names no driver and holds no password.  The password is in the file
+secrets/database-password of the basedir, or where libpq looks: PGPASSWORD, the file that PGPASSFILE
+names, ~/.pgpass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from litebot.errors import StoreError
+
+DRIVER = "postgresql+psycopg"
+EXTRA = "pip install 'litebot[postgres]'"
+PASSWORD_FILE = "secrets/database-password"  # noqa: S105 (no password, but where one is)
+
+
+def driver_url(url: str | URL) -> URL:
+    """A postgresql:// url as SQLAlchemy needs it for psycopg 3."""
+    return make_url(url).set(drivername=DRIVER)
+
+
+def shown(url: str | URL) -> str:
+    """A url to be printed, as litebot.toml has it: without driver and password."""
+    return make_url(url)._replace(drivername="postgresql", password=None).render_as_string()
+
+
+def password(basedir: Path) -> str | None:
+    """What a basedir's own file of the password holds; None leaves it to libpq to find one.
+
+    Raises OSError where the file can't be read.
+    """
+    try:
+        return (basedir / PASSWORD_FILE).read_text(encoding="utf-8").rstrip("\r\n")
+    except FileNotFoundError:
+        return None
+
+
+def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
+    """An engine whose every connection is a new one, for the commands.
+
+    Raises StoreError where psycopg is not installed.
+    """
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise StoreError(f"{shown(url)} needs psycopg 3: {error}", EXTRA) from error
+    secret = password(basedir)
+    options = {"client_encoding": "utf8"} | ({} if secret is None else {"password": secret})
+    return sa.create_engine(
+        driver_url(url), connect_args=options, poolclass=NullPool, pool_reset_on_return=None
+    )
+
+
+@contextmanager
+def told(url: str | URL) -> Iterator[None]:
+    """Raise what the server or the driver refuses as a StoreError with its own words."""
+    import psycopg
+
+    try:
+        yield
+    except (psycopg.Error, sa.exc.DBAPIError) as error:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        lost = isinstance(cause, psycopg.OperationalError)
+        raise StoreError(
+            f"{shown(url)}: {' '.join(lines)}", f"psql '{shown(url)}'" if lost else None
+        ) from error

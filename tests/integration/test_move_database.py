@@ -1,0 +1,716 @@
+"""litebot move-database: everything arrives, or nothing has changed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+import sqlalchemy as sa
+from buildbot.db.logs import LogsConnectorComponent
+from conftest import LITEBOT
+from conftest import SUCCESS
+from conftest import Master
+from conftest import free_ports
+from conftest import run
+from conftest import succeeded
+from conftest import wait_for
+from postgres import Postgres
+from psycopg.errors import UndefinedTable
+
+from bench.history import load_builds
+from litebot.master import schema
+from litebot.master.moving.compare import digest
+from litebot.master.moving.server import PostgresSide
+from litebot.master.moving.side import Side
+from litebot.master.moving.sqlite import SqliteSide
+from litebot.master.moving.tables import Column
+from litebot.master.moving.tables import Moved
+from litebot.master.moving.tables import all_tables
+from litebot.settings import load
+
+# 220,000 rows: long enough to be interrupted.
+MANY_BUILDS = 10_000
+
+VERSION = "litebot_schema"
+
+CONFIGURATION = """
+c["builders"] += [
+    util.BuilderConfig(
+        name="parent",
+        workernames=["local"],
+        properties={
+            "text": "grün ☃ 𝄞 \\\\ ' \\"", "number": 2**40, "float": 0.1, "flag": True,
+            "none": None, "list": ["a", 1, None], "dict": {"ä": [1.5, False]},
+        },
+        factory=util.BuildFactory([
+            steps.ShellCommand(command=["printf", "gr\\\\303\\\\274n \\\\342\\\\230\\\\203\\\\n"]),
+            steps.Trigger(schedulerNames=["triggered"], waitForFinish=True),
+        ]),
+    ),
+]
+c["schedulers"] += [
+    schedulers.ForceScheduler(name="force-parent", builderNames=["parent"]),
+    schedulers.Triggerable(name="triggered", builderNames=["child"]),
+]
+"""
+
+
+def tell(master: Master) -> dict[str, Any]:
+    """What the REST API says of all builds, and their logs."""
+    told: dict[str, Any] = {}
+    visitor = master.visitor()
+    for path in ("builds", "buildsets", "buildrequests", "sourcestamps", "changes"):
+        told[path] = visitor.rest(path)
+    for build in told["builds"]["builds"]:
+        path = f"builds/{build['buildid']}"
+        for part in ("properties", "changes", "steps"):
+            told[f"{path}/{part}"] = visitor.rest(f"{path}/{part}")
+        for step in told[f"{path}/steps"]["steps"]:
+            for log in visitor.rest(f"steps/{step['stepid']}/logs")["logs"]:
+                raw = visitor.request("GET", f"/api/v2/logs/{log['logid']}/raw")
+                told[f"log {log['logid']}"] = raw.body
+    return told
+
+
+def digests(side: Side) -> dict[str, tuple[int, str]]:
+    """The count and hash of each table; closes the side."""
+    try:
+        return {table.name: digest(side, table) for table in all_tables()}
+    finally:
+        side.close()
+
+
+def add_every_compression(db: apsw.Connection) -> set[int]:
+    """Chunks of a log in every way that Buildbot can store on this machine; which."""
+    known = LogsConnectorComponent.COMPRESSION_BYID
+    usable = {number: kind for number, kind in known.items() if kind.available}
+    logid = db.execute(
+        "INSERT INTO logs (name, slug, stepid, complete, num_lines, type)"
+        " SELECT 'every', 'every', max(id), 1, ?, 's' FROM steps RETURNING id",
+        (len(usable),),
+    ).get
+    for line, (number, kind) in enumerate(usable.items()):
+        content = kind.dumps("oein Stück 𝄞\\0 davon".encode())
+        db.execute(
+            "INSERT INTO logchunks VALUES (?, ?, ?, ?, ?)", (logid, line, line, content, number)
+        )
+    return set(usable)
+
+
+def add_patch(db: apsw.Connection) -> None:
+    patch = base64.b64encode(bytes(range(256)) * 300).decode()
+    db.execute(
+        "INSERT INTO patches (id, patchlevel, patch_base64, patch_author, patch_comment, subdir)"
+        " VALUES (1, 1, ?, 'Zoë', '', NULL)",
+        (patch,),
+    )
+    db.execute(
+        "INSERT INTO sourcestamps (ss_hash, patchid, repository, codebase, project, created_at)"
+        " VALUES ('with a patch', 1, '', '', '', 1)"
+    )
+
+
+EXTREMES: dict[str, Any] = {
+    "int2": -(2**15),
+    "int4": 2**31 - 1,
+    "int8": 2**63 - 1,
+    "float8": 0.1 + 0.2,
+    "bytea": bytes(range(256)),
+}
+EVERY_TEXT = "\\N \t\n\r'\"%s ☃ 𝄞 \x01\x7f"
+
+
+def add_to_every_table(db: apsw.Connection) -> None:
+    """A row of extremes in each table, and one of as many NULLs as there may be."""
+    # Three times: a row may need one of a table that comes later.
+    for table in all_tables() * 3:
+        if db.execute(f"SELECT count(*) FROM {table.name}").get > 1 or table.name == VERSION:
+            continue
+        for second in (False, True):
+            row = {column.name: _value(db, table, column, second) for column in table.columns}
+            db.execute(
+                f"INSERT OR IGNORE INTO {table.name} ({table.column_list})"
+                f" VALUES ({', '.join('?' * len(row))})",
+                tuple(row.values()),
+            )
+
+
+def _value(db: apsw.Connection, table: Moved, column: Column, second: bool) -> Any:
+    """What the first or second row holds in a column."""
+    definition = table.table.c[column.name]
+    if definition is table.table.autoincrement_column or (second and column.nullable):
+        return None
+    if definition.foreign_keys:
+        return _of_parent(db, definition, newest=second)
+    if column.kind == "text":
+        return f"{second}{EVERY_TEXT}"[: column.length]
+    extreme = EXTREMES[column.kind]
+    return extreme - 1 if second and definition.primary_key else extreme
+
+
+def _of_parent(db: apsw.Connection, column: sa.Column[Any], *, newest: bool) -> int | None:
+    (key,) = column.foreign_keys
+    which = "max" if newest else "min"
+    found: int | None = db.execute(
+        f"SELECT {which}({key.column.name}) FROM {key.column.table.name}"
+    ).get
+    return found
+
+
+def change(path: Path, *statements: str) -> None:
+    db = apsw.Connection(str(path))
+    for statement in statements:
+        db.execute(statement)
+    db.close()
+
+
+@pytest.fixture(scope="module")
+def origin(module_master: Master) -> Master:
+    """A stopped master that has built what a master can build, with a history of every kind."""
+    master = module_master
+    master.define_builder("child", "echo child")
+    master.configure(CONFIGURATION)
+    master.start()
+    assert master.force("hello").returncode == 0
+    assert master.force("parent").returncode == 0
+    child = master.finished_build("child")
+    again = master.login().control(f"builds/{child['buildid']}", "rebuild")
+    assert again.status == 200
+    assert master.finished_build("child", 2)["results"] == SUCCESS
+    master.stop()
+    return master
+
+
+@pytest.fixture
+def stopped(origin: Master, tmp_path: Path, watch: Callable[[Master], Master]) -> Master:
+    """A copy of it."""
+    master = watch(Master(tmp_path / "ci", origin.password))
+    shutil.copytree(origin.basedir, master.basedir)
+    master.use_free_ports()
+    return master
+
+
+@pytest.fixture
+def full(stopped: Master) -> Master:
+    """The same with a row of every kind in every table."""
+    db = apsw.Connection(str(stopped.state_file))
+    with db:
+        assert {0, 1, 2} <= add_every_compression(db)
+        add_patch(db)
+        add_to_every_table(db)
+    db.close()
+    return stopped
+
+
+@pytest.fixture
+def large(created: Master, tmp_path: Path) -> Master:
+    """A master with so much history that a move of it can be interrupted."""
+    basedir = tmp_path / "ci"
+    shutil.copytree(created.basedir, basedir)
+    load_builds(basedir / "state.sqlite", MANY_BUILDS)
+    return Master(basedir)
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The name of an empty database."""
+    return postgres.new_database()
+
+
+def put_aside(master: Master) -> Path:
+    """The state file that a move has left."""
+    (found,) = master.basedir.glob("state.sqlite.moved-*[0-9]")  # not what SQLite puts beside it
+    return found
+
+
+def url_of(master: Master) -> str:
+    return load(master.basedir / "litebot.toml").database.url
+
+
+def test_there_and_back_everything_is_the_same(
+    full: Master, postgres: Postgres, database: str
+) -> None:
+    settings = (full.basedir / "litebot.toml").read_text(encoding="utf-8")
+    before = digests(SqliteSide(full.state_file, target=False))
+    assert [name for name, (count, _) in before.items() if count == 0] == []
+    url = postgres.url(database)
+    there = succeeded(full.run("move-database", url))
+    assert url_of(full) == url
+    assert (full.basedir / "litebot.toml").read_text(encoding="utf-8") == settings.replace(
+        "sqlite:///state.sqlite", url
+    )
+    assert f"the old database is {put_aside(full)}" in there.stdout
+    assert not full.state_file.exists()
+    assert digests(PostgresSide(url, full.basedir)) == before
+
+    back = succeeded(full.run("move-database", "sqlite:///state.sqlite"))
+    assert (full.basedir / "litebot.toml").read_text(encoding="utf-8") == settings
+    assert digests(SqliteSide(full.state_file, target=False)) == before
+    assert digests(SqliteSide(put_aside(full), target=False)) == before
+    hashes = [re.findall(r"hash (\w{64})", done.stdout) for done in (there, back)]
+    assert hashes[0] == hashes[1] != []
+    assert full.state_file.stat().st_mode & 0o777 == 0o600
+    for path in (full.state_file, put_aside(full)):
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        assert db.pragma("integrity_check") == "ok"
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        db.close()
+    assert "litebot_move" not in {name for (name,) in postgres.rows(database, TABLES)}
+
+
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+
+
+def test_after_a_move_back_the_master_has_its_history_and_builds_on(
+    stopped: Master, postgres: Postgres, database: str
+) -> None:
+    stopped.start()
+    told = tell(stopped)
+    stopped.stop()
+    parents = {buildset["parent_buildid"] for buildset in told["buildsets"]["buildsets"]}
+    rebuilt = {buildset["rebuilt_buildid"] for buildset in told["buildsets"]["buildsets"]}
+    assert len(parents) > 1
+    assert len(rebuilt) > 1
+    succeeded(stopped.run("move-database", postgres.url(database)))
+    succeeded(stopped.run("move-database", "sqlite:///state.sqlite"))
+    stopped.start()
+    assert tell(stopped) == told
+    assert stopped.force("hello").returncode == 0
+
+
+def test_the_tables_are_as_a_new_database_has_them(
+    stopped: Master, postgres: Postgres, database: str
+) -> None:
+    succeeded(stopped.run("move-database", postgres.url(database)))
+    new = postgres.url(postgres.new_database())
+    side = PostgresSide(new, stopped.basedir)
+    with side.engine.connect() as conn:
+        schema.make_buildbots(conn)
+        schema.upgrade(conn)
+        conn.commit()
+    moved = PostgresSide(postgres.url(database), stopped.basedir)
+    assert moved.definitions() == side.definitions() != []
+    assert moved.tables() == side.tables()
+    moved.close()
+    side.close()
+
+
+def test_new_rows_are_numbered_on(stopped: Master, postgres: Postgres, database: str) -> None:
+    succeeded(stopped.run("move-database", postgres.url(database)))
+    for table in all_tables():
+        column = table.table.autoincrement_column
+        if column is not None:
+            ((top,),) = postgres.rows(database, f"SELECT max({column.name}) FROM {table.name}")
+            sequence = f"pg_get_serial_sequence('{table.name}', '{column.name}')"
+            ((given,),) = postgres.rows(database, f"SELECT nextval({sequence})")
+            assert given == (top or 0) + 1, table.name
+
+
+# interrupts
+
+
+# How far a move is: a query that finds something then.
+COPYING = "SELECT 1 FROM build_properties LIMIT 1"
+INDEXING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE %INDEX %' LIMIT 1"
+COMPARING = "SELECT 1 FROM litebot_move WHERE later = '[]' AND state = 'copying'"
+
+
+def begin_move(
+    large: Master, postgres: Postgres, database: str, stage: str = COPYING
+) -> subprocess.Popen[str]:
+    """A move that has reached a stage, in which all of the first table is copied."""
+    process = subprocess.Popen(
+        [LITEBOT, "move-database", postgres.url(database), large.basedir],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with postgres.connect(database) as conn:
+        made = "SELECT 1 FROM litebot_move WHERE state = 'copying'"
+
+        def is_at(query: str) -> bool:
+            assert process.poll() is None, process.communicate()
+            with suppress(UndefinedTable):
+                return conn.execute(query.encode()).fetchone() is not None
+            return False
+
+        wait_for(lambda: is_at(made), "the tables")
+        wait_for(lambda: is_at(stage), stage)
+    return process
+
+
+def kill(process: subprocess.Popen[str], _postgres: Postgres, _database: str) -> str:
+    process.kill()
+    return ""
+
+
+def interrupt(process: subprocess.Popen[str], _postgres: Postgres, _database: str) -> str:
+    process.send_signal(signal.SIGINT)
+    return "interrupted; litebot.toml is as it was"
+
+
+def cut_off(_process: subprocess.Popen[str], postgres: Postgres, database: str) -> str:
+    query = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+    postgres.rows("postgres", query)
+    return "terminating connection due to administrator command"
+
+
+@pytest.mark.parametrize(
+    ("end", "stage"),
+    [
+        (kill, COPYING),
+        (kill, INDEXING),
+        (kill, COMPARING),
+        (interrupt, COPYING),
+        (interrupt, COMPARING),
+        (cut_off, COPYING),
+        (cut_off, INDEXING),
+        (cut_off, COMPARING),
+    ],
+)
+def test_what_was_interrupted_goes_on(
+    end: Callable[[subprocess.Popen[str], Postgres, str], str],
+    stage: str,
+    large: Master,
+    postgres: Postgres,
+    database: str,
+) -> None:
+    before = large.contents()
+    process = begin_move(large, postgres, database, stage)
+    expected = end(process, postgres, database)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if end is kill else 1), errors
+    assert expected in errors
+    assert "Traceback" not in errors
+    assert large.contents() == before
+    again = succeeded(large.run("move-database", postgres.url(database)))
+    found = re.search(r"moved (\d+) rows .*, (\d+) of them in an earlier attempt", again.stdout)
+    assert found, again.stdout
+    assert int(found[1]) >= int(found[2]) > 0
+    moved = digests(PostgresSide(url_of(large), large.basedir))
+    assert moved == digests(SqliteSide(put_aside(large), target=False))
+
+
+def test_a_row_that_was_altered_meanwhile_is_named(
+    large: Master, postgres: Postgres, database: str
+) -> None:
+    before = large.contents()
+    process = begin_move(large, postgres, database)
+    process.kill()
+    process.communicate()
+    postgres.execute(database, "UPDATE buildrequests SET priority = 7 WHERE id = 4711")
+    refused = large.run("move-database", postgres.url(database))
+    assert refused.returncode == 1
+    assert "table buildrequests, row id=4711: column priority differs between" in refused.stderr
+    assert large.contents() == before
+    again = succeeded(large.run("move-database", postgres.url(database)))
+    assert "earlier attempt" not in again.stdout
+    moved = digests(PostgresSide(url_of(large), large.basedir))
+    assert moved == digests(SqliteSide(put_aside(large), target=False))
+
+
+def test_a_source_that_has_changed_since_is_copied_anew(
+    large: Master, postgres: Postgres, database: str
+) -> None:
+    process = begin_move(large, postgres, database)
+    process.kill()
+    process.communicate()
+    change(large.state_file, "UPDATE buildrequests SET priority = 7 WHERE id = 4711")
+    again = succeeded(large.run("move-database", postgres.url(database)))
+    assert "earlier attempt" not in again.stdout
+    query = "SELECT id FROM buildrequests WHERE priority = 7"
+    assert postgres.rows(database, query) == [(4711,)]
+
+
+def test_another_masters_unfinished_move_is_left_alone(
+    large: Master, stopped_elsewhere: Master, postgres: Postgres, database: str
+) -> None:
+    process = begin_move(large, postgres, database)
+    process.kill()
+    process.communicate()
+    refused = stopped_elsewhere.run("move-database", postgres.url(database))
+    assert refused.returncode == 1
+    assert f"holds an unfinished move of {large.state_file}" in refused.stderr
+    assert "earlier attempt" in succeeded(large.run("move-database", postgres.url(database))).stdout
+
+
+@pytest.fixture
+def stopped_elsewhere(created: Master, tmp_path: Path) -> Master:
+    basedir = tmp_path / "other"
+    shutil.copytree(created.basedir, basedir)
+    return Master(basedir)
+
+
+def test_a_move_whose_last_step_failed_goes_on(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    (unmoved.basedir / ".litebot.toml.new").mkdir()  # in the way of the new litebot.toml
+    refuses(unmoved, postgres.url(database), "litebot.toml can't be written")
+    (unmoved.basedir / ".litebot.toml.new").rmdir()
+    done = succeeded(unmoved.run("move-database", postgres.url(database)))
+    found = re.search(r"moved (\d+) rows .*, (\d+) of them in an earlier attempt", done.stdout)
+    assert found, done.stdout
+    assert found[1] == found[2]
+
+
+def test_what_was_moved_to_is_never_overwritten(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    """Not even where the last step failed, and somebody has used it since."""
+    (unmoved.basedir / ".litebot.toml.new").mkdir()
+    refuses(unmoved, postgres.url(database), "litebot.toml can't be written")
+    postgres.execute(database, "INSERT INTO users (identifier) VALUES ('new')")
+    refuses(unmoved, postgres.url(database), "table users, row uid=1 is in", "and not in")
+    change(unmoved.state_file, "INSERT INTO users (identifier) VALUES ('other')")
+    refuses(unmoved, postgres.url(database), "holds tables (alembic_version, ...)")
+    assert postgres.rows(database, "SELECT identifier FROM users") == [("new",)]
+
+
+# refusals
+
+
+@pytest.fixture
+def unmoved(created: Master, tmp_path: Path) -> Master:
+    """A new master's basedir; a refusal must leave it as it is."""
+    basedir = tmp_path / "ci"
+    shutil.copytree(created.basedir, basedir)
+    return Master(basedir)
+
+
+def refuses(master: Master, url: str, *expected: str, **kwargs: Any) -> None:
+    """Check that a move is refused with these words and that nothing has changed."""
+    before = master.contents()
+    done = master.run("move-database", url, **kwargs)
+    assert done.returncode == 1
+    for text in expected:
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert master.contents() == before
+
+
+def test_a_running_master_is_not_moved(stopped: Master, postgres: Postgres, database: str) -> None:
+    stopped.start()
+    done = stopped.run("move-database", postgres.url(database))
+    assert done.returncode == 1
+    assert f"master with pid {stopped.pid}; a move needs it stopped" in done.stderr
+    assert f"litebot stop {stopped.basedir}" in done.stderr
+    assert postgres.rows(database, TABLES) == []
+
+
+def test_a_target_that_holds_something_is_left_alone(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    postgres.execute(database, "CREATE TABLE accounts AS SELECT 1 AS id")
+    refuses(unmoved, postgres.url(database), f"/{database}?host", "holds tables (accounts)")
+    assert postgres.rows(database, "SELECT id FROM accounts") == [(1,)]
+    assert postgres.rows(database, TABLES) == [("accounts",)]
+    copy = unmoved.basedir / "other.sqlite"
+    shutil.copy(unmoved.state_file, copy)
+    refuses(unmoved, "sqlite:///other.sqlite", f"{copy} holds tables (alembic_version, ...)")
+
+
+def test_a_database_is_not_moved_onto_itself(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    itself = f"is the database of {unmoved.basedir} itself"
+    refuses(unmoved, "sqlite:///state.sqlite", itself)
+    refuses(unmoved, f"sqlite:///{unmoved.state_file}", itself)
+    succeeded(unmoved.run("move-database", postgres.url(database)))
+    refuses(unmoved, postgres.url(database), itself)
+    refuses(unmoved, f"{postgres.url(database)}&application_name=again", itself)
+
+
+def test_a_database_that_somebody_uses_is_not_moved_away(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    """Another master of the same database has a basedir, and a lock, of its own."""
+    succeeded(unmoved.run("move-database", postgres.url(database)))
+    with postgres.connect(database) as conn:
+        pid = f"server process {conn.info.backend_pid} of user bench"
+        refuses(unmoved, "sqlite:///state.sqlite", "is open in another program", pid)
+    succeeded(unmoved.run("move-database", "sqlite:///state.sqlite"))
+
+
+def test_without_psycopg_the_extra_is_named(unmoved: Master) -> None:
+    code = "import sys; sys.modules['psycopg'] = None; from litebot.cli.main import main; main()"
+    before = unmoved.contents()
+    arguments = ("move-database", "postgresql://ci@db/ci", unmoved.basedir)
+    done = run(sys.executable, "-c", code, *arguments)
+    assert done.returncode == 1
+    assert "postgresql://ci@db/ci needs psycopg 3" in done.stderr
+    assert "Try: pip install 'litebot[postgres]'" in done.stderr
+    assert unmoved.contents() == before
+
+
+def test_what_the_server_says_is_told(unmoved: Master, postgres: Postgres) -> None:
+    (port,) = free_ports(1)
+    nobody = f"postgresql://ci@127.0.0.1:{port}/ci"
+    refuses(unmoved, nobody, nobody, "Connection refused")
+    refuses(unmoved, postgres.url("nowhere"), 'database "nowhere" does not exist')
+
+
+def test_a_password_is_found_where_it_belongs_and_never_shown(
+    unmoved: Master, postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    url = postgres.tcp_url(database)
+    postgres.execute("postgres", "ALTER ROLE bench PASSWORD 'hunter2'")
+    told = url.replace("bench@", "bench:hunter2@")
+    refuses(unmoved, told, "it must not hold a password")
+    assert "hunter2" not in unmoved.run("move-database", told).stderr
+    refuses(unmoved, url, "no password supplied")
+    secret = unmoved.basedir / "secrets" / "database-password"
+    secret.write_text("hunter3\n", encoding="utf-8")
+    refuses(unmoved, url, "password authentication failed")
+    assert "hunter3" not in unmoved.run("move-database", url).stderr
+    secret.write_text("hunter2\n", encoding="utf-8")
+    done = succeeded(unmoved.run("move-database", url))
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "hunter2" not in (unmoved.basedir / "litebot.toml").read_text(encoding="utf-8")
+    secret.unlink()
+    env = {"PATH": "/usr/bin:/bin", "PGPASSWORD": "hunter2"}
+    succeeded(unmoved.run("move-database", "sqlite:///state.sqlite", env=env))
+
+
+def test_a_server_of_another_encoding_is_refused(unmoved: Master, postgres: Postgres) -> None:
+    latin = postgres.new_database("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    refuses(unmoved, postgres.url(latin), "has the encoding LATIN1", "createdb --encoding=UTF8")
+    assert postgres.rows(latin, TABLES) == []
+
+
+def test_tables_of_an_older_buildbot_are_not_moved(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    change(unmoved.state_file, "UPDATE alembic_version SET version_num = '068'")
+    refuses(
+        unmoved,
+        postgres.url(database),
+        "has not the tables of this Buildbot",
+        f"litebot upgrade-master {unmoved.basedir}",
+    )
+    assert postgres.rows(database, TABLES) == []
+
+
+A_LOG = (
+    "INSERT INTO builders (id, name, name_hash) VALUES (1, 'b', 'b')",
+    "INSERT INTO masters (id, name, name_hash, active, last_active) VALUES (1, 'm', 'm', 0, 0)",
+    "INSERT INTO buildsets (id, submitted_at, complete) VALUES (1, 0, 1)",
+    """INSERT INTO buildrequests (id, buildsetid, builderid, complete, submitted_at)
+       VALUES (1, 1, 1, 1, 0)""",
+    """INSERT INTO builds (id, number, builderid, buildrequestid, masterid, started_at,
+           state_string, locks_duration_s) VALUES (1, 1, 1, 1, 1, 0, '', 0)""",
+    """INSERT INTO steps (id, number, name, buildid, state_string, urls_json, hidden)
+       VALUES (1, 1, 's', 1, '', '[]', 0)""",
+    """INSERT INTO logs (id, name, slug, stepid, complete, num_lines, type)
+       VALUES (1, 'l', 'l', 1, 1, 4000, 's')""",
+)
+CHANGE = (
+    "INSERT INTO sourcestamps (id, ss_hash, created_at) VALUES (1, 'a', 0)",
+    """INSERT INTO changes (changeid, author, comments, when_timestamp, sourcestampid)
+       VALUES (5, 'Ada', 'fine', 0, 1)""",
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (
+            "UPDATE changes SET comments = 'a' || char(0) || 'b'",
+            "table changes, row changeid=5: column comments holds a NUL character",
+        ),
+        (
+            "UPDATE changes SET author = printf('%.*c', 256, 'x')",
+            "row changeid=5: column author is longer than 255 characters",
+        ),
+        (
+            "UPDATE changes SET comments = CAST(x'c3a4' AS BLOB)",
+            "row changeid=5: column comments is no text",
+        ),
+        (
+            "UPDATE changes SET when_timestamp = 3000000000",
+            "row changeid=5: column when_timestamp is an integer of more than 32 bits",
+        ),
+        (
+            "UPDATE changes SET when_timestamp = 'noon'",
+            "row changeid=5: column when_timestamp is no integer",
+        ),
+    ],
+)
+def test_what_postgres_cannot_take_is_named_and_can_be_mended(
+    statement: str, expected: str, unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    change(unmoved.state_file, *CHANGE, statement)
+    refuses(unmoved, postgres.url(database), expected, "UPDATE changes SET")
+    assert postgres.rows(database, TABLES) == []
+    said = unmoved.run("move-database", postgres.url(database)).stderr
+    (command,) = re.findall(r"again: (python -m apsw .*)", said)
+    command = command.replace("= ...", "= 42").replace("python ", f"{sys.executable} ", 1)
+    succeeded(run("sh", "-c", command))
+    succeeded(unmoved.run("move-database", postgres.url(database)))
+
+
+def test_text_that_is_not_utf8_is_named(unmoved: Master, postgres: Postgres, database: str) -> None:
+    """Half a surrogate pair, as other programs may have stored it, has bytes that UTF-8 has not."""
+    surrogate = "UPDATE changes SET comments = CAST(x'61eda080' AS TEXT)"
+    change(unmoved.state_file, *CHANGE, surrogate)
+    refuses(
+        unmoved,
+        postgres.url(database),
+        "table changes, row changeid=5: column comments is not UTF-8: byte 0xed at 1",
+    )
+    change(unmoved.state_file, "UPDATE changes SET comments = 'mended'")
+    succeeded(unmoved.run("move-database", postgres.url(database)))
+
+
+def test_a_row_that_refers_to_nothing_is_named(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    change(unmoved.state_file, *CHANGE, "UPDATE changes SET sourcestampid = 77")
+    refuses(
+        unmoved,
+        postgres.url(database),
+        "row changeid=5: column sourcestampid refers to sourcestamps 77, which is not there",
+        f"litebot copy-db --ignore-fk-error-rows sqlite:///whole.sqlite {unmoved.basedir}",
+    )
+    assert postgres.rows(database, TABLES) == []
+    succeeded(unmoved.run("copy-db", "--ignore-fk-error-rows", "sqlite:///whole.sqlite"))
+    unmoved.set("database", "url", "sqlite:///whole.sqlite")
+    succeeded(unmoved.run("move-database", postgres.url(database)))
+
+
+# size
+
+MEASURED = """
+import resource
+from litebot.cli.main import litebot
+litebot(standalone_mode=False)
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_what_is_moved(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    db = apsw.Connection(str(unmoved.state_file))
+    chunk = os.urandom(64 * 1024)
+    with db:
+        for statement in A_LOG:
+            db.execute(statement)
+        chunks = ((1, n, n, chunk, 0) for n in range(4000))
+        db.executemany("INSERT INTO logchunks VALUES (?, ?, ?, ?, ?)", chunks)
+    db.close()
+    for url in (postgres.url(database), "sqlite:///state.sqlite"):
+        arguments = ("move-database", url, unmoved.basedir)
+        done = succeeded(run(sys.executable, "-c", MEASURED, *arguments))
+        (peak_kib,) = re.findall(r"peak (\d+)", done.stdout)
+        assert int(peak_kib) < 200 * 1024

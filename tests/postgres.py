@@ -1,0 +1,50 @@
+"""A real Postgres server for tests: see the fixture of the same name."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from bench.postgres import USER
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server: on a socket in `folder`, where USER needs no password, and on `port`."""
+
+    folder: Path
+    port: int
+
+    def url(self, name: str) -> str:
+        """A database as litebot.toml names it."""
+        return f"postgresql://{USER}@/{name}?host={self.folder}&port={self.port}"
+
+    def tcp_url(self, name: str) -> str:
+        """The same by the port on 127.0.0.1, which asks for a password."""
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
+
+    def connect(self, name: str) -> psycopg.Connection[Any]:
+        """A connection on which each statement is a transaction of its own."""
+        return psycopg.connect(
+            host=str(self.folder), port=self.port, user=USER, dbname=name, autocommit=True
+        )
+
+    def new_database(self, options: str = "") -> str:
+        """The name of a new, empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.execute("postgres", f"CREATE DATABASE {name} {options}")
+        return name
+
+    def execute(self, name: str, statement: str) -> None:
+        """Run a statement in a database."""
+        with self.connect(name) as conn:
+            conn.execute(statement.encode())
+
+    def rows(self, name: str, query: str) -> list[tuple[Any, ...]]:
+        """What a query finds in a database."""
+        with self.connect(name) as conn:
+            return conn.execute(query.encode()).fetchall()
