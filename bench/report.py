@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -124,5 +125,6 @@ def write_json(path: Path, results: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({"machine": machine(), **results}, indent=2) + "\n", "utf-8")
 
 
-console = Console()
+# A log has no width; the table needs some.
+console = Console(width=None if sys.stdout.isatty() else 150)
 progress = Console(stderr=True)

@@ -419,7 +419,7 @@ def test_the_order_of_what_waits(
                 world.call(world.updates.claimBuildRequests, [brid])
             elif brid <= len(waiting):
                 world.call(world.updates.completeBuildRequests, [brid], SUCCESS)
-        urgency = world.call(world.db.buildrequests.get_urgency, [1, 2, 3])
+        urgency = world.call(world.db.buildrequests.get_urgency)
         assert 3 not in urgency
         for builderid in (1, 2):
             all_models = world.call(

@@ -137,7 +137,7 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
 
         return self.db.do_sql(thd)
 
-    def get_urgency(self, builderids: Iterable[int]) -> Any:
+    def get_urgency(self) -> Any:
         """{builderid: (highest priority, oldest submitted_at in seconds)} of unclaimed requests.
 
         Walks along the index of what is unfinished, from one builder to the next.
@@ -146,11 +146,11 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         def thd(sql: Sql) -> dict[int, tuple[int, int]]:
             found: dict[int, tuple[int, int]] = {}
             for builderid in _unfinished_builders(sql):
-                if builderid in wanted and (urgency := _urgency(sql, builderid)):
+                urgency = _urgency(sql, builderid)
+                if urgency is not None:
                     found[builderid] = urgency
             return found
 
-        wanted = set(builderids)
         return self.db.do_sql(thd)
 
     def claimBuildRequests(

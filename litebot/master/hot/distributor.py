@@ -73,15 +73,15 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
     def _sortBuilders(self, buildernames: list[str]) -> Any:
         if self.master.config.prioritizeBuilders:
             return (yield super()._sortBuilders(buildernames))
-        builders = {}
-        for name in buildernames:
-            builder = self.botmaster.builders.get(name)
-            if builder is not None and builder.getAvailableWorkers():
-                builders[(yield builder.getBuilderId())] = name
-        urgency = yield self.master.db.buildrequests.get_urgency(builders)
+        wanted = set(buildernames)
+        urgency = yield self.master.db.buildrequests.get_urgency()
+        order = []
+        for builderid, (priority, oldest) in urgency.items():
+            builder = self.botmaster.getBuilderById(builderid)
+            if builder is not None and builder.name in wanted and builder.getAvailableWorkers():
+                order.append((-priority, oldest, builder.name))
         # Highest priority, then the oldest request, then the name, as Buildbot's own order.
-        order = sorted((-best, oldest, builders[id]) for id, (best, oldest) in urgency.items())
-        return [name for _, _, name in order]
+        return [name for _, _, name in sorted(order)]
 
     async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
         if bldr.getAvailableWorkers():  # those before it may have taken them
