@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from buildbot.config.master import DBConfig
 from buildbot.db import connector
 from buildbot.db import exceptions
 from buildbot.util import stripUrlPassword
@@ -18,6 +19,7 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.errors import StoreFailed
+from litebot.master import postgres
 from litebot.master import tally
 from litebot.master.hot.buildrequests import BuildRequestsConnectorComponent
 from litebot.master.hot.builds import BuildsConnectorComponent
@@ -123,9 +125,20 @@ class Database(connector.DBConnector):
         if url.get_backend_name() == "sqlite":
             yield self._setup_sqlite(url, check_version)
         else:
-            yield super().setup(check_version=check_version, verbose=verbose)
+            yield self._setup_postgres(url, check_version, verbose)
         if check_version and self.after_setup is not None:
             yield self.after_setup()
+
+    @defer.inlineCallbacks
+    def _setup_postgres(self, url: URL, check_version: bool, verbose: bool) -> Any:
+        configured = self.configured_db_config
+        if url.drivername == "postgresql":  # as litebot.toml names it
+            real = postgres.url_for_master(url, Path(self.basedir))
+            self.configured_db_config = DBConfig(real, configured.engine_kwargs)
+        try:
+            yield super().setup(check_version=check_version, verbose=verbose)
+        finally:
+            self.configured_db_config = configured  # a reconfig compares it with its own
 
     @defer.inlineCallbacks
     def _setup_sqlite(self, url: URL, check_version: bool) -> Any:

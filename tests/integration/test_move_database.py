@@ -289,6 +289,25 @@ def test_after_a_move_back_the_master_has_its_history_and_builds_on(
     assert stopped.force("hello").returncode == 0
 
 
+def test_a_moved_master_runs_on_postgres_and_takes_its_builds_back(
+    stopped: Master, postgres: Postgres, database: str
+) -> None:
+    stopped.start()
+    told = tell(stopped)
+    stopped.stop()
+    succeeded(stopped.run("move-database", postgres.url(database)))
+    stopped.start()
+    assert tell(stopped) == told
+    assert stopped.force("hello").returncode == 0
+    there = stopped.builds("hello")
+    stopped.stop()
+    assert not stopped.state_file.exists()
+    succeeded(stopped.run("move-database", "sqlite:///state.sqlite"))
+    stopped.start()
+    assert stopped.builds("hello") == there
+    assert there[-1]["results"] == SUCCESS
+
+
 def test_the_tables_are_as_a_new_database_has_them(
     stopped: Master, postgres: Postgres, database: str
 ) -> None:
@@ -577,6 +596,10 @@ def test_a_password_is_found_where_it_belongs_and_never_shown(
     done = succeeded(unmoved.run("move-database", url))
     assert "hunter2" not in done.stdout + done.stderr
     assert "hunter2" not in (unmoved.basedir / "litebot.toml").read_text(encoding="utf-8")
+    secret.chmod(0o600)  # Buildbot reads no secrets that others can read
+    unmoved.start()
+    assert "hunter2" not in unmoved.log
+    unmoved.stop()
     secret.unlink()
     env = {"PATH": "/usr/bin:/bin", "PGPASSWORD": "hunter2"}
     succeeded(unmoved.run("move-database", "sqlite:///state.sqlite", env=env))
