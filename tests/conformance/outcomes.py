@@ -108,6 +108,7 @@ def use_litebot_store(folder: Path) -> itertools.count[int]:
     from buildbot.db import connector
     from buildbot.process import botmaster
 
+    from litebot.master import schema
     from litebot.master.data import Data
     from litebot.master.database import Database
     from litebot.master.hot.distributor import BotMaster
@@ -120,8 +121,11 @@ def use_litebot_store(folder: Path) -> itertools.count[int]:
         def _open(self, path: Path | None, *, create: bool) -> Any:
             number = next(numbers)
             if path is None:
-                return super()._open(folder / f"{number}.sqlite", create=True)
-            return super()._open(path, create=create)
+                path, create = folder / f"{number}.sqlite", True
+            queue = super()._open(path, create=create)
+            with queue.engine.begin() as conn:
+                schema.metadata.create_all(conn)  # a master of litebot's has these, too
+            return queue
 
     early = {"buildbot.master", "buildbot.test.fakedb"} & sys.modules.keys()
     if early:
