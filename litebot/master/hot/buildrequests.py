@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
-from collections.abc import Iterator
 from typing import Any
 from typing import ClassVar
 from typing import TypeAlias
@@ -37,6 +36,23 @@ SELECT = (
     " LEFT JOIN buildrequest_claims c ON c.brid = r.id"
 )
 UNCLAIMED = "c.brid IS NULL AND r.complete <> 1"
+
+# The builders that have unfinished requests; of the unclaimed ones, the highest priority and the
+# oldest submitted_at.  One statement, as it is asked for at each start of a build.
+_OF_BUILDER = (
+    " FROM buildrequests r LEFT JOIN buildrequest_claims c ON c.brid = r.id"
+    f" WHERE {UNCLAIMED} AND r.builderid = unfinished.builderid"
+)
+URGENCY = (
+    "WITH RECURSIVE unfinished(builderid) AS ("
+    "SELECT min(builderid) FROM buildrequests WHERE complete <> 1"
+    " UNION ALL SELECT (SELECT min(r.builderid) FROM buildrequests r"
+    " WHERE r.complete <> 1 AND r.builderid > unfinished.builderid)"
+    " FROM unfinished WHERE unfinished.builderid IS NOT NULL)"
+    f" SELECT builderid, (SELECT r.priority{_OF_BUILDER} ORDER BY r.priority DESC, r.id LIMIT 1),"
+    f" (SELECT r.submitted_at{_OF_BUILDER} ORDER BY r.submitted_at LIMIT 1)"
+    " FROM unfinished WHERE builderid IS NOT NULL"
+)
 
 Model: TypeAlias = buildrequests.BuildRequestModel
 
@@ -144,12 +160,8 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         """
 
         def thd(sql: Sql) -> dict[int, tuple[int, int]]:
-            found: dict[int, tuple[int, int]] = {}
-            for builderid in _unfinished_builders(sql):
-                urgency = _urgency(sql, builderid)
-                if urgency is not None:
-                    found[builderid] = urgency
-            return found
+            rows = sql.rows(URGENCY)
+            return {id: (priority, oldest) for id, priority, oldest in rows if oldest is not None}
 
         return self.db.do_sql(thd)
 
@@ -207,28 +219,6 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
 
     def _seconds(self, at: datetime.datetime | None) -> int:
         return int(self.master.reactor.seconds()) if at is None else int(datetime2epoch(at))
-
-
-def _unfinished_builders(sql: Sql) -> Iterator[int]:
-    query = (
-        "SELECT builderid FROM buildrequests WHERE complete <> 1 AND builderid > ?"
-        " ORDER BY builderid LIMIT 1"
-    )
-    row = sql.row(query, 0)
-    while row is not None:
-        yield row[0]
-        row = sql.row(query, row[0])
-
-
-def _urgency(sql: Sql, builderid: int) -> tuple[int, int] | None:
-    """The highest priority and the oldest submitted_at of the builder's unclaimed requests."""
-    query = (
-        "SELECT r.priority, r.submitted_at FROM buildrequests r LEFT JOIN buildrequest_claims c"
-        f" ON c.brid = r.id WHERE {UNCLAIMED} AND r.builderid = ? ORDER BY "
-    )
-    first = sql.row(f"{query} r.priority DESC, r.id LIMIT 1", builderid)
-    oldest = sql.row(f"{query} r.submitted_at LIMIT 1", builderid)
-    return (first[0], oldest[1]) if first is not None and oldest is not None else None
 
 
 def _thd_some(sql: Sql, brids: list[int]) -> list[Model]:
