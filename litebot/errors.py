@@ -41,6 +41,10 @@ class StoreError(LitebotError):
     """The state file can't be opened or used as it is."""
 
 
+class ServerAway(StoreError):
+    """The database server did not answer in time; what was asked was not done."""
+
+
 class StoreFailed(StoreError):
     """The disk refused or corrupted something while the master ran; the master must stop."""
 

@@ -11,6 +11,7 @@ from buildbot.db.model import Model
 
 from litebot.basedir import Basedir
 from litebot.errors import StoreError
+from litebot.master import postgres
 from litebot.master import recovery
 from litebot.master import schema
 from litebot.master import tally
@@ -34,7 +35,17 @@ def check(files: Basedir) -> list[Finding]:
     path = settings.database.sqlite_path(files.path)
     if path is not None and not path.exists():
         raise StoreError(f"{path} does not exist")
-    engine = engine_for(path) if path else sa.create_engine(settings.database.url)
+    if path is None:
+        with postgres.told(settings.database.url):
+            return _look(
+                files, settings, postgres.engine_for(settings.database.url, files.path), None
+            )
+    return _look(files, settings, engine_for(path), path)
+
+
+def _look(
+    files: Basedir, settings: Settings, engine: sa.Engine, path: Path | None
+) -> list[Finding]:
     try:
         found = [] if path is None else list(_file(engine, path))
         if found:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
-from buildbot.config.master import DBConfig
 from buildbot.db import connector
 from buildbot.db import exceptions
 from buildbot.util import stripUrlPassword
@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master import postgres
 from litebot.master import tally
@@ -27,7 +28,6 @@ from litebot.master.hot.buildsets import BuildsetsConnectorComponent
 from litebot.master.hot.changes import ChangesConnectorComponent
 from litebot.master.hot.logs import LogsConnectorComponent
 from litebot.master.hot.old import BuildDataConnectorComponent
-from litebot.master.hot.sql import run_on
 from litebot.master.hot.steps import StepsConnectorComponent
 from litebot.master.turns import TurnQueue
 from litebot.master.urls import sqlite_path
@@ -35,6 +35,9 @@ from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE
 from litebot.store.connection import connect
+
+if TYPE_CHECKING:
+    from litebot.master.postgres.pool import ServerPool
 
 # How long a commit may wait for more work, except with durability "commit".
 HOLD_S = 0.015
@@ -54,7 +57,7 @@ HOT = {
 class Database(connector.DBConnector):
     """`master.db` of a litebot master.
 
-    A `sqlite:` url is opened by litebot's store; any other by Buildbot's engine and threads.
+    A `sqlite:` url is opened by litebot's store, a `postgresql:` one by litebot.master.postgres.
     `durability` is a key of store.connection.DURABILITY.  `on_failure` is called once, with a
     StoreFailed, when the disk fails while the master runs; `after_setup` once the schema is known
     to be right and before anything uses it, `before_stop` when all that used it has stopped.
@@ -83,25 +86,18 @@ class Database(connector.DBConnector):
 
     def do_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
         """Run callable(sql, *args) with a store.sql.Sql in a transaction; its result."""
-        if isinstance(self.pool, TurnQueue):
-            return self.pool.do_sql(callable, *args)
-        done: defer.Deferred[Any] = self.pool.do(run_on, callable, *args)
-        return done
+        return self.pool.do_sql(callable, *args)
 
     def committed(self) -> defer.Deferred[None]:
         """Fires when a kill won't undo what has been done so far.  Fails with StoreFailed."""
-        if isinstance(self.pool, TurnQueue):
-            return self.pool.committed()
-        return defer.succeed(None)
+        return self.pool.committed()
 
     def on_disk(self) -> defer.Deferred[None]:
         """Fires when what has been committed so far may be promised to the outside.
 
         Fails with StoreFailed.
         """
-        if isinstance(self.pool, TurnQueue):
-            return self.pool.on_disk()
-        return defer.succeed(None)
+        return self.pool.on_disk()
 
     @defer.inlineCallbacks
     def count_commits(self) -> Any:
@@ -125,20 +121,33 @@ class Database(connector.DBConnector):
         if url.get_backend_name() == "sqlite":
             yield self._setup_sqlite(url, check_version)
         else:
-            yield self._setup_postgres(url, check_version, verbose)
+            if url.get_backend_name() != "postgresql":
+                raise StoreError(f"{url.drivername} is neither SQLite nor Postgres")
+            postgres.require_driver(url)
+            yield self._setup_postgres(url, check_version)
         if check_version and self.after_setup is not None:
             yield self.after_setup()
 
     @defer.inlineCallbacks
-    def _setup_postgres(self, url: URL, check_version: bool, verbose: bool) -> Any:
-        configured = self.configured_db_config
-        if url.drivername == "postgresql":  # as litebot.toml names it
-            real = postgres.url_for_master(url, Path(self.basedir))
-            self.configured_db_config = DBConfig(real, configured.engine_kwargs)
-        try:
-            yield super().setup(check_version=check_version, verbose=verbose)
-        finally:
-            self.configured_db_config = configured  # a reconfig compares it with its own
+    def _setup_postgres(self, url: URL, check_version: bool) -> Any:
+        from litebot.master.postgres.pool import ServerPool
+        from litebot.master.postgres.server import Server
+
+        server = Server(url, Path(self.basedir))
+        log.msg(f"Connecting to the database {server.shown!r}")
+        if self.configured_db_config.engine_kwargs:
+            log.msg("engine_kwargs in c['db'] are not used: litebot has its own connections")
+        pool = ServerPool(server, self.master.reactor, self.on_failure)
+        yield pool.open()
+        self._use(pool)
+        if check_version and not (yield self.model.is_current()):
+            raise exceptions.DatabaseNotReadyError()
+
+    def _use(self, pool: TurnQueue | ServerPool) -> None:
+        self.pool = pool
+        self._engine = pool.engine
+        self.upsert = get_upsert_method(self._engine)
+        self.has_native_upsert = self.upsert != get_upsert_method(None)
 
     @defer.inlineCallbacks
     def _setup_sqlite(self, url: URL, check_version: bool) -> Any:
@@ -146,10 +155,7 @@ class Database(connector.DBConnector):
         if self.configured_db_config.engine_kwargs:
             log.msg("engine_kwargs in c['db'] are not used: litebot has its own SQLite engine")
         path = sqlite_path(url, Path(self.basedir))
-        self.pool = self._open(path, create=not check_version)
-        self._engine = self.pool.engine
-        self.upsert = get_upsert_method(self._engine)
-        self.has_native_upsert = self.upsert != get_upsert_method(None)
+        self._use(self._open(path, create=not check_version))
         self.pool.start()
         if check_version:
             if path is None:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from typing import Protocol
 
-import apsw
 import sqlalchemy as sa
 from buildbot.util.twisted import ThreadPool
 from twisted.internet import defer
@@ -34,23 +34,48 @@ INTERRUPT_AGAIN_S = 0.002
 browsing: ContextVar[bool] = ContextVar("browsing", default=False)
 
 
-class Readers:
-    """A few threads, each with a read-only connection of its own to the state file."""
+class Reader(Protocol):
+    """A read-only connection of a thread."""
 
-    def __init__(self, path: Path, reactor: Any) -> None:
-        self._path = path
+    @property
+    def engine(self) -> sa.Engine:
+        """All of whose connections are this one."""
+
+    def run_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
+        """callable(sql, *args) with a store.sql.Sql."""
+
+    def begin(self) -> None:
+        """See from now on what is there now."""
+
+    def end(self) -> None:
+        """End that; does nothing without it."""
+
+    def interrupt(self) -> None:
+        """End the statement that runs, if one does; from any thread."""
+
+    def close(self) -> None:
+        """Close it, from any thread that no other one uses it in."""
+
+
+class ReadingThreads:
+    """A few threads, each with a connection of its own, which `_open` makes."""
+
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=THREADS, name="readers")
         self._local = threading.local()
-        self._handles: list[apsw.Connection] = []
-        self._busy: set[apsw.Connection] = set()
+        self._readers: list[Reader] = []
+        self._busy: set[Reader] = set()
         self._started = False
         self._stopping = False
 
-    def run(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
-        """callable(connection, *args, **kwargs) in a thread, on one snapshot of the file.
+    def _open(self) -> Reader:
+        raise NotImplementedError
 
-        Fails with ReadOnlyError (as the `orig` of SQLAlchemy's error) where it writes.
+    def run(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
+        """callable(connection, *args, **kwargs) in a thread, on one snapshot of the database.
+
+        Fails, where it writes, with what the database says to that.
         """
         return self._start(self._on_connection, callable, *args, **kwargs)
 
@@ -67,44 +92,78 @@ class Readers:
         )
 
     def _on_connection(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with self._local.engine.connect() as conn:
+        with self._local.reader.engine.connect() as conn:
             result = callable(conn, *args, **kwargs)
             if isinstance(result, sa.engine.Result):
                 raise TypeError(f"{callable} returned rows that are not fetched yet")
             return result
 
     def _on_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
-        return self._local.sql.run(callable, *args)
+        return self._local.reader.run_sql(callable, *args)
 
     def _in_thread(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if not hasattr(self._local, "handle"):
-            self._local.handle = connect(self._path, READER)
-            self._local.engine = engine_on(self._local.handle)
-            self._local.sql = CountingSql(self._local.handle, self._local.engine)
-            self._handles.append(self._local.handle)
-        handle: apsw.Connection = self._local.handle
-        self._busy.add(handle)
+        if not hasattr(self._local, "reader"):
+            self._local.reader = self._open()
+            self._readers.append(self._local.reader)
+        reader: Reader = self._local.reader
+        self._busy.add(reader)
         try:
             if self._stopping:
                 raise dbapi.OperationalError("the database is being closed")
-            handle.execute("BEGIN")
-            return how(*args, **kwargs)
+            return self._run(reader, how, *args, **kwargs)
         finally:
-            if handle.in_transaction:
-                handle.execute("ROLLBACK")
-            self._busy.discard(handle)
+            reader.end()
+            self._busy.discard(reader)
+
+    def _run(self, reader: Reader, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        reader.begin()
+        return how(*args, **kwargs)
+
+    def interrupt(self) -> None:
+        """End the statements that run; from any thread."""
+        for reader in list(self._busy):
+            reader.interrupt()
 
     def stop(self) -> None:
         """Interrupt what runs, refuse what waits for a thread, and close the connections."""
         if not self._started:
             return
         self._stopping = True
-        while busy := list(self._busy):
-            for handle in busy:
-                handle.interrupt()
+        while self._busy:
+            self.interrupt()
             time.sleep(INTERRUPT_AGAIN_S)  # one that was between two statements did not notice
         self._pool.stop()
-        for handle in self._handles:
-            handle.close()
-        self._handles.clear()
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
         self._started = self._stopping = False
+
+
+class FileReader:
+    """A Reader of the state file."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = connect(path, READER)
+        self.engine = engine_on(self._handle)
+        self._sql = CountingSql(self._handle, self.engine)
+        self.run_sql = self._sql.run
+        self.interrupt = self._handle.interrupt
+        self.close = self._handle.close
+
+    def begin(self) -> None:
+        self._handle.execute("BEGIN")
+
+    def end(self) -> None:
+        if self._handle.in_transaction:
+            self._handle.execute("ROLLBACK")
+
+
+class Readers(ReadingThreads):
+    """Of the state file.  What writes fails with ReadOnlyError (`orig` of SQLAlchemy's error)."""
+
+    def __init__(self, path: Path, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._path = path
+
+    def _open(self) -> Reader:
+        return FileReader(self._path)

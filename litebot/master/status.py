@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from buildbot.db.model import Model
 
 from litebot.basedir import Basedir
+from litebot.master import postgres
 from litebot.master import schema
 from litebot.master import tally
 from litebot.settings import Settings
@@ -58,8 +59,20 @@ def status(files: Basedir) -> Status:
     )
     path = settings.database.sqlite_path(files.path)
     should_hold = tally.read(path) if path else None
-    handle = look(path) if path else None
-    engine = engine_on(handle) if handle else sa.create_engine(settings.database.url)
+    if path is None:
+        with postgres.told(settings.database.url):
+            _fill(result, postgres.engine_for(settings.database.url, files.path), None)
+        return result
+    handle = look(path)
+    try:
+        _fill(result, engine_on(handle), should_hold)
+    finally:
+        handle.close()
+    return result
+
+
+def _fill(result: Status, engine: sa.Engine, should_hold: tally.Content | None) -> None:
+    """Add what the database knows."""
     with engine.connect() as conn:
         result.builders = _builders(conn)
         result.running_builds = _running_builds(conn)
@@ -68,9 +81,6 @@ def status(files: Basedir) -> Status:
         result.last_start = _last_start(conn, pages)
         result.reports = _reports(conn, pages)
         result.missing = tally.missing(should_hold, tally.look(conn))
-    if handle is not None:
-        handle.close()
-    return result
 
 
 def _database(settings: Settings, basedir: Path) -> dict[str, Any]:

@@ -17,30 +17,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import apsw
 import sqlalchemy as sa
-from buildbot.db.buildrequests import AlreadyClaimedError
-from buildbot.db.buildrequests import NotClaimedError
-from buildbot.db.buildsets import AlreadyCompleteError
-from buildbot.db.changesources import ChangeSourceAlreadyClaimedError
-from buildbot.db.logs import LogSlugExistsError
-from buildbot.db.schedulers import SchedulerAlreadyClaimedError
 from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.checkpoints import Checkpointer
 from litebot.master.readers import Readers
-from litebot.master.readers import browsing
 from litebot.master.syncs import Syncer
 from litebot.master.tally import Tally
+from litebot.master.work import EXPECTED
+from litebot.master.work import Pool
+from litebot.master.work import Work
 from litebot.store import dbapi
 from litebot.store.dialect import engine_on
 from litebot.store.sql import ApswSql
@@ -53,45 +46,8 @@ BUSY_GIVE_UP_S = 60.0
 # How a sync says it, where space is only looked for when data are written out.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
-# Answers rather than faults: Buildbot's components raise these to say that somebody was faster.
-EXPECTED = (
-    AlreadyClaimedError,
-    AlreadyCompleteError,
-    ChangeSourceAlreadyClaimedError,
-    LogSlugExistsError,
-    NotClaimedError,
-    SchedulerAlreadyClaimedError,
-)
 
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """One call of do(): what to run with which arguments, and whom to tell."""
-
-    callable: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    deferred: defer.Deferred[Any]
-    on: str = "connection"  # or "engine", or "sql": its first argument
-    for_reader: bool = False
-    result: Any = None
-
-    def deliver(self) -> None:
-        """Tell the one who asked."""
-        if isinstance(self.result, Failure):
-            self.deferred.errback(self.result)
-        else:
-            self.deferred.callback(self.result)
-
-
-def _in_transaction(
-    conn: sa.engine.Connection, callable: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
-    with conn.begin():
-        return callable(conn, *args, **kwargs)
-
-
-class TurnQueue:
+class TurnQueue(Pool):
     """Runs database work on the thread that made it (the reactor's), a transaction a turn.
 
     `handle` is the one connection that writes and `path` its file, or None for one in memory,
@@ -111,10 +67,10 @@ class TurnQueue:
         sync_later: bool = False,
         hold_s: float = 0.0,
     ) -> None:
+        super().__init__()
         self.engine = engine_on(handle, check=self._check_thread, on_fatal=self._note_fatal)
         self.reactor = reactor
         self.path = path
-        self.running = False
         self.failure: StoreFailed | None = None
         self._handle = handle
         self._thread = threading.get_ident()
@@ -134,15 +90,10 @@ class TurnQueue:
         self._connection: sa.engine.Connection | None = None
         self._sql = ApswSql(handle, self.engine, self._note_fatal)
         self._fatal: dbapi.Error | None = None
-        self._writes: set[CodeType | None] = set()
         self._busy_since: float | None = None
         self._busy_said_at = 0.0
 
     # what Buildbot calls
-
-    def start(self) -> None:
-        """Accept work."""
-        self.running = True
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
@@ -168,22 +119,6 @@ class TurnQueue:
             self._tally.close()
         self.engine.dispose()
         self._handle.close()
-
-    def do(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
-        """Run callable(connection, *args, **kwargs); its result comes in a later turn."""
-        return self._ask_reading(Work(callable, args, kwargs, defer.Deferred()))
-
-    def do_with_transaction(
-        self, callable: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> defer.Deferred[Any]:
-        """As do, inside `with connection.begin()`."""
-        return self._ask(Work(_in_transaction, (callable, *args), kwargs, defer.Deferred()))
-
-    def do_with_engine(
-        self, callable: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> defer.Deferred[Any]:
-        """As do, with the engine instead of a connection."""
-        return self._ask(Work(callable, args, kwargs, defer.Deferred(), on="engine"))
 
     def committed(self) -> defer.Deferred[None]:
         """Fires when what has been done so far is committed, so that a kill won't undo it.
@@ -230,27 +165,11 @@ class TurnQueue:
             self.fail(error)
         self._tell_committed()
 
-    # what hot components call
-
-    def do_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
-        """Run callable(sql, *args) with a store.sql.Sql; all it writes or nothing."""
-        return self._ask_reading(Work(callable, args, {}, defer.Deferred(), on="sql"))
-
     # the turn
 
-    def _ask_reading(self, work: Work) -> defer.Deferred[Any]:
-        """As _ask, for work that may turn out to only read for a visitor."""
-        if self._readers is not None and browsing.get():
-            work.for_reader = getattr(work.callable, "__code__", None) not in self._writes
-        return self._ask(work)
-
-    def _ask(self, work: Work) -> defer.Deferred[Any]:
-        if not self.running or self.failure is not None:
-            self._refuse(work)
-            return work.deferred
+    def _queue_up(self, work: Work) -> None:
         self._queue.append(work)
         self._schedule()
-        return work.deferred
 
     def _schedule(self) -> None:
         # callFromThread and not callLater: it is the cheaper of the two, and under a test
@@ -350,10 +269,7 @@ class TurnQueue:
     def _run(self, work: Work) -> Any:
         """The result of one piece of work, or its Failure."""
         try:
-            result = self._call(work)
-            if isinstance(result, sa.engine.Result):
-                raise TypeError(f"{work.callable} returned rows that are not fetched yet")
-            return result
+            return self._call(work)
         except BaseException as error:  # whatever it is, those around it must get their answers
             if not isinstance(error, EXPECTED) and self._fatal is None:
                 log.err(error, "Got fatal Exception on DB")
@@ -375,10 +291,10 @@ class TurnQueue:
         if work.on == "sql":
             return self._sql.run(work.callable, *work.args)
         if work.on == "engine":
-            return work.callable(self.engine, *work.args, **work.kwargs)
+            return work.run(self.engine)
         if self._connection is None or self._connection.closed:
             self._connection = self.engine.connect()
-        return work.callable(self._connection, *work.args, **work.kwargs)
+        return work.run(self._connection)
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
@@ -387,30 +303,13 @@ class TurnQueue:
                 " master.db.pool.do"
             )
 
-    # reads for visitors
+    def _wrote(self, error: BaseException) -> bool:
+        return isinstance(error, dbapi.ReadOnlyError)
 
-    def _read(self, work: Work) -> None:
-        assert self._readers is not None
-        run = self._readers.run_sql if work.on == "sql" else self._readers.run
-        d = run(work.callable, *work.args, **work.kwargs)
-        d.addCallbacks(work.deferred.callback, self._read_failed, errbackArgs=(work,))
-
-    def _read_failed(self, failure: Failure, work: Work) -> None:
-        error = getattr(failure.value, "orig", failure.value)
-        if not self.running or self.failure is not None:
-            self._refuse(work)
-        elif isinstance(error, dbapi.ReadOnlyError):
-            # A wrong guess: it writes.  Nothing has happened yet, so run it where writing works.
-            self._writes.add(getattr(work.callable, "__code__", None))
-            work.for_reader = False
-            self._ask(work)
-        elif isinstance(error, dbapi.FATAL):
+    def _is_fatal(self, error: BaseException) -> bool:
+        if isinstance(error, dbapi.FATAL):
             self.fail(error)
-            self._refuse(work)
-        else:
-            if not isinstance(error, EXPECTED):
-                log.err(failure, "Got fatal Exception on DB")
-            work.deferred.errback(failure)
+        return self.failure is not None
 
     # when the disk does not do its part
 
@@ -454,12 +353,6 @@ class TurnQueue:
         for d in waiting:
             d.errback(StoreFailed(self.failure.what, self.failure.hint))
         return self.failure
-
-    def _refuse(self, work: Work) -> None:
-        why = self.failure or StoreError("the database is closed")
-        # One for each: on a shared one the tracebacks of all who let it pass would pile up.
-        work.result = Failure(type(why)(why.what, why.hint))
-        work.deliver()
 
 
 def store_failed(filename: str, error: Exception) -> StoreFailed:

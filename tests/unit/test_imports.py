@@ -38,7 +38,6 @@ RESERVED = {
         "master.checkpoints",
         "master.moving.sqlite",
         "master.preflight",
-        "master.readers",
         "master.turns",
     },
     "psycopg": {"master.postgres"},
@@ -62,6 +61,13 @@ def module_of(path: Path) -> str:
 
 def part_of(module: str) -> str:
     return module.partition(".")[0]
+
+
+def within(module: str) -> Iterator[str]:
+    """A module and all that it is in."""
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
 
 
 def imports(source: str, package: str, *, at_once: bool = False) -> Iterator[str]:
@@ -95,7 +101,7 @@ def faults(module: str, source: str) -> list[str]:
             target = "version" if target == "__version__" else target
             if target != part_of(module) and target not in MAY_IMPORT[part_of(module)]:
                 found.append(name)
-        elif top in RESERVED and not {module, part_of(module)} & RESERVED[top]:
+        elif top in RESERVED and not set(within(module)) & RESERVED[top]:
             found.append(name)
     return found
 

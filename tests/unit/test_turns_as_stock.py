@@ -15,7 +15,7 @@ from turning import Connection
 from turning import Store
 
 from litebot.master import turns
-from litebot.master.turns import EXPECTED
+from litebot.master.work import EXPECTED
 
 pytestmark = pytest.mark.usefixtures("logged")
 

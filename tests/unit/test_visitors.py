@@ -17,7 +17,7 @@ from turning import keep
 from turning import read
 from turning import thread_of
 
-from litebot.master.turns import EXPECTED
+from litebot.master.work import EXPECTED
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -44,7 +44,8 @@ def password(basedir: Path) -> str | None:
         return None
 
 
-def _require_driver(url: str | URL) -> None:
+def require_driver(url: str | URL) -> None:
+    """Raise StoreError where psycopg is not installed."""
     try:
         import psycopg  # noqa: F401
     except ImportError as error:
@@ -56,7 +57,7 @@ def url_for_master(url: str | URL, basedir: Path) -> str:
 
     Raises StoreError where psycopg is not installed.
     """
-    _require_driver(url)
+    require_driver(url)
     made = driver_url(url)
     secret = password(basedir)
     made = made if secret is None else made.set(password=secret)
@@ -68,7 +69,7 @@ def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
 
     Raises StoreError where psycopg is not installed.
     """
-    _require_driver(url)
+    require_driver(url)
     secret = password(basedir)
     options = {"client_encoding": "utf8"} | ({} if secret is None else {"password": secret})
     return sa.create_engine(

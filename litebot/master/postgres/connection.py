@@ -1,0 +1,218 @@
+"""The connection that writes: pieces of work in one transaction, begun by the first that writes.
+
+SQLAlchemy and Buildbot's components call commit() and rollback() on it as on any other.  Here these
+end a piece; the transaction goes on until the master's thread ends it.  Reads before the first
+write stand alone, as they do in Postgres' READ COMMITTED anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import capabilities
+from psycopg.errors import DeadlockDetected
+from psycopg.errors import SerializationFailure
+from psycopg.pq import TransactionStatus
+
+from litebot.errors import StoreError
+from litebot.master.postgres.server import AWAY
+
+READS = re.compile(r"\s*(?:SELECT|SHOW|VALUES)\b", re.IGNORECASE)
+# What a SELECT may do besides reading; one too many here costs a transaction and nothing else.
+DOES_MORE = re.compile(
+    r"\bFOR\s+(?:UPDATE|SHARE|NO\s+KEY|KEY)\b|\bINTO\b|advisory|nextval|setval|set_config|pg_notify",
+    re.IGNORECASE,
+)
+
+BEGIN = "BEGIN"
+# It numbers the transaction; what asks after a loss whether it was committed needs that number.
+NUMBER = "SELECT pg_current_xact_id()::text"
+SAVEPOINT = "SAVEPOINT piece"
+RELEASE = "RELEASE piece"
+UNDO = "ROLLBACK TO piece"
+
+
+@lru_cache(2000)
+def only_reads(statement: str) -> bool:
+    """Whether a statement can do without a transaction."""
+    return READS.match(statement) is not None and DOES_MORE.search(statement) is None
+
+
+class Cursor(psycopg.Cursor[Any]):
+    """Sends with a statement what its connection has to say before."""
+
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Cursor:
+        """As psycopg's."""
+        conn = self.connection
+        assert isinstance(conn, Connection)
+        try:
+            before = conn.before(query)
+            if before:
+                conn.send(before, super().execute, query, params, **kwargs)
+            else:
+                super().execute(query, params, **kwargs)
+        except psycopg.Error as error:
+            conn.note(error)
+            raise
+        return self
+
+    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> None:
+        """As psycopg's."""
+        conn = self.connection
+        assert isinstance(conn, Connection)
+        try:
+            before = conn.before(query)
+            if before:
+                conn.send(before, psycopg.Cursor(conn).execute, "SELECT 1")
+            super().executemany(query, params_seq, **kwargs)
+        except psycopg.Error as error:
+            conn.note(error)
+            raise
+
+
+class Shared(psycopg.Connection[Any]):
+    """One that SQLAlchemy's connections share; only finish() closes it."""
+
+    def close(self) -> None:
+        """Give it back; it stays open for the next."""
+
+    def finish(self) -> None:
+        """Close it."""
+        super().close()
+
+
+class Connection(Shared):
+    """See the module.  `trouble` is what has happened that the batch of pieces can't survive."""
+
+    cursor_factory = Cursor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.trouble: Exception | None = None
+        self.number: str | None = None
+        self.guard: str | None = None  # a query that finds a row for as long as we may write
+        self._begun = False
+        self._kept = False  # there is work of earlier pieces in the transaction
+        self._savepoint = False
+        self._release = False
+        self._wrote = False
+        self._outer: list[bool] = []  # whether those wrote that are in use while this one is
+
+    # pieces
+
+    def check_out(self) -> Connection:
+        """To be used beside whoever uses it already, and closed before that one goes on."""
+        self._outer.append(self._wrote)
+        self._wrote = False
+        return self
+
+    def close(self) -> None:
+        if self._outer:
+            self._wrote = self._outer.pop() or self._wrote
+
+    def before(self, query: Any) -> list[str]:
+        """What has to be sent before this statement of a piece."""
+        writes = not (isinstance(query, str) and only_reads(query))
+        before: list[str] = []
+        if not self._begun:
+            if not writes:
+                return before
+            before = [BEGIN, NUMBER]
+            if self.guard is not None:
+                before.append(self.guard)
+            self._begun, self.number = True, None
+        elif self._kept and not self._savepoint:
+            before = [RELEASE, SAVEPOINT] if self._release else [SAVEPOINT]
+            self._savepoint, self._release = True, False
+        self._wrote = self._wrote or writes
+        return before
+
+    def send(self, before: list[str], execute: Any, *args: Any, **kwargs: Any) -> None:
+        """Execute with all of that in one round trip, where libpq knows how."""
+        cursors = [psycopg.Cursor(self) for _ in before]
+        if capabilities.has_pipeline():
+            with self.pipeline():
+                for cursor, statement in zip(cursors, before, strict=True):
+                    cursor.execute(statement)
+                execute(*args, **kwargs)
+        else:
+            for cursor, statement in zip(cursors, before, strict=True):
+                cursor.execute(statement)
+            execute(*args, **kwargs)
+        if before[0] == BEGIN:
+            number = cursors[1].fetchone()
+            assert number is not None
+            self.number = number[0]
+            if self.guard is not None and cursors[2].fetchone() is None:
+                self.trouble = StoreError("another master has taken over what this one did")
+
+    def note(self, error: psycopg.Error) -> None:
+        """Remember an error that is not only that of its statement."""
+        again = isinstance(error, (DeadlockDetected, SerializationFailure))
+        if self.trouble is None and (self.is_lost or again or error.sqlstate in AWAY):
+            self.trouble = error
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be asked of it any more."""
+        return self.closed or self.broken
+
+    def commit(self) -> None:
+        """End a piece, and keep it."""
+        if not self._wrote:
+            return
+        if self._failed:  # the server would undo all of it
+            raise psycopg.InternalError("a statement has failed; what it belongs to is rolled back")
+        self._kept = True
+        self._wrote = False
+        self._release, self._savepoint = self._savepoint, False
+
+    def rollback(self) -> None:
+        """Undo what a piece did since its last commit()."""
+        if not self._begun or not (self._wrote or self._failed):
+            return
+        self._wrote = False
+        try:
+            if self._kept:
+                self._say(UNDO)  # the savepoint stays, for what comes next
+            else:
+                self._say("ROLLBACK")
+                self._begun = False
+        except psycopg.Error as error:
+            self.note(error)
+            raise
+
+    @property
+    def _failed(self) -> bool:
+        return self.info.transaction_status == TransactionStatus.INERROR
+
+    # the whole
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to commit."""
+        return self._begun
+
+    def end(self) -> None:
+        """Commit the transaction, on disk when it returns.  Raises psycopg.Error."""
+        if self._say("COMMIT") != "COMMIT":
+            raise psycopg.InternalError("the server rolled it back instead")
+        self._reset()
+
+    def undo(self) -> None:
+        """Roll the transaction back.  Raises psycopg.Error."""
+        if self._begun:
+            self._say("ROLLBACK")
+        self._reset()
+
+    def _reset(self) -> None:
+        self.trouble = self.number = None
+        self._begun = self._kept = self._savepoint = self._release = self._wrote = False
+
+    def _say(self, statement: str) -> str | None:
+        cursor = psycopg.Cursor(self)
+        cursor.execute(statement.encode())
+        return cursor.statusmessage

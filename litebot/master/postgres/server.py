@@ -1,0 +1,132 @@
+"""The server that a master's database is on: how to connect to it, and when it is away."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+from typing import TypeVar
+
+import psycopg
+from psycopg import errors
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.engine import URL
+from sqlalchemy.engine import make_url
+
+from litebot.errors import StoreError
+from litebot.master import postgres
+
+CONNECT_TIMEOUT_S = 4
+# A peer that is gone without a word is noticed after 3 + 2 * 2 s when nothing is being said, and
+# after 8 s when something is.
+# Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
+OPTIONS = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives": 1,
+    "keepalives_idle": 3,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 8000,
+    "client_encoding": "utf8",
+    "application_name": "litebot",
+    "autocommit": True,
+}
+# The same for the server, so that a connection which we have lost holds no locks for long there.
+SETTINGS = """
+SELECT set_config('tcp_keepalives_idle', '3', false),
+       set_config('tcp_keepalives_interval', '2', false),
+       set_config('tcp_keepalives_count', '2', false),
+       set_config('idle_in_transaction_session_timeout', '60000', false),
+       CASE WHEN current_setting('synchronous_commit') = 'off'
+            THEN set_config('synchronous_commit', 'on', false) END
+"""
+OLDEST = 130000  # pg_current_xact_id
+
+# States in which a server does nothing for anybody, and after which it goes on.  A disk that is
+# full is one: there may be space again.
+AWAY = {
+    error.sqlstate
+    for error in (
+        errors.AdminShutdown,
+        errors.CrashShutdown,
+        errors.CannotConnectNow,
+        errors.DatabaseDropped,
+        errors.IdleSessionTimeout,
+        errors.IdleInTransactionSessionTimeout,
+        errors.TooManyConnections,
+        errors.DiskFull,
+        errors.ReadOnlySqlTransaction,  # after a fail-over this one only follows
+    )
+}
+
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 2.0
+
+C = TypeVar("C", bound=psycopg.Connection[Any])
+
+
+@dataclass(frozen=True)
+class Outage:
+    """The server is away: since when (epoch seconds), and what it or the system says."""
+
+    words: str
+    since: float = field(default_factory=time.time)
+
+
+def words_of(error: BaseException) -> str:
+    """What an error of the driver says, in one line."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def waits() -> Any:
+    """How long to wait before each attempt to connect again."""
+    wait_s = FIRST_WAIT_S
+    while True:
+        yield wait_s
+        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+def cut_off(conn: psycopg.Connection[Any]) -> None:
+    """Make a connection fail, in whatever thread it is used, as if the server had closed it."""
+    with suppress(OSError, psycopg.Error):
+        sock = socket.socket(fileno=os.dup(conn.fileno()))
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        finally:
+            sock.close()
+
+
+class Server:
+    """A database on a server, as litebot.toml names it."""
+
+    def __init__(self, url: str | URL, basedir: Path) -> None:
+        """Raises StoreError where psycopg is not installed."""
+        self.shown = postgres.shown(url)
+        made = make_url(postgres.url_for_master(url, basedir))
+        self._args, options = PGDialect_psycopg().create_connect_args(made)
+        self._options = {**OPTIONS, **options}
+
+    def connect(self, kind: type[C], *, writes: bool = False) -> C:
+        """A new connection, on which each statement is a transaction of its own.
+
+        Raises psycopg.Error; StoreError where the server is too old.
+        """
+        options = {"target_session_attrs": "read-write"} if writes else {}
+        conn = kind.connect(*self._args, **{**options, **self._options})
+        if conn.info.server_version < OLDEST:
+            raise StoreError(
+                f"{self.shown} is Postgres {conn.info.server_version // 10000}; litebot needs 13"
+            )
+        if writes:
+            psycopg.Cursor(conn).execute(SETTINGS)
+        return conn
+
+
+def unreachable(server: Server, error: BaseException) -> StoreError:
+    """What to tell the user where the first connection fails."""
+    return StoreError(f"{server.shown}: {words_of(error)}", f"psql '{server.shown}'")

@@ -1,0 +1,290 @@
+"""Runs batches of work on the one connection that writes, each to its commit and each once.
+
+Everything here happens in the pool's thread.  A connection that is lost is made anew, however long
+that takes, and the batch goes on: it was committed, or it is run again.  Which of the two, the
+server says by the number of the transaction; before it is asked, what may be left of the lost
+connection there is ended.  So a callable may be run several times, and only its last result counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import errors
+from sqlalchemy.pool import NullPool
+from twisted.python.failure import Failure
+
+from litebot.errors import StoreError
+from litebot.errors import StoreFailed
+from litebot.master.postgres.connection import Connection
+from litebot.master.postgres.server import Outage
+from litebot.master.postgres.server import Server
+from litebot.master.postgres.server import cut_off
+from litebot.master.postgres.server import unreachable
+from litebot.master.postgres.server import waits
+from litebot.master.postgres.server import words_of
+from litebot.master.postgres.sql import ServerSql
+from litebot.master.work import Work
+
+# A connection that was ended may take a moment to be gone.
+GONE_WITHIN_S = 5.0
+DRIVER = "postgresql+psycopg://"
+
+END_FORMER = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
+"""
+WHEN_STARTED = "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+
+# Called with an outage that begins, and with None at its end.
+Say = Callable[[Outage | None], None]
+# Called before the first batch on a connection that is not the first, in its transaction.
+Hook = Callable[[sa.engine.Connection], None]
+
+
+class Lost(Exception):
+    """The connection is gone, or of no use; `__cause__` says why."""
+
+
+class Again(Exception):
+    """The server has chosen this transaction to fail so that another one can go on."""
+
+
+class Writer:
+    """See the module.  `say` is told of outages, in this thread."""
+
+    def __init__(self, server: Server, say: Say) -> None:
+        self.engine = sa.create_engine(
+            DRIVER, creator=self._for_sqlalchemy, poolclass=NullPool, use_native_hstore=False
+        )
+        self.before_batch_after_reconnect: Hook | None = None
+        self.guard: str | None = None
+        self._server = server
+        self._say = say
+        self._outage: Outage | None = None
+        self._handle: Connection | None = None
+        self._connection: sa.engine.Connection | None = None
+        self._sql: ServerSql | None = None
+        self._identity: tuple[int, Any] | None = None  # of the connection, for the server
+        self._new = False  # the hook has not been called on it
+        self._in_doubt: str | None = None
+        self._thread: int | None = None
+        self._given_up = threading.Event()
+
+    # from any thread
+
+    def give_up(self) -> None:
+        """Let what runs and what waits for the server fail, soon."""
+        self._given_up.set()
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """Make the connection fail that is in use, as if the server had closed it."""
+        handle = self._handle
+        if handle is not None:
+            cut_off(handle)
+
+    @property
+    def identity(self) -> tuple[int, Any] | None:
+        """The process id of the connection in the server, and when that was started."""
+        return self._identity
+
+    # in the pool's thread
+
+    def open(self) -> None:
+        """Connect for the first time.  Raises StoreError where that fails, with a remedy."""
+        self._thread = threading.get_ident()
+        try:
+            self._connect()
+        except psycopg.Error as error:
+            raise unreachable(self._server, error) from error
+        self._new = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._drop()
+        self.engine.dispose()
+
+    def run(self, batch: Sequence[Work]) -> None:
+        """Run all of it in one transaction, and set the results when that is on disk.
+
+        Raises StoreError where it was given up, and what the hook raises.
+        """
+        self._thread = threading.get_ident()
+        waiting = waits()
+        while True:
+            try:
+                if self._outlived():
+                    break
+                self._run(batch)
+                break
+            except Again:
+                if len(batch) > 1:  # a smaller one has fewer locks that others wait for
+                    for work in batch:
+                        self.run([work])
+                    break
+                self._given_up.wait(next(waiting))
+            except Lost as lost:
+                self._drop()
+                self._away(lost.__cause__ or lost)
+                if self._given_up.wait(next(waiting)):
+                    raise StoreFailed(
+                        f"{self._server.shown} is away: {words_of(lost.__cause__ or lost)}",
+                        "litebot start, when it is back",
+                    ) from lost
+        self._back()
+
+    def _run(self, batch: Sequence[Work]) -> None:
+        handle = self._handle
+        assert handle is not None
+        try:
+            if self._new and self.before_batch_after_reconnect is not None:
+                self.before_batch_after_reconnect(self._connected())
+                self._settle(keep=True)
+                self._check(handle)
+            for work in batch:
+                work.result = self._result(work)
+                if handle.trouble is None:
+                    self._settle()
+                self._check(handle)
+            self._commit(handle, batch)
+        except psycopg.Error as error:
+            raise Lost from error
+        self._new = False
+
+    def _commit(self, handle: Connection, batch: Sequence[Work]) -> None:
+        if not handle.begun:
+            return
+        self._in_doubt = handle.number
+        try:
+            handle.end()
+        except psycopg.Error as error:
+            handle.note(error)
+            if not handle.is_lost:
+                self._in_doubt = None
+            self._check(handle)
+            handle.undo()
+            for work in batch:  # a check that is made at the end of a transaction
+                work.result = Failure(error)
+        self._in_doubt = None
+
+    def _result(self, work: Work) -> Any:
+        """The result of one piece of work, or its Failure."""
+        try:
+            if work.on == "sql":
+                assert self._sql is not None
+                return self._sql.run(work.callable, *work.args)
+            return work.run(self.engine if work.on == "engine" else self._connected())
+        except BaseException:  # whatever it is, those around it must get their answers
+            return Failure()
+
+    def _settle(self, *, keep: bool = False) -> None:
+        """Undo what a piece of work did not commit, and what it set."""
+        conn = self._connection
+        if conn is not None and not conn.closed:
+            if keep:
+                conn.commit()
+            conn.rollback()
+            if conn.get_execution_options():
+                conn.close()
+
+    def _check(self, handle: Connection) -> None:
+        """Raises what the batch can't survive."""
+        trouble = handle.trouble
+        if trouble is None and not handle.is_lost:
+            return
+        if isinstance(trouble, StoreError):
+            handle.undo()
+            raise trouble
+        again = isinstance(trouble, (errors.DeadlockDetected, errors.SerializationFailure))
+        if again and not handle.is_lost:
+            handle.undo()
+            raise Again from trouble
+        raise Lost from trouble
+
+    # the connection
+
+    def _for_sqlalchemy(self) -> Connection:
+        if self._handle is None or threading.get_ident() != self._thread:
+            raise psycopg.ProgrammingError(
+                "the master's database connection belongs to its own thread; use master.db.pool.do"
+            )
+        return self._handle.check_out()
+
+    def _connected(self) -> sa.engine.Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self.engine.connect()
+        return self._connection
+
+    def _outlived(self) -> bool:
+        """See to it that there is a connection; whether the last one has committed the batch."""
+        if self._given_up.is_set():
+            raise Lost from StoreError("the master gives up")
+        try:
+            if self._handle is None:
+                self._connect()
+            if self._in_doubt is None:
+                return False
+            assert self._handle is not None
+            query = "SELECT pg_xact_status(%s::text::xid8)"
+            row = self._handle.execute(query, (self._in_doubt,)).fetchone()
+        except psycopg.errors.InvalidParameterValue:
+            row = ("aborted",)  # the server has forgotten it: it is another one, or was set back
+        except (psycopg.Error, StoreError) as error:
+            raise Lost from error
+        status = row and row[0]
+        if status not in {"committed", "aborted"}:
+            raise Lost from StoreError(f"its last transaction is {status}")
+        self._in_doubt = None
+        return bool(status == "committed")
+
+    def _connect(self) -> None:
+        handle = self._server.connect(Connection, writes=True)
+        try:
+            self._end_former(handle)
+            row = handle.execute(WHEN_STARTED).fetchone()
+        except BaseException:
+            handle.finish()
+            raise
+        self._identity = (handle.info.backend_pid, row and row[0])
+        handle.guard = self.guard
+        self._handle = handle
+        self._sql = ServerSql(handle, self._connected)
+        self._new = True
+
+    def _end_former(self, handle: Connection) -> None:
+        """What the server still does for the connection that was lost is ended first."""
+        waited_s = 0.0
+        for wait_s in waits():
+            if self._identity is None:
+                return
+            if handle.execute(END_FORMER, self._identity).fetchone() is None:
+                return
+            if waited_s > GONE_WITHIN_S:
+                raise psycopg.OperationalError("the former connection can't be ended")
+            self._given_up.wait(wait_s)
+            waited_s += wait_s
+
+    def _drop(self) -> None:
+        handle, self._handle = self._handle, None
+        conn, self._connection = self._connection, None
+        if conn is not None:
+            with suppress(psycopg.Error, sa.exc.SQLAlchemyError):
+                conn.invalidate()
+        if handle is not None:
+            handle.finish()
+
+    def _away(self, error: BaseException) -> None:
+        if self._outage is None:
+            self._outage = Outage(words_of(error))
+            self._say(self._outage)
+
+    def _back(self) -> None:
+        if self._outage is not None:
+            self._outage = None
+            self._say(None)
