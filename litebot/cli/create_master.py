@@ -20,7 +20,12 @@ from litebot.errors import LitebotError
 @click.option(
     "--force", "-f", is_flag=True, help="Add what is missing to a folder that is not empty."
 )
-@click.option("--db", metavar="URL", help="Where the state is kept.  [default: state.sqlite]")
+@click.option(
+    "--database",
+    "--db",
+    metavar="URL",
+    help="Where the state is kept, such as postgresql://USER@HOST/NAME.  [default: state.sqlite]",
+)
 @click.option("--config", "-c", metavar="NAME", help="The configuration.  [default: master.cfg]")
 @click.option(
     "--log-size", "-s", metavar="BYTES", type=click.IntRange(1), help="Rotate twistd.log then."
@@ -35,15 +40,17 @@ from litebot.errors import LitebotError
 def create_master(
     basedir: Basedir,
     force: bool,
-    db: str | None,
+    database: str | None,
     config: str | None,
     log_size: int | None,
     log_count: str | None,
     no_logrotate: bool,
 ) -> None:
-    """Make BASEDIR with a master, its state file and a sample project that it builds.
+    """Make BASEDIR with a master, its database and a sample project that it builds.
 
-    Prints the page's address and a login; the password is shown this once.
+    Prints the page's address and a login; the password is shown this once.  With --database the
+    tables are made in an empty database of a Postgres server, whose password is in ~/.pgpass or
+    PGPASSWORD.
     """
     kept = _count(log_count)
     if config is not None and Path(config).is_absolute():
@@ -52,7 +59,7 @@ def create_master(
         from litebot.master.create import Choices
         from litebot.master.create import create
 
-        url = _settings_url(db, basedir) if db is not None else None
+        url = _settings_url(database, basedir) if database is not None else None
         choices = Choices(url, config, 0 if no_logrotate else log_size, kept)
         created = create(basedir.path, force=force, choices=choices)
     if not created.added:
@@ -72,9 +79,7 @@ def create_master(
         print(f"  password  {created.password}   (shown once; {anew})")
     if "project" in created.added:
         print(f"  project   {basedir.path / 'project'}   (commit to it and watch the build go)")
-    # Tables of a server's database are made by the command that also brings them up to date.
-    here = created.settings.database.sqlite_path(basedir.path) is not None
-    print(f"\nNext: litebot {'start' if here else 'upgrade-master'} {basedir.quoted}")
+    print(f"\nNext: litebot start {basedir.quoted}")
 
 
 def _count(text: str | None) -> int | None:
@@ -86,9 +91,9 @@ def _count(text: str | None) -> int | None:
 
 
 def _settings_url(url: str, basedir: Basedir) -> str:
-    from litebot.master.urls import settings_url
+    from litebot.master.urls import url_without_password
 
     try:
-        return settings_url(url, basedir.path)
+        return url_without_password(url, basedir.path)
     except ConfigError as error:
-        raise LitebotError(f"--db: {error.what}", error.hint) from error
+        raise LitebotError(f"--database: {error.what}", error.hint) from error

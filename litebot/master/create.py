@@ -9,6 +9,8 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -19,6 +21,7 @@ from litebot.errors import LitebotError
 from litebot.files import locked
 from litebot.master import schema
 from litebot.master.database import create_file
+from litebot.master.postgres.making import tables_made
 from litebot.master.tally import path_of
 from litebot.process import port_is_free
 from litebot.settings import Database
@@ -80,12 +83,13 @@ NO_CHOICE = Choices()
 
 
 def create(basedir: Path, *, force: bool = False, choices: Choices = NO_CHOICE) -> Created:
-    """Make a basedir with a master, a state file and a sample project that it builds.
+    """Make a basedir with a master, its database and a sample project that it builds.
 
     A new one is made under a temporary name beside it and renamed when it is whole.  With `force`
     a folder that holds something gets what is missing, each part under a temporary name first;
     nothing in it is changed.  Raises BasedirError where the target holds something, or a file that
-    a choice would go into, and LitebotError where git or the file system refuses.
+    a choice would go into, StoreError where a server's database can't be used or is not empty, and
+    LitebotError where git or the file system refuses.
     """
     basedir = basedir.absolute()
     if basedir.exists() and not basedir.is_dir():
@@ -113,20 +117,23 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
             )
         Basedir(basedir).refuse_owner("it has all it needs")
         _refuse_late(Basedir(basedir), choices)
-        return _complete(basedir, choices)
+        created = _complete(basedir, choices)
+        with _on_server(basedir, created):
+            return created
     # An empty folder may be a mount point or somebody's current one: it must stay that folder.
     stage = basedir / STAGE if exists else basedir.with_name(f".{basedir.name}{STAGE}")
     try:
         shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
         stage.mkdir()
         created = _complete(stage, choices)
-        if exists:
-            # buildbot.tac makes it a basedir, so it comes last.
-            names = sorted(path.name for path in stage.iterdir())
-            for name in sorted(names, key="buildbot.tac".__eq__):
-                os.rename(stage / name, basedir / name)
-        else:
-            os.rename(stage, basedir)
+        with _on_server(stage, created):
+            if exists:
+                # buildbot.tac makes it a basedir, so it comes last.
+                names = sorted(path.name for path in stage.iterdir())
+                for name in sorted(names, key="buildbot.tac".__eq__):
+                    os.rename(stage / name, basedir / name)
+            else:
+                os.rename(stage, basedir)
     except OSError as error:
         raise LitebotError(f"{basedir} can't be made: {error.strerror}", None) from error
     finally:
@@ -136,7 +143,7 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
 
 def _refuse_late(files: Basedir, choices: Choices) -> None:
     """Raise BasedirError where a choice would have to go into a file that is there already."""
-    late = [(files.settings_file, "--db", choices.database_url)]
+    late = [(files.settings_file, "--database", choices.database_url)]
     late += [
         (files.tac_file, option, None if value is None else str(value))
         for option, value in (
@@ -201,13 +208,29 @@ def _complete(basedir: Path, choices: Choices) -> Created:
     return created
 
 
+@contextmanager
+def _on_server(basedir: Path, created: Created) -> Iterator[None]:
+    """Where the database is a server's, make its tables when what is done within has gone well.
+
+    A litebot.toml that was there may name a database that is in use.
+    """
+    database = created.settings.database
+    if database.sqlite_path(basedir) is not None:
+        yield
+        return
+    is_new = Basedir(basedir).settings_file.name in created.added
+    with tables_made(database.url, basedir, must_be_empty=is_new) as made:
+        (created.added if made else created.kept).append(database.url)
+        yield
+
+
 def make_state_file(path: Path) -> None:
     """A new state file with Buildbot's tables and litebot's.  Raises StoreError."""
     create_file(path)
     handle = connect(path)
     with engine_on(handle).connect() as conn:
-        schema.make_buildbots(conn)
-        schema.upgrade(conn)
+        schema.make(conn)
+        conn.commit()
     handle.close()
 
 

@@ -203,11 +203,29 @@ def make_buildbots(conn: sa.engine.Connection) -> None:
     MigrationContext.configure(conn).stamp(scripts, scripts.get_current_head() or "")
 
 
+def make(conn: sa.engine.Connection) -> None:
+    """Make all tables in an empty database.  On Postgres they are there when the caller commits."""
+    make_buildbots(conn)
+    _upgrade(conn)
+
+
+def lock(conn: sa.engine.Connection) -> None:
+    """Keep others from making tables until the transaction ends, where others may be."""
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('litebot_schema'))")
+
+
 def upgrade(conn: sa.engine.Connection) -> None:
     """Bring litebot's tables and indexes up to date, all or nothing.
 
     Raises StoreError where a newer litebot has made them.
     """
+    lock(conn)
+    _upgrade(conn)
+    conn.commit()
+
+
+def _upgrade(conn: sa.engine.Connection) -> None:
     versions.create(conn, checkfirst=True)
     done = conn.execute(sa.select(versions.c.version)).scalar()
     if done is None:
@@ -223,7 +241,6 @@ def upgrade(conn: sa.engine.Connection) -> None:
         migration(conn)
     conn.execute(versions.update().values(version=len(MIGRATIONS)))
     _make_beside_buildbots(conn)
-    conn.commit()
 
 
 def _make_beside_buildbots(conn: sa.engine.Connection) -> None:

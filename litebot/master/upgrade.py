@@ -21,8 +21,7 @@ from litebot.master.create import create
 from litebot.master.database import Database
 from litebot.master.offline import with_database
 from litebot.master.urls import configured_url
-from litebot.master.urls import parsed
-from litebot.master.urls import settings_url
+from litebot.master.urls import url_without_password
 from litebot.settings import Settings
 from litebot.settings import load
 from litebot.settings import set_value
@@ -78,15 +77,9 @@ def stock_database_url(files: Basedir) -> str:
         ) from errors
     try:
         url = configured_url(config) or Settings().database.url  # Buildbot has the same default
-        found = settings_url(url, files.path)
-        if parsed(url).password is not None:
-            raise ConfigError(
-                "the url holds a password, which litebot.toml must not",
-                "put it into ~/.pgpass and remove it from the url; Postgres looks there",
-            )
+        return url_without_password(url, files.path)
     except ConfigError as error:
         raise ConfigError(f"{path}: c['db']: {error.what}", error.hint) from error
-    return found
 
 
 def use_litebot(tac: Path) -> None:

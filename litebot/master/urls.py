@@ -56,6 +56,18 @@ def settings_url(url: Any, basedir: Path) -> str:
     return found._replace(drivername="postgresql", password=None).render_as_string()
 
 
+def url_without_password(url: Any, basedir: Path) -> str:
+    """As `settings_url`; raises ConfigError where the url holds a password, too."""
+    found = settings_url(url, basedir)
+    if parsed(url).password is not None:
+        raise ConfigError(
+            "the url holds a password, which litebot.toml must not",
+            "put it into ~/.pgpass and remove it from the url; Postgres looks there",
+        )
+    as_typed = isinstance(url, str) and url.startswith("postgresql://")
+    return url if as_typed else found
+
+
 def sqlite_path(url: URL, basedir: Path) -> Path | None:
     """The file that a sqlite url names, relative to the basedir; None for one in memory."""
     if not url.database or url.database == ":memory:":

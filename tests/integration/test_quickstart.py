@@ -611,7 +611,10 @@ def test_create_master_with_buildbots_options(
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--db=mysql://ci:secret@db/ci", "--db: litebot keeps its state in SQLite or Postgres"),
+        (
+            "--db=mysql://ci:secret@db/ci",
+            "--database: litebot keeps its state in SQLite",
+        ),
         ("--log-count=few", "--log-count is 'few'; it must be a number from 1 on, or None"),
         ("--config=/etc/master.cfg", "it must be relative to the basedir"),
     ],

@@ -66,12 +66,7 @@ class PostgresSide(Side):
             self._db.autocommit = True
             for statement in SESSION:
                 self._db.execute(statement)
-            encoding = self._value("SHOW server_encoding")
-        if encoding != "UTF8":
-            raise StoreError(
-                f"{self.name} has the encoding {encoding}; logs and changes need UTF8",
-                "createdb --encoding=UTF8 --template=template0 NAME",
-            )
+            postgres.refuse_encoding(self._value("SHOW server_encoding"), self.name)
 
     def _value(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]

@@ -70,8 +70,7 @@ def begin(target: Side, source: str, mark: str, tables: list[Moved]) -> Unfinish
         conn.execute(record.delete())
         conn.execute(record.insert().values(source=source, mark=mark, state=MAKING, later="[]"))
         conn.commit()
-        schema.make_buildbots(conn)
-        schema.upgrade(conn)
+        schema.make(conn)
         conn.commit()
     definitions = target.definitions()
     later = [make for _, make in reversed(definitions)]

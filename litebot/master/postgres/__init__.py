@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -17,9 +18,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from litebot.errors import StoreError
+from litebot.master.postgres.remedies import remedy
 
 DRIVER = "postgresql+psycopg"
 EXTRA = "pip install 'litebot[postgres]'"
+CREATE_EMPTY = "createdb --encoding=UTF8 --template=template0 NAME"
+CONNECT_S = 10
 PASSWORD_FILE = "secrets/database-password"  # noqa: S105 (no password, but where one is)
 
 
@@ -71,10 +75,21 @@ def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
     """
     require_driver(url)
     secret = password(basedir)
-    options = {"client_encoding": "utf8"} | ({} if secret is None else {"password": secret})
+    options: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": CONNECT_S}
+    options |= {} if secret is None else {"password": secret}
+    made = driver_url(url)
+    options = {name: value for name, value in options.items() if name not in made.query}
     return sa.create_engine(
-        driver_url(url), connect_args=options, poolclass=NullPool, pool_reset_on_return=None
+        made, connect_args=options, poolclass=NullPool, pool_reset_on_return=None
     )
+
+
+def refuse_encoding(encoding: str, name: str) -> None:
+    """Raise StoreError where a database, whose name is shown, does not hold every text."""
+    if encoding != "UTF8":
+        raise StoreError(
+            f"{name} has the encoding {encoding}; logs and changes need UTF8", CREATE_EMPTY
+        )
 
 
 @contextmanager
@@ -87,7 +102,7 @@ def told(url: str | URL) -> Iterator[None]:
     except (psycopg.Error, sa.exc.DBAPIError) as error:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        lost = isinstance(cause, psycopg.OperationalError)
-        raise StoreError(
-            f"{shown(url)}: {' '.join(lines)}", f"psql '{shown(url)}'" if lost else None
-        ) from error
+        hint = remedy(cause, driver_url(url)) if isinstance(cause, psycopg.Error) else None
+        if hint is None and isinstance(cause, psycopg.OperationalError):
+            hint = f"psql '{shown(url)}'"
+        raise StoreError(f"{shown(url)}: {' '.join(lines)}", hint) from error

@@ -1,0 +1,231 @@
+"""litebot create-master --database: a master that begins on Postgres."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from conftest import LITEBOT
+from conftest import Master
+from conftest import free_ports
+from conftest import litebot
+from conftest import run
+from conftest import succeeded
+from conftest import wait_for
+from postgres import Postgres
+
+from bench.postgres import programs
+from litebot.errors import StoreError
+from litebot.master.postgres.making import tables_made
+
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+def refuses(basedir: Path, url: str, *expected: str, **kwargs: Any) -> str:
+    """Check that nothing is made, for a reason that is told in these words; what is said."""
+    done = litebot("create-master", "--database", url, basedir, **kwargs)
+    assert done.returncode == 1
+    for text in expected:
+        assert text in unquote(done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not basedir.exists()
+    assert not list(basedir.parent.glob(f".{basedir.name}*"))
+    return done.stderr
+
+
+def test_a_new_master_builds_at_once(
+    postgres: Postgres, database: str, watch: Callable[[Master], Master], tmp_path: Path
+) -> None:
+    master = watch(Master(tmp_path / "ci"))
+    done = master.create("--database", postgres.url(database))
+    assert f"Next: litebot start {master.basedir}" in done.stdout
+    assert not master.state_file.exists()
+    assert f'url = "{postgres.url(database)}"' in (master.basedir / "litebot.toml").read_text()
+    master.start()
+    assert master.force("hello").returncode == 0
+    assert postgres.rows(database, "SELECT results FROM builds") == [(0,)]
+
+
+def test_a_database_with_a_master_is_left_to_it(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    url = postgres.url(database)
+    succeeded(litebot("create-master", "--database", url, tmp_path / "ci"))
+    there = postgres.rows(database, TABLES)
+    join = f"litebot create-master --join '{url}' BASEDIR"
+    refuses(tmp_path / "other", url, "holds the tables of a master already", f"Try: {join}")
+    # Buildbot's name of the option, and its names of drivers.
+    url = url.replace("postgresql:", "postgresql+psycopg2:")
+    done = litebot("create-master", "--db", url, tmp_path / "other")
+    assert "holds the tables of a master already" in done.stderr
+    assert postgres.rows(database, TABLES) == there
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("accounts", "holds tables (accounts); a new master needs an empty database"),
+        ("alembic_version", "holds the tables of a stock Buildbot"),
+        ("litebot_move", "holds an unfinished move of a database"),
+    ],
+)
+def test_a_database_that_holds_something_else_is_left_alone(
+    table: str, said: str, postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    postgres.execute(database, f"CREATE TABLE {table} AS SELECT 1 AS id")
+    with pytest.raises(StoreError, match=re.escape(said)):
+        with tables_made(postgres.url(database), tmp_path, must_be_empty=True):
+            pass
+    with tables_made(postgres.url(database), tmp_path, must_be_empty=False) as made:
+        assert not made
+    assert postgres.rows(database, TABLES) == [(table,)]
+
+
+def test_a_basedir_that_can_not_be_made_takes_the_tables_along(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FileExistsError):
+        with tables_made(postgres.url(database), tmp_path, must_be_empty=True) as made:
+            assert made
+            tmp_path.mkdir()
+    assert postgres.rows(database, TABLES) == []
+
+
+def test_an_interrupted_one_leaves_nothing(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    basedir = tmp_path / "ci"
+    command = [LITEBOT, "create-master", "--database", postgres.url(database), str(basedir)]
+    with postgres.connect(database) as conn:
+        conn.execute("BEGIN")
+        conn.execute("LOCK TABLE pg_catalog.pg_event_trigger")  # each new table looks into it
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        wait_for(lambda: postgres.rows(database, waits), "the tables to be made")
+        process.kill()
+        process.wait()
+    assert not basedir.exists()
+    succeeded(run(*command))
+    assert "litebot_schema" in {name for (name,) in postgres.rows(database, TABLES)}
+
+
+def test_of_two_at_once_one_is_refused(postgres: Postgres, database: str, tmp_path: Path) -> None:
+    url = postgres.url(database)
+    with postgres.connect(database) as conn:
+        conn.execute("BEGIN")
+        conn.execute("SELECT pg_advisory_xact_lock(hashtext('litebot_schema'))")
+        both = [
+            subprocess.Popen(
+                [LITEBOT, "create-master", "--database", url, str(tmp_path / name / "ci")],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for name in ("one", "other")
+        ]
+        wait_for(lambda: len(postgres.rows(database, WAITING)) == 2, "both to wait")
+    said = [process.communicate()[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert "holds the tables of a master already" in "".join(said)
+    assert len(list(tmp_path.glob("*/ci"))) == 1
+
+
+def test_force_makes_what_is_missing_and_keeps_what_is_there(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    """As where a create-master was interrupted between its last two steps."""
+    basedir = tmp_path / "ci"
+    url = postgres.url(database)
+    succeeded(litebot("create-master", "--database", url, basedir))
+    again = succeeded(litebot("create-master", "--force", basedir))
+    assert "has all it needs; nothing was changed" in again.stdout
+    postgres.execute("postgres", f"DROP DATABASE {database}")
+    postgres.execute("postgres", f"CREATE DATABASE {database}")
+    again = succeeded(litebot("create-master", "--force", basedir))
+    assert f"added to {basedir}: {url}" in again.stdout
+    assert len(postgres.rows(database, TABLES)) > 20
+
+
+# what the server refuses
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    url = f"postgresql://ci@127.0.0.1:{port}/ci"
+    refuses(tmp_path / "ci", url, url, "Connection refused", f"Try: psql '{url}'")
+
+
+@pytest.mark.parametrize("may_create", [True, False])
+def test_a_database_that_is_missing_can_be_created_as_it_says(
+    may_create: bool, postgres: Postgres, tmp_path: Path
+) -> None:
+    postgres.execute("postgres", "DROP DATABASE IF EXISTS nowhere")
+    postgres.execute("postgres", "DROP ROLE IF EXISTS anybody")
+    postgres.execute("postgres", f"CREATE ROLE anybody LOGIN {'CREATEDB' * may_create}")
+    url = postgres.url("nowhere").replace("bench@", "anybody@")
+    said = refuses(tmp_path / "ci", url, 'database "nowhere" does not exist')
+    found = re.search(r"Try: (as a superuser of the server: )?(createdb .*)", said)
+    assert found, said
+    assert bool(found[1]) is not may_create
+    folder = programs()
+    env = {"PATH": f"{folder}:/usr/bin:/bin"} | ({} if may_create else {"PGUSER": "bench"})
+    succeeded(run("sh", "-c", found[2], env=env))
+    succeeded(litebot("create-master", "--database", url, tmp_path / "ci"))
+
+
+def test_a_password_that_is_missing_or_wrong(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    postgres.execute("postgres", "ALTER ROLE bench PASSWORD 'hunter2'")
+    url, basedir = postgres.tcp_url(database), tmp_path / "ci"
+    (home := tmp_path / "home").mkdir()
+    env = {**os.environ, "HOME": str(home)}
+    said = refuses(basedir, url, "no password supplied", "~/.pgpass", env=env)
+    refuses(basedir, url, "password authentication failed", env={**env, "PGPASSWORD": "hunter3"})
+    told = url.replace("bench@", "bench:hunter2@")
+    assert "hunter2" not in refuses(basedir, told, "--database: the url holds a password", env=env)
+    found = re.search(r"Try: (.*), or set", said)
+    assert found, said
+    succeeded(run("sh", "-c", found[1].replace("PASSWORD", "hunter2"), env=env))
+    done = succeeded(litebot("create-master", "--database", url, basedir, env=env))
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_role_without_the_right_to_make_tables(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    postgres.execute("postgres", "CREATE ROLE guest LOGIN")
+    url = postgres.url(database).replace("bench@", "guest@")
+    said = refuses(tmp_path / "ci", url, "permission denied for schema public")
+    found = re.search(r"Try: as a superuser of the server: psql -c '(.*)'", said)
+    assert found, said
+    postgres.execute("postgres", found[1])
+    succeeded(litebot("create-master", "--database", url, tmp_path / "ci"))
+
+
+def test_a_database_that_does_not_hold_every_text(postgres: Postgres, tmp_path: Path) -> None:
+    latin = postgres.new_database("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    refuses(tmp_path / "ci", postgres.url(latin), "has the encoding LATIN1", "Try: createdb")
+
+
+def test_without_psycopg_the_extra_is_named(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['psycopg'] = None; from litebot.cli.main import main; main()"
+    arguments = ("create-master", "--database", "postgresql://ci@db/ci", tmp_path / "ci")
+    done = run(sys.executable, "-c", code, *arguments)
+    assert done.returncode == 1
+    assert "postgresql://ci@db/ci needs psycopg 3" in done.stderr
+    assert "Try: pip install 'litebot[postgres]'" in done.stderr
+    assert not list(tmp_path.iterdir())
