@@ -8,6 +8,7 @@ write stand alone, as they do in Postgres' READ COMMITTED anyway.
 from __future__ import annotations
 
 import re
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +49,7 @@ class Cursor(psycopg.Cursor[Any]):
         """As psycopg's."""
         conn = self.connection
         assert isinstance(conn, Connection)
+        conn.asked_at = time.monotonic()
         try:
             before = conn.before(query)
             if before:
@@ -57,6 +59,8 @@ class Cursor(psycopg.Cursor[Any]):
         except psycopg.Error as error:
             conn.note(error)
             raise
+        finally:
+            conn.asked_at = None
         return self
 
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> None:
@@ -64,8 +68,7 @@ class Cursor(psycopg.Cursor[Any]):
         conn = self.connection
         assert isinstance(conn, Connection)
         try:
-            before = conn.before(query)
-            if before:
+            if before := conn.before(query):
                 conn.send(before, psycopg.Cursor(conn).execute, "SELECT 1")
             super().executemany(query, params_seq, **kwargs)
         except psycopg.Error as error:
@@ -87,12 +90,12 @@ class Shared(psycopg.Connection[Any]):
 class Connection(Shared):
     """See the module.  `trouble` is what has happened that the batch of pieces can't survive."""
 
-    cursor_factory = Cursor
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.cursor_factory = Cursor
         self.trouble: Exception | None = None
         self.number: str | None = None
+        self.asked_at: float | None = None  # since when an answer is waited for
         self.guard: str | None = None  # a query that finds a row for as long as we may write
         self._begun = False
         self._kept = False  # there is work of earlier pieces in the transaction
@@ -214,5 +217,9 @@ class Connection(Shared):
 
     def _say(self, statement: str) -> str | None:
         cursor = psycopg.Cursor(self)
-        cursor.execute(statement.encode())
+        self.asked_at = time.monotonic()
+        try:
+            cursor.execute(statement.encode())
+        finally:
+            self.asked_at = None
         return cursor.statusmessage

@@ -9,6 +9,7 @@ see `writer`.  Reads for visitors go to connections of their own, after what was
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,14 +22,17 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master.postgres.reading import PATIENCE_S
 from litebot.master.postgres.reading import ServerReaders
 from litebot.master.postgres.server import Outage
 from litebot.master.postgres.server import Server
+from litebot.master.postgres.watch import Watch
 from litebot.master.postgres.writer import Hook
 from litebot.master.postgres.writer import Writer
 from litebot.master.work import EXPECTED
 from litebot.master.work import Pool
 from litebot.master.work import Work
+from litebot.store.sql import Sql
 
 # Pieces that are run in one transaction at most: who asked for the first waits for the last.
 MOST = 200
@@ -45,14 +49,18 @@ class ServerPool(Pool):
         self.failure: StoreFailed | None = None
         self.outage: Outage | None = None
         self._server = server
-        self._writer = Writer(server, self._say)
+        self._writer = Writer(
+            server, lambda outage: reactor.callFromThread(self._note_outage, outage)
+        )
         self.engine = self._writer.engine
+        self._watch = Watch(server, self._writer, reactor, self._note_outage)
         self._thread = twisted.ThreadPool(minthreads=0, maxthreads=1, name="database")
         self._readers: ServerReaders = ServerReaders(server, reactor)
         self._on_failure = on_failure
         self._queue: deque[Work] = deque()
         self._scheduled = False
         self._running: list[Work] | None = None
+        self._patience_s: float | None = None
 
     # what others set
 
@@ -68,11 +76,36 @@ class ServerPool(Pool):
     def before_batch_after_reconnect(self, hook: Hook | None) -> None:
         self._writer.before_batch_after_reconnect = hook
 
+    @property
+    def guard(self) -> str | None:
+        """A query that goes with the beginning of each transaction that writes.
+
+        Where it finds no row, nothing is written, and the pool fails.
+        """
+        return self._writer.guard
+
+    @guard.setter
+    def guard(self, query: str | None) -> None:
+        self._writer.guard = query
+
+    @property
+    def application_name(self) -> str:
+        """What the server calls these connections in pg_stat_activity."""
+        return self._server.application_name
+
+    @application_name.setter
+    def application_name(self, name: str) -> None:
+        self._server.application_name = name
+        if self.running:
+            d = self.do_sql(_rename, name)
+            d.addErrback(lambda failure: failure.trap(StoreFailed))
+
     # what Buildbot calls
 
     def open(self) -> defer.Deferred[None]:
         """Connect, and accept work.  Fails with StoreError where that can't be done."""
         self._thread.start()
+        self._watch.start()
         d: defer.Deferred[None] = defer.Deferred()
 
         def opened(success: bool, result: Any) -> None:
@@ -84,6 +117,7 @@ class ServerPool(Pool):
         return d.addErrback(self._could_not_open)
 
     def _could_not_open(self, failure: Failure) -> Failure:
+        self._watch.stop()
         self._thread.stop()
         return failure
 
@@ -105,6 +139,7 @@ class ServerPool(Pool):
             self._writer.close,
         )
         yield closed
+        self._watch.stop()
         self._thread.stop()
 
     def committed(self) -> defer.Deferred[None]:
@@ -146,6 +181,7 @@ class ServerPool(Pool):
                 batch.append(self._queue.popleft())
         if batch:
             self._running = batch
+            self._watch.begin()
             self._thread.callInThreadWithCallback(self._has_run, self._writer.run, batch)
 
     def _has_run(self, success: bool, result: Any) -> None:
@@ -153,12 +189,16 @@ class ServerPool(Pool):
 
     def _deliver(self, failure: Failure | None) -> None:
         batch, self._running = self._running or [], None
+        self._watch.end()
         if failure is not None:
             error = failure.value
             if not isinstance(error, StoreError):
                 log.err(failure, "while running work on the database")
             assert isinstance(error, Exception)
             self.fail(error)
+        elif self.outage is not None:
+            log.msg(f"{self._server.shown} is back after {time.time() - self.outage.since:.0f} s")
+            self.outage = None
         for work in batch:
             if self.failure is not None:
                 self._refuse(work)
@@ -176,16 +216,34 @@ class ServerPool(Pool):
 
     # when the server is away
 
-    def _say(self, outage: Outage | None) -> None:
-        """From the pool's thread."""
-        self.reactor.callFromThread(self._note_outage, outage)
+    def give_up_after(self, seconds: float) -> None:
+        """Fail, from now on, where the server is away for so long."""
+        self._patience_s = seconds
+        if self.outage is not None:
+            self._lose_patience(self.outage)
 
-    def _note_outage(self, outage: Outage | None) -> None:
-        if outage is not None:
-            log.msg(f"{self._server.shown} is away ({outage.words}); waiting for it")
-        elif self.outage is not None:
-            log.msg(f"{self._server.shown} is back")
+    def _note_outage(self, outage: Outage) -> None:
+        if self.outage is not None or self._running is None:
+            return  # that is known; or it is over
+        log.msg(f"{self._server.shown} is away: {outage.words}; waiting for it")
         self.outage = outage
+        # What runs there for visitors will not be answered either.
+        self.reactor.callLater(PATIENCE_S, self._if_still, outage, self._readers.interrupt)
+        self._lose_patience(outage)
+
+    def _lose_patience(self, outage: Outage) -> None:
+        if self._patience_s is not None:
+            self.reactor.callLater(self._patience_s, self._if_still, outage, self._give_up)
+
+    def _if_still(self, outage: Outage, do: Callable[[], object]) -> None:
+        if self.outage is outage and self.failure is None:
+            do()
+
+    def _give_up(self) -> None:
+        assert self.outage is not None
+        seconds = time.time() - self.outage.since
+        what = f"{self._server.shown} has been away for {seconds:.0f} s ({self.outage.words})"
+        self.fail(StoreFailed(f"{what}; the master stops without it", "litebot start, later"))
 
     def fail(self, error: Exception) -> StoreFailed:
         """Fail all work that waits and all that comes, and say so once; what it fails with."""
@@ -198,3 +256,7 @@ class ServerPool(Pool):
         while self._queue:
             self._refuse(self._queue.popleft())
         return self.failure
+
+
+def _rename(sql: Sql, name: str) -> None:
+    sql.rows("SELECT set_config('application_name', ?, false)", name)

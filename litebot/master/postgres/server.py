@@ -33,7 +33,6 @@ OPTIONS = {
     "keepalives_count": 2,
     "tcp_user_timeout": 8000,
     "client_encoding": "utf8",
-    "application_name": "litebot",
     "autocommit": True,
 }
 # The same for the server, so that a connection which we have lost holds no locks for long there.
@@ -43,7 +42,9 @@ SELECT set_config('tcp_keepalives_idle', '3', false),
        set_config('tcp_keepalives_count', '2', false),
        set_config('idle_in_transaction_session_timeout', '60000', false),
        CASE WHEN current_setting('synchronous_commit') = 'off'
-            THEN set_config('synchronous_commit', 'on', false) END
+            THEN set_config('synchronous_commit', 'on', false) END,
+       CASE WHEN current_setting('server_version_num')::int >= 140000
+            THEN set_config('client_connection_check_interval', '2000', false) END
 """
 OLDEST = 130000  # pg_current_xact_id
 
@@ -110,20 +111,22 @@ class Server:
         made = make_url(postgres.url_for_master(url, basedir))
         self._args, options = PGDialect_psycopg().create_connect_args(made)
         self._options = {**OPTIONS, **options}
+        self.application_name: str = options.get("application_name", "litebot")
 
     def connect(self, kind: type[C], *, writes: bool = False) -> C:
         """A new connection, on which each statement is a transaction of its own.
 
         Raises psycopg.Error; StoreError where the server is too old.
         """
-        options = {"target_session_attrs": "read-write"} if writes else {}
-        conn = kind.connect(*self._args, **{**options, **self._options})
+        options = {**self._options, "application_name": self.application_name}
+        if writes:
+            options.setdefault("target_session_attrs", "read-write")
+        conn = kind.connect(*self._args, **options)
         if conn.info.server_version < OLDEST:
             raise StoreError(
                 f"{self.shown} is Postgres {conn.info.server_version // 10000}; litebot needs 13"
             )
-        if writes:
-            psycopg.Cursor(conn).execute(SETTINGS)
+        psycopg.Cursor(conn).execute(SETTINGS)
         return conn
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -41,10 +42,19 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backen
 """
 WHEN_STARTED = "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 
-# Called with an outage that begins, and with None at its end.
-Say = Callable[[Outage | None], None]
 # Called before the first batch on a connection that is not the first, in its transaction.
 Hook = Callable[[sa.engine.Connection], None]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A statement that has been sent: on which connection, and when (of time.monotonic()).
+
+    `identity` is the process id of the connection in the server, and when that was started.
+    """
+
+    identity: tuple[int, Any]
+    since: float
 
 
 class Lost(Exception):
@@ -56,9 +66,9 @@ class Again(Exception):
 
 
 class Writer:
-    """See the module.  `say` is told of outages, in this thread."""
+    """See the module.  `say` is told, in this thread, of each attempt that the server fails."""
 
-    def __init__(self, server: Server, say: Say) -> None:
+    def __init__(self, server: Server, say: Callable[[Outage], None]) -> None:
         self.engine = sa.create_engine(
             DRIVER, creator=self._for_sqlalchemy, poolclass=NullPool, use_native_hstore=False
         )
@@ -66,7 +76,6 @@ class Writer:
         self.guard: str | None = None
         self._server = server
         self._say = say
-        self._outage: Outage | None = None
         self._handle: Connection | None = None
         self._connection: sa.engine.Connection | None = None
         self._sql: ServerSql | None = None
@@ -90,9 +99,11 @@ class Writer:
             cut_off(handle)
 
     @property
-    def identity(self) -> tuple[int, Any] | None:
-        """The process id of the connection in the server, and when that was started."""
-        return self._identity
+    def asking(self) -> Asking | None:
+        """The statement whose answer is waited for, if one is."""
+        handle, identity = self._handle, self._identity
+        since = handle.asked_at if handle is not None else None
+        return Asking(identity, since) if identity is not None and since is not None else None
 
     # in the pool's thread
 
@@ -131,17 +142,17 @@ class Writer:
                 self._given_up.wait(next(waiting))
             except Lost as lost:
                 self._drop()
-                self._away(lost.__cause__ or lost)
+                self._say(Outage(words_of(lost.__cause__ or lost)))
                 if self._given_up.wait(next(waiting)):
                     raise StoreFailed(
                         f"{self._server.shown} is away: {words_of(lost.__cause__ or lost)}",
                         "litebot start, when it is back",
                     ) from lost
-        self._back()
 
     def _run(self, batch: Sequence[Work]) -> None:
         handle = self._handle
         assert handle is not None
+        handle.guard = self.guard
         try:
             if self._new and self.before_batch_after_reconnect is not None:
                 self.before_batch_after_reconnect(self._connected())
@@ -252,7 +263,6 @@ class Writer:
             handle.finish()
             raise
         self._identity = (handle.info.backend_pid, row and row[0])
-        handle.guard = self.guard
         self._handle = handle
         self._sql = ServerSql(handle, self._connected)
         self._new = True
@@ -278,13 +288,3 @@ class Writer:
                 conn.invalidate()
         if handle is not None:
             handle.finish()
-
-    def _away(self, error: BaseException) -> None:
-        if self._outage is None:
-            self._outage = Outage(words_of(error))
-            self._say(self._outage)
-
-    def _back(self) -> None:
-        if self._outage is not None:
-            self._outage = None
-            self._say(None)

@@ -1,0 +1,542 @@
+"""The database pool on a real Postgres: pieces of work in one transaction, each of them once."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from postgres import Postgres
+from proxy import Proxy
+from stand_in import Asked
+from stand_in import Log
+from stand_in import Reactor
+
+from bench.postgres import USER
+from litebot.errors import ServerAway
+from litebot.errors import StoreError
+from litebot.errors import StoreFailed
+from litebot.master.postgres.pool import ServerPool
+from litebot.master.postgres.server import Server
+from litebot.master.readers import browsing
+from litebot.store.sql import Sql
+
+Connection = sa.engine.Connection
+
+
+class Mistake(Exception):
+    """A programming error in a component."""
+
+
+class RealTime(Reactor):
+    """A reactor whose clock is the world's."""
+
+    def callLater(self, delay_s: float, f: Callable[..., object], *args: Any, **kw: Any) -> Any:
+        self.now = time.monotonic()
+        return super().callLater(delay_s, f, *args, **kw)
+
+    def run_until(self, done: Callable[[], bool], patience_s: float = 40.0) -> None:
+        give_up_at = time.monotonic() + patience_s
+        while not done():
+            due = [timer.at for timer in self.timers]
+            wait_s = min([give_up_at, *due]) - time.monotonic()
+            try:
+                self._calls.put(self._calls.get(timeout=max(0.0, wait_s)))
+            except queue.Empty:
+                assert time.monotonic() < give_up_at, "nothing has come"
+            self.now = time.monotonic()
+            self.turn()
+
+
+class Store:
+    """A pool on a database of its own, with a table t(id, x unique), behind a proxy."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+        self.name = postgres.new_database()
+        table = "t (id serial PRIMARY KEY, x text UNIQUE, number xid8 DEFAULT pg_current_xact_id())"
+        postgres.execute(self.name, f"CREATE TABLE {table}")
+        self.proxy = Proxy(postgres.folder, postgres.port)
+        self.reactor = RealTime()
+        self.failures: list[StoreFailed] = []
+        url = self.proxy.url(USER, self.name)
+        self.pool = ServerPool(Server(url, Path("/")), self.reactor, self.failures.append)
+
+    def open(self) -> None:
+        self.wait(Asked(self.pool.open()))
+
+    def close(self) -> None:
+        self.wait(Asked(self.pool.stop()))
+        self.proxy.close()
+
+    def do(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Asked:
+        return Asked(self.pool.do(work, *args, **kwargs))
+
+    def do_sql(self, work: Callable[..., Any], *args: Any) -> Asked:
+        return Asked(self.pool.do_sql(work, *args))
+
+    def browse(self, work: Callable[..., Any], *args: Any) -> Asked:
+        """As do, for a visitor."""
+
+        def ask() -> Asked:
+            browsing.set(True)
+            return self.do(work, *args)
+
+        return contextvars.copy_context().run(ask)
+
+    def wait(self, asked: Asked) -> Any:
+        self.reactor.run_until(lambda: asked.called)
+        if asked.error is not None:
+            raise asked.error
+        return asked.result
+
+    def content(self) -> list[str]:
+        """What others see in the table."""
+        return [x for (x,) in self.postgres.rows(self.name, "SELECT x FROM t ORDER BY id")]
+
+
+@pytest.fixture
+def store(postgres: Postgres, logged: Log) -> Iterator[Store]:
+    store = Store(postgres)
+    store.open()
+    yield store
+    store.close()
+
+
+def add(conn: Connection, x: str) -> None:
+    """A piece of work as Buildbot's are."""
+    conn.execute(sa.text("INSERT INTO t (x) VALUES (:x)"), {"x": x})
+    conn.commit()
+
+
+def add_sql(sql: Sql, x: str) -> int:
+    return sql.insert("t", x=x)
+
+
+def contents(conn: Connection) -> list[str]:
+    return list(conn.execute(sa.text("SELECT x FROM t ORDER BY id")).scalars())
+
+
+# pieces
+
+
+def test_pieces_of_a_turn_are_one_transaction_in_order(store: Store) -> None:
+    asked = [store.do(add, "a"), store.do_sql(add_sql, "b"), store.do(contents)]
+    asked.append(store.do(add, "c"))
+    assert store.wait(asked[2]) == ["a", "b"]
+    store.wait(asked[3])
+    assert store.content() == ["a", "b", "c"]
+    assert asked[1].result == 2
+    numbers = store.postgres.rows(store.name, "SELECT DISTINCT number FROM t")
+    assert len(numbers) == 1
+
+
+def test_a_result_is_there_when_it_is_committed(store: Store) -> None:
+    seen: list[list[str]] = []
+    d = store.pool.do(add, "a")
+    d.addCallback(lambda _: seen.append(store.content()))
+    store.wait(Asked(d))
+    assert seen == [["a"]]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_piece_that_fails_is_undone_alone(store: Store, logged: Log, first: bool) -> None:
+    def fail(conn: Connection) -> None:
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('lost')"))
+        raise Mistake
+
+    before = [] if first else [store.do(add, "a")]
+    failed = store.do(fail)
+    after = store.do(add, "b")
+    store.wait(after)
+    assert isinstance(failed.error, Mistake)
+    assert store.content() == (["b"] if first else ["a", "b"])
+    assert before == [] or before[0].error is None
+    assert logged.take() == [Mistake]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_the_server_refuses_ends_a_piece_and_no_other(
+    store: Store, logged: Log, first: bool
+) -> None:
+    store.wait(store.do(add, "taken"))
+    before = [] if first else [store.do(add, "a")]
+    failed = [store.do(add, "taken"), store.do_sql(add_sql, "taken")]
+    wrong = store.do(lambda conn: conn.execute(sa.text("SELECT 1/0")).scalar())
+    store.wait(store.do(add, "b"))
+    for each in failed:
+        assert isinstance(each.error, sa.exc.IntegrityError)
+    assert isinstance(wrong.error, sa.exc.DataError)
+    assert store.content() == ["taken", *([] if first else ["a"]), "b"]
+    assert all(each.error is None for each in before)
+    assert logged.take() == [sa.exc.IntegrityError, sa.exc.IntegrityError, sa.exc.DataError]
+
+
+def test_commit_and_rollback_end_a_part_of_a_piece(store: Store) -> None:
+    def work(conn: Connection) -> None:
+        add(conn, "kept")
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('undone')"))
+        conn.rollback()
+        add(conn, "also")
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('never committed')"))
+
+    first = store.do(work)
+    store.wait(store.do(add, "next"))
+    assert first.error is None
+    assert store.content() == ["kept", "also", "next"]
+
+
+def test_a_component_may_catch_an_error_and_go_on(store: Store) -> None:
+    def add_or_find(conn: Connection, x: str) -> str:
+        try:
+            add(conn, x)
+            return "added"
+        except sa.exc.IntegrityError:
+            conn.rollback()
+            return "found"
+
+    asked = [store.do(add_or_find, x) for x in ("a", "a", "b", "a")]
+    store.wait(asked[-1])
+    assert [each.result for each in asked] == ["added", "found", "added", "found"]
+    assert store.content() == ["a", "b"]
+
+
+def test_begin_nested_and_do_with_transaction(store: Store) -> None:
+    def work(conn: Connection) -> None:
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('outer')"))
+        nested = conn.begin_nested()
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('inner')"))
+        nested.rollback()
+
+    other = store.do(add, "a")
+    store.wait(Asked(store.pool.do_with_transaction(work)))
+    assert other.error is None
+    assert store.content() == ["a", "outer"]
+
+
+def test_a_second_connection_undoes_nothing_of_the_first(store: Store) -> None:
+    def work(conn: Connection) -> bool:
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('a')"))
+        there = sa.inspect(conn.engine).has_table("t")  # as Buildbot's Model does
+        conn.commit()
+        return there
+
+    assert store.wait(store.do(work)) is True
+    assert store.content() == ["a"]
+
+
+def test_do_with_engine(store: Store) -> None:
+    def work(engine: sa.Engine) -> None:
+        with engine.begin() as conn:
+            conn.execute(sa.text("INSERT INTO t (x) VALUES ('kept')"))
+        with engine.connect() as conn:
+            conn.execute(sa.text("INSERT INTO t (x) VALUES ('not committed')"))
+
+    store.wait(Asked(store.pool.do_with_engine(work)))
+    assert store.content() == ["kept"]
+
+
+def test_sql_and_a_connection_are_one_transaction(store: Store, logged: Log) -> None:
+    def work(sql: Sql, fail: bool) -> int:
+        rowid = sql.insert("t", x="sql")
+        also = sa.text("UPDATE t SET x = x || ' and connection'")
+        sql.with_connection(lambda conn: conn.execute(also))
+        assert sql.update("t", rowid + 1, x="none") == 0
+        assert sql.count("t", "x LIKE ?", "%and%") == 1
+        if fail:
+            raise Mistake
+        return rowid
+
+    failed = store.do_sql(work, True)
+    assert store.wait(store.do_sql(work, False)) == 2
+    assert isinstance(failed.error, Mistake)
+    assert store.content() == ["sql and connection"]
+    assert logged.take() == [Mistake]
+
+
+def test_the_connection_belongs_to_its_thread(store: Store) -> None:
+    with pytest.raises(sa.exc.ProgrammingError, match="belongs to its own thread"):
+        store.pool.engine.connect()
+
+
+def test_rows_that_are_not_fetched_are_an_error(store: Store, logged: Log) -> None:
+    asked = store.do(lambda conn: conn.execute(sa.text("SELECT 1")))
+    with pytest.raises(TypeError, match="not fetched"):
+        store.wait(asked)
+    assert logged.take() == [TypeError]
+
+
+# visitors
+
+
+def test_a_visitor_sees_what_was_asked_before(store: Store) -> None:
+    for x in "abc":
+        store.do(add, x)
+    seen = store.browse(contents)
+    store.do(add, "d")
+    assert store.wait(seen)[:3] == ["a", "b", "c"]
+
+
+def test_what_writes_for_a_visitor_is_done_where_writing_works(store: Store) -> None:
+    store.wait(store.browse(add, "a"))
+    assert store.content() == ["a"]
+
+
+def test_a_visitor_holds_up_no_work(store: Store) -> None:
+    slow = store.browse(lambda conn: conn.execute(sa.text("SELECT pg_sleep(2)")).scalar())
+    store.wait(store.do(add, "a"))
+    assert not slow.called
+    store.wait(slow)
+
+
+def test_a_visitor_is_told_that_the_server_is_away(store: Store) -> None:
+    store.wait(store.browse(contents))
+    store.proxy.cut()
+    began_at = time.monotonic()
+    with pytest.raises(ServerAway, match="is away: "):
+        store.wait(store.browse(contents))
+    assert time.monotonic() - began_at < 8
+    store.proxy.mend()
+    assert store.wait(store.browse(contents)) == []
+
+
+# when the server is away
+
+
+def test_work_waits_for_a_server_that_is_cut_off(store: Store, logged: Log) -> None:
+    store.wait(store.do(add, "before"))
+    store.proxy.cut()
+    asked = [store.do(add, "a"), store.do_sql(add_sql, "b")]
+    store.reactor.run_until(lambda: store.pool.outage is not None)
+    assert not any(each.called for each in asked)
+    later = store.do(add, "c")
+    store.proxy.mend()
+    store.wait(later)
+    assert store.content() == ["before", "a", "b", "c"]
+    assert store.pool.outage is None
+    said = [line for line in logged.messages if "is away" in line or "is back" in line]
+    assert len(said) == 2
+
+
+def test_an_answer_to_a_commit_that_is_lost_is_not_asked_for_twice(store: Store) -> None:
+    runs: list[str] = []
+
+    def work(sql: Sql) -> int:
+        runs.append("x")
+        return sql.insert("t", x=f"run {len(runs)}")
+
+    store.proxy.lose_next_answer_to_commit()
+    assert store.wait(store.do_sql(work)) == 1
+    assert store.proxy.lost_answer.is_set()
+    assert store.content() == ["run 1"]
+    assert len(runs) == 1
+
+
+def test_what_was_not_committed_is_run_again(store: Store) -> None:
+    runs: list[int] = []
+
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        conn.execute(sa.text("INSERT INTO t (x) VALUES (:x)"), {"x": f"run {len(runs)}"})
+        if len(runs) == 1:
+            store.proxy.cut()
+            store.proxy.mend()
+        conn.execute(sa.text("INSERT INTO t (x) VALUES (:x)"), {"x": f"run {len(runs)}, again"})
+        conn.commit()
+
+    asked = [store.do(add, "a"), store.do(work), store.do(add, "b")]
+    store.wait(asked[-1])
+    assert store.content() == ["a", "run 2", "run 2, again", "b"]
+    assert all(each.error is None for each in asked)
+
+
+def test_what_is_left_of_a_lost_connection_holds_no_locks(store: Store) -> None:
+    store.wait(store.do(add, "a"))
+    runs: list[int] = []
+
+    def work(conn: Connection) -> None:
+        conn.execute(sa.text("UPDATE t SET x = x || '+'"))
+        runs.append(1)
+        if len(runs) == 1:
+            store.proxy.forget()  # the server has no word of it, and holds the row
+            store.pool._writer.cut_off()
+        conn.execute(sa.text("SELECT 1"))
+        conn.commit()
+
+    began_at = time.monotonic()
+    store.wait(store.do(work))
+    assert time.monotonic() - began_at < 5
+    assert store.content() == ["a+"]
+
+
+def test_a_connection_that_says_nothing_is_noticed(store: Store) -> None:
+    store.wait(store.do(add, "a"))
+    store.proxy.freeze()
+    began_at = time.monotonic()
+    asked = store.do(add, "b")
+    store.reactor.run_until(lambda: store.pool.outage is not None)
+    assert time.monotonic() - began_at < 10
+    store.proxy.mend()
+    store.wait(asked)
+    assert store.content() == ["a", "b"]
+    assert store.pool.outage is None
+
+
+def test_a_connection_that_was_forgotten_is_made_anew(store: Store) -> None:
+    store.wait(store.do(add, "a"))
+    store.proxy.forget()
+    began_at = time.monotonic()
+    asked = store.do(add, "b")
+    store.wait(asked)
+    assert time.monotonic() - began_at < 12
+    assert store.content() == ["a", "b"]
+
+
+def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
+    runs: list[int] = []
+
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        conn.execute(sa.text("SELECT pg_sleep(7)")).all()
+
+    store.wait(store.do(work))
+    assert len(runs) == 1
+    assert store.pool.outage is None
+
+
+def test_deadlocks_are_tried_again(store: Store) -> None:
+    for x in "ab":
+        store.wait(store.do(add, x))
+    holds, runs = threading.Event(), []
+    reached = threading.Event()
+
+    def other() -> None:
+        with store.postgres.connect(store.name) as conn, conn.transaction():
+            conn.execute("SET deadlock_timeout = '60s'")  # let the pool be the one to find it
+            conn.execute("UPDATE t SET x = 'b2' WHERE x = 'b'")
+            holds.set()
+            assert reached.wait(20)
+            conn.execute("UPDATE t SET x = 'a2' WHERE x = 'a'")
+
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        conn.execute(sa.text("UPDATE t SET x = x || '+' WHERE id = 1"))
+        reached.set()
+        conn.execute(sa.text("UPDATE t SET x = x || '+' WHERE id = 2"))
+        conn.commit()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert holds.wait(20)
+    asked = [store.do(add, "c"), store.do(work), store.do(add, "d")]
+    for each in asked:
+        store.wait(each)
+    thread.join()
+    assert store.content() == ["a2+", "b2+", "c", "d"]
+    assert len(runs) > 1
+
+
+def test_a_full_disk_is_waited_for(store: Store) -> None:
+    refuse = (
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN"
+        " RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$ LANGUAGE plpgsql"
+    )
+    store.postgres.execute(store.name, refuse)
+    trigger = "CREATE TRIGGER refuse BEFORE INSERT ON t EXECUTE FUNCTION refuse()"
+    store.postgres.execute(store.name, trigger)
+    asked = store.do(add, "a")
+    store.reactor.run_until(lambda: store.pool.outage is not None)
+    assert store.pool.outage is not None
+    assert "could not extend file" in store.pool.outage.words
+    store.postgres.execute(store.name, "DROP TRIGGER refuse ON t")
+    store.wait(asked)
+    assert store.content() == ["a"]
+
+
+# giving up
+
+
+def test_the_first_connection_is_not_waited_for(postgres: Postgres) -> None:
+    store = Store(postgres)
+    store.proxy.cut()
+    with pytest.raises(StoreError) as raised:
+        store.open()
+    assert str(store.proxy.port) in raised.value.what
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith("psql 'postgresql://")
+    store.proxy.close()
+
+
+def test_a_stop_does_not_wait_for_ever(store: Store) -> None:
+    store.proxy.cut()
+    asked = store.do(add, "a")
+    store.reactor.run_until(lambda: store.pool.outage is not None)
+    store.pool.give_up_after(0.5)
+    with pytest.raises(StoreFailed, match="has been away for"):
+        store.wait(asked)
+    assert [str(failure) for failure in store.failures] == [str(store.pool.failure)]
+    with pytest.raises(StoreFailed):
+        store.wait(store.do(add, "b"))
+    store.proxy.mend()
+    assert store.content() == []
+
+
+def test_a_silent_server_keeps_no_stop_waiting(store: Store) -> None:
+    store.pool.give_up_after(0.5)
+    store.proxy.freeze()
+    asked = store.do(add, "a")
+    began_at = time.monotonic()
+    with pytest.raises(StoreFailed):
+        store.wait(asked)
+    assert time.monotonic() - began_at < 12
+
+
+def test_the_guard_ends_all_writing(store: Store) -> None:
+    store.postgres.execute(store.name, "CREATE TABLE mine (x int); INSERT INTO mine VALUES (1)")
+    store.pool.guard = "SELECT 1 FROM mine WHERE x = 1 FOR SHARE"
+    store.wait(store.do(add, "a"))
+    store.postgres.execute(store.name, "UPDATE mine SET x = 2")
+    asked = [store.do(contents), store.do(add, "b"), store.do(add, "c")]
+    with pytest.raises(StoreFailed, match="taken over"):
+        store.wait(asked[1])
+    assert isinstance(asked[2].error, StoreFailed)
+    assert store.content() == ["a"]
+    assert len(store.failures) == 1
+
+
+def test_the_hook_is_called_after_a_reconnection(store: Store) -> None:
+    calls: list[list[str]] = []
+    store.pool.before_batch_after_reconnect = lambda conn: calls.append(contents(conn))
+    store.wait(store.do(add, "a"))
+    assert calls == []
+    store.proxy.cut()
+    store.proxy.mend()
+    store.wait(store.do(add, "b"))
+    store.wait(store.do(add, "c"))
+    assert calls == [["a"]]
+
+    def refuse(_conn: Connection) -> None:
+        raise StoreFailed("no more")
+
+    store.pool.before_batch_after_reconnect = refuse
+    store.proxy.cut()
+    store.proxy.mend()
+    with pytest.raises(StoreFailed, match="no more"):
+        store.wait(store.do(add, "d"))
+    assert store.content() == ["a", "b", "c"]
+
+
+def test_the_server_knows_the_connections_by_name(store: Store) -> None:
+    store.pool.application_name = "litebot one"
+    store.wait(store.do(contents))
+    store.wait(store.browse(contents))
+    query = f"SELECT application_name FROM pg_stat_activity WHERE datname = '{store.name}'"
+    names = [row[0] for row in store.postgres.rows("postgres", query)]
+    assert names == ["litebot one"] * 2

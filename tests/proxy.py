@@ -1,0 +1,123 @@
+"""A network between a master and its Postgres server, which a test can cut."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+CHUNK_BYTES = 65536
+# The server's words that end a transaction which was committed: CommandComplete.
+COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
+
+
+class Proxy:
+    """Listens on `port` of 127.0.0.1 and leads to the server's socket in a folder."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._target = str(folder / f".s.PGSQL.{port}")
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.connections = 0
+        self._lock = threading.Lock()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._forgotten: list[tuple[socket.socket, socket.socket]] = []
+        self._open = True
+        self._flows = threading.Event()
+        self._flows.set()
+        self._lose_answers = 0
+        self.lost_answer = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, user: str, name: str) -> str:
+        """A database behind it, as litebot.toml names it; no password is asked for."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{name}?sslmode=disable"
+
+    # what a test does to it
+
+    def cut(self) -> None:
+        """Close all connections, and refuse new ones."""
+        self._open = False
+        with self._lock:
+            for pair in self._pairs:
+                self._end(*pair)
+
+    def mend(self) -> None:
+        """Let new connections through; and what was frozen flows on."""
+        self._open = True
+        self._flows.set()
+
+    def freeze(self) -> None:
+        """Swallow what comes, of old connections and of new ones, and say nothing."""
+        self._flows.clear()
+
+    def forget(self) -> None:
+        """Mend, but say never again anything on connections that there are."""
+        with self._lock:
+            self._forgotten += self._pairs
+            self._pairs.clear()
+        self._flows.set()
+
+    def lose_next_answer_to_commit(self) -> None:
+        """Close a connection in place of telling that its next transaction was committed."""
+        self._lose_answers = 1
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._server.close()
+        self.cut()
+        self._flows.set()
+        for pair in self._forgotten:
+            self._end(*pair)
+
+    # how it works
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            if not self._open:
+                client.close()
+                continue
+            self.connections += 1
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                server.connect(self._target)
+            except OSError:
+                client.close()
+                server.close()
+                continue
+            pair = (client, server)
+            with self._lock:
+                self._pairs.append(pair)
+            for source, sink in (pair, pair[::-1]):
+                arguments = (pair, source, sink)
+                threading.Thread(target=self._pump, args=arguments, daemon=True).start()
+
+    def _pump(
+        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(CHUNK_BYTES):
+                self._flows.wait()
+                with self._lock:
+                    if pair not in self._pairs:
+                        return
+                if self._lose_answers and source is pair[1] and COMMITTED in data:
+                    self._lose_answers -= 1
+                    self.lost_answer.set()
+                    break
+                sink.sendall(data)
+        with self._lock:
+            known = pair in self._pairs
+        if known:
+            self._end(*pair)
+
+    def _end(self, *sockets: socket.socket) -> None:
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
