@@ -49,5 +49,9 @@ class StoreFailed(StoreError):
     """The disk refused or corrupted something while the master ran; the master must stop."""
 
 
+class TakenOver(StoreFailed):
+    """Another master has this one's work, as it seemed dead; this one may write nothing more."""
+
+
 class ConfigError(LitebotError):
     """master.cfg has errors; `what` lists them with their lines."""

@@ -31,8 +31,11 @@ starts = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("started_at", sa.Float, nullable=False),
-    # NULL while it runs, and for ever after a crash.
+    # NULL while it runs, and for ever after a crash that no other master has cleaned up after.
     sa.Column("stopped_at", sa.Float),
+    # When and by which other master it was found dead; from then on it may write nothing.
+    sa.Column("taken_over_at", sa.Float),
+    sa.Column("taken_over_by", sa.Text),
 )
 
 # What a start found half done and set right, one row each.
@@ -130,6 +133,21 @@ told = sa.Table(
 )
 
 
+# What masters on one Postgres tell each other; see postgres.events.
+events = sa.Table(
+    "litebot_events",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("masterid", sa.Integer, nullable=False),
+    # Counts those of one master.
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("sent_at", sa.Float, nullable=False),
+    # The routing key and the message, as JSON.
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
@@ -163,6 +181,15 @@ def _told(conn: sa.engine.Connection) -> None:
     told.create(conn)
 
 
+def _events(conn: sa.engine.Connection) -> None:
+    events.create(conn)
+    there = {column["name"] for column in sa.inspect(conn).get_columns(starts.name)}
+    for column in (starts.c.taken_over_at, starts.c.taken_over_by):
+        if column.name not in there:  # in a new database it is
+            kind = column.type.compile(conn.dialect)
+            conn.exec_driver_sql(f"ALTER TABLE {starts.name} ADD COLUMN {column.name} {kind}")
+
+
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _starts_and_repairs,
     _handovers_and_subscriptions,
@@ -171,6 +198,7 @@ MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _deliveries,
     _commits,
     _told,
+    _events,
 )
 
 # Buildbot's tables whose long lists have a total.

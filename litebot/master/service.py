@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 from typing import Any
 
 from buildbot import master
@@ -26,9 +28,12 @@ from litebot.basedir import refused_by_system
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 from litebot.errors import SettingsError
+from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master import faults
+from litebot.master import mq
 from litebot.master import outcome
+from litebot.master import postgres
 from litebot.master import preflight
 from litebot.master import recovery
 from litebot.master import rest
@@ -49,6 +54,8 @@ from litebot.master.logged import quieten
 from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
+from litebot.master.postgres.peers import fence
+from litebot.master.postgres.peers import unfinished
 from litebot.master.reconfig import Unchangeable
 from litebot.master.reconfig import check_changes
 from litebot.master.recovery.attempts import Attempts
@@ -59,6 +66,9 @@ from litebot.master.told import Reminder
 from litebot.master.web import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
+
+if TYPE_CHECKING:
+    from litebot.master.postgres.session import Session
 
 # The name in the table masters.  Buildbot's is host:folder, so that a master which was moved would
 # not know what it left claimed; a state file has one master, whatever it runs on.
@@ -102,6 +112,7 @@ class BuildMaster(master.BuildMaster):
         self._should_hold: tally.Content | None = None
         self._lost: list[str] = []
         self._stopping_for: LitebotError | None = None
+        self.session: Session | None = None  # on Postgres
         self.handovers = Handovers()
         self.outbox = Outbox()
         self.attempts = Attempts()
@@ -140,7 +151,9 @@ class BuildMaster(master.BuildMaster):
         yield super().create_child_services()
         yield self.httpservice.disownServiceParent()  # type: ignore[has-type]
         self.httpservice = yield HTTPClientService.getService(self, "")
-        self.mq.classes = {**self.mq.classes, "simple": MQ_CLASS}
+        is_sqlite = self.settings.database.sqlite_path(self.files.path) is not None
+        mq_class = MQ_CLASS if is_sqlite else mq.POSTGRES
+        self.mq.classes = {**self.mq.classes, "simple": mq_class}
         yield self.handovers.setServiceParent(self)
         yield self.outbox.setServiceParent(self)
 
@@ -222,6 +235,8 @@ class BuildMaster(master.BuildMaster):
         yield self.db.pool.do(schema.upgrade)
         faults.arm(self)
         sole = self.name == SOLE_MASTER
+        self.masterid = yield self.db.masters.findMasterId(name=self.name)
+        yield self._hold_name()
         self._startid, findings = yield self.db.pool.do(
             recovery.begin,
             self.name,
@@ -229,6 +244,9 @@ class BuildMaster(master.BuildMaster):
             self.settings.recovery.max_attempts,
             self._should_hold,
         )
+        if self.session is not None:
+            self.session.started_as(self._startid)
+            self.db.pool.before_batch_after_reconnect = partial(fence, startid=self._startid)
         for finding in findings:
             log.msg(f"found: {finding.message}")
         self._lost = [finding.message for finding in findings if finding.kind == recovery.LOST]
@@ -238,9 +256,40 @@ class BuildMaster(master.BuildMaster):
         yield Reminder().setServiceParent(self)
 
     @defer.inlineCallbacks
+    def _hold_name(self) -> Any:
+        """See to it that no other master on this database has the name of this one."""
+        if self.db.is_sole_writer:
+            return
+        from litebot.master.postgres.server import Server  # these need psycopg
+        from litebot.master.postgres.session import Session
+
+        server = Server(self.db.configured_db_config.db_url, self.files.path)
+        self.session = Session(server, self.reactor, self.masterid, self.name, unfinished)
+        self.session.on_failure = self._session_failed
+        self.session.on_dead = self._found_dead
+        self.session.on_gap = self.look_around
+        self.db.pool.application_name = postgres.application_name(self.masterid)
+        try:
+            yield self.session.start()
+        except StoreError:
+            self.masterid = None  # it is another's, and not to be marked as stopped
+            raise
+
+    def _found_dead(self, masterid: int) -> defer.Deferred[None]:
+        log.msg(f"litebot: master {masterid} is dead; nothing is taken over from it yet")
+        return defer.succeed(None)
+
+    def look_around(self) -> None:
+        """See what there is to do: events may have been lost."""
+        self.handovers.look()
+        self.botmaster.maybeStartBuildsForAllBuilders()
+
+    @defer.inlineCallbacks
     def _end(self) -> Any:
         if self._startid is not None:
             yield self.db.pool.do(recovery.end, self._startid)
+        if self.session is not None:
+            yield self.session.stop()
 
     def _reason(self, errors: list[BaseException]) -> LitebotError:
         """Why Buildbot's start failed, from what it logged."""
@@ -326,6 +375,9 @@ class BuildMaster(master.BuildMaster):
         self._say(error)
         self.reactor.callLater(REFUSE_S, self._stop_reactor)
 
+    def _session_failed(self, error: StoreError) -> None:
+        self.db.pool.fail(error)
+
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         """Stop as Buildbot does; where the disk has failed, without asking the database."""
@@ -370,6 +422,8 @@ class BuildMaster(master.BuildMaster):
         waiting.addErrback(lambda f: f.trap(defer.TimeoutError))
         yield waiting
         yield self.db.pool.stop()
+        if self.session is not None:
+            yield self.session.stop()
 
 
 def _leave_to_no_collection() -> None:

@@ -29,6 +29,7 @@ OURS = {
     "litebot_deliveries",
     "litebot_commits",
     "litebot_told",
+    "litebot_events",
 }
 
 

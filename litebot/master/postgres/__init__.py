@@ -32,6 +32,11 @@ def driver_url(url: str | URL) -> URL:
     return make_url(url).set(drivername=DRIVER)
 
 
+def application_name(masterid: int) -> str:
+    """What a master calls its connections, but for the one that says that it lives."""
+    return f"litebot master {masterid}"
+
+
 def shown(url: str | URL) -> str:
     """A url to be printed, as litebot.toml has it: without driver and password."""
     return make_url(url)._replace(drivername="postgresql", password=None).render_as_string()
