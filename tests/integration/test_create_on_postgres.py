@@ -97,10 +97,13 @@ def test_a_database_that_holds_something_else_is_left_alone(
 def test_a_basedir_that_can_not_be_made_takes_the_tables_along(
     postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(FileExistsError):
+    def make_and_fail() -> None:
         with tables_made(postgres.url(database), tmp_path, must_be_empty=True) as made:
             assert made
             tmp_path.mkdir()
+
+    with pytest.raises(FileExistsError):
+        make_and_fail()
     assert postgres.rows(database, TABLES) == []
 
 
