@@ -309,6 +309,8 @@ class BuildMaster(master.BuildMaster):
     def _say(self, error: LitebotError) -> None:
         """Why the master stops; what comes after that is a consequence of it."""
         if self._stopping_for is None:
+            if error.hint:  # the store does not know whose it is
+                error.hint = error.hint.replace("BASEDIR", self.files.quoted)
             self._stopping_for = error
             log.msg(f"litebot: {error.what}" + (f"\n  Try: {error.hint}" if error.hint else ""))
             outcome.failed(error)

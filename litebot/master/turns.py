@@ -362,7 +362,7 @@ def store_failed(filename: str, error: Exception) -> StoreFailed:
         error = dbapi.translate(error)
     kept = ", and nothing that it had acknowledged is lost"
     if isinstance(error, dbapi.FullDiskError) or getattr(error, "errno", None) in NO_SPACE:
-        what, hint = "no space is left to write it", "free some space, then: litebot start"
+        what, hint = "no space is left to write it", "free some space, then: litebot start BASEDIR"
     elif isinstance(error, dbapi.DamagedError):
         what, hint = "a page of it is damaged", "restore a backup of it; the old file may tell more"
         kept = ""

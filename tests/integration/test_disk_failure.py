@@ -146,7 +146,7 @@ def test_a_build_fills_the_disk(
         f"{master.state_file}: no space is left to write it (database or disk is full, code 13);"
         " the master stops, and nothing that it had acknowledged is lost"
     )
-    assert hint == "Try: free some space, then: litebot start"
+    assert hint == f"Try: free some space, then: litebot start {master.basedir}"
 
     filler.unlink()
     assert is_whole(master.state_file)

@@ -183,7 +183,7 @@ def test_a_full_disk_is_told_with_its_remedy(disk: FaultyDisk, store: Store) -> 
         f"{store.path}: no space is left to write it (write of {store.path}-wal refused by the"
         " test, code 13); the master stops, and nothing that it had acknowledged is lost"
     )
-    assert failure.hint == "free some space, then: litebot start"
+    assert failure.hint == "free some space, then: litebot start BASEDIR"
 
 
 def test_a_file_at_its_largest_stops_the_master_too(store: Store) -> None:

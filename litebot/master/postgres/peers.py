@@ -144,5 +144,5 @@ def taken_over(name: str, by: str) -> TakenOver:
     return TakenOver(
         f"the master {name} lost its connection to the database for so long that {by} found it"
         " dead and has taken over its builds",
-        "litebot start",
+        "litebot start BASEDIR",
     )

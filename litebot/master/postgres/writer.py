@@ -146,7 +146,7 @@ class Writer:
                 if self._given_up.wait(next(waiting)):
                     raise StoreFailed(
                         f"{self._server.shown} is away: {words_of(lost.__cause__ or lost)}",
-                        "litebot start, when it is back",
+                        "litebot start BASEDIR, when it is back",
                     ) from lost
 
     def _run(self, batch: Sequence[Work]) -> None:
