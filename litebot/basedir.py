@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
@@ -31,11 +32,15 @@ CONFIG_FILE = re.compile(r"^configfile\s*=\s*['\"](.+?)['\"]", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Owner:
-    """The master that runs on a basedir: what it wrote into master.lock."""
+    """The master that runs on a basedir: what it wrote into master.lock.
+
+    `outage` is None, or has `since` (epoch seconds) and `words`: its database is away.
+    """
 
     pid: int
     started_at: float
     url: str | None = None
+    outage: dict[str, Any] | None = None
 
 
 class Basedir:

@@ -116,6 +116,8 @@ class Reply:
 class Visitor:
     """Somebody at the web page, with a browser's cookies; anonymous until login()."""
 
+    timeout_s: float = HTTP_TIMEOUT_S
+
     def __init__(self, port: int) -> None:
         self.port = port
         self._cookies: dict[str, str] = {}
@@ -127,7 +129,7 @@ class Visitor:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self._cookies:
             sent["Cookie"] = "; ".join(f"{k}={v}" for k, v in self._cookies.items())
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HTTP_TIMEOUT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout_s)
         try:
             connection.request(method, path, body, sent)
             response = connection.getresponse()

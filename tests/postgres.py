@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,9 @@ from typing import Any
 
 import psycopg
 
+from bench.postgres import SYSTEM_USER
 from bench.postgres import USER
+from bench.postgres import programs
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,12 @@ class Postgres:
         """What a query finds in a database."""
         with self.connect(name) as conn:
             return conn.execute(query.encode()).fetchall()
+
+    def restart(self, mode: str) -> None:
+        """pg_ctl restart: "fast" ends the connections, "immediate" is a crash and a recovery."""
+        found = programs()
+        assert found is not None
+        command = [str(found / "pg_ctl"), "-D", str(self.folder / "data"), "-m", mode, "-w"]
+        command += ["-l", str(self.folder / "log"), "restart"]
+        user = SYSTEM_USER if os.geteuid() == 0 else None
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=user, cwd="/")

@@ -45,17 +45,23 @@ def status(basedir: Basedir, as_json: bool) -> None:
 
 def _print(found: Status) -> None:
     for name, value in _rows(found):
-        print(f"{name:<10}  {value}")
+        print(f"{name:<10}  {value}".rstrip())
 
 
 def _rows(found: Status) -> list[tuple[str, str]]:
     if found.running:
         rows = [("running", f"since {_time(found.started_at)}, pid {found.pid}")]
     else:
-        rows = [("stopped", _how_it_ended(found.last_start))]
+        ended = "" if found.unreachable else _how_it_ended(found.last_start)
+        rows = [("stopped", ended)]
     if found.url:
         rows.append(("page", found.url))
     rows.append(("database", _database(found.database)))
+    if found.outage:
+        rows.append(("away", f"since {_time(found.outage['since'])}: {found.outage['words']}"))
+    if found.unreachable:
+        rows.append(("unreadable", found.unreachable))
+        return rows
     if found.missing:
         rows.append(("missing", found.missing))
     if found.running:  # a stopped master has no builders, only a history of some

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,10 +52,12 @@ def _look(
         if found:
             return found  # what the tables say is worth nothing
         runs = files.owner() is not None
-        half_done = _ask(engine, settings, path, runs)
+        # Source: buildbot/master.py, whose basedir is the working directory
+        name = f"{os.uname().nodename}:{files.path.resolve()}"
+        half_done = _ask(engine, settings, path, runs, name)
         if runs and half_done:
             time.sleep(AGAIN_AFTER_S)
-            still = _ask(engine, settings, path, runs)
+            still = _ask(engine, settings, path, runs, name)
             half_done = [finding for finding in half_done if finding in still]
         with engine.connect() as conn:
             return [*half_done, *_references(conn), *_logs(conn)]
@@ -62,18 +65,23 @@ def _look(
         engine.dispose()
 
 
-def _ask(engine: sa.Engine, settings: Settings, path: Path | None, runs: bool) -> list[Finding]:
+def _ask(
+    engine: sa.Engine, settings: Settings, path: Path | None, runs: bool, name: str
+) -> list[Finding]:
+    """What is half done; `name` is the master's where others may share the database."""
     should_hold = tally.read(path) if path is not None else None
     with engine.connect() as conn:
         if not sa.inspect(conn).has_table(schema.subscriptions.name):
             lost = tally.missing(should_hold, None)
             return [Finding(recovery.LOST, 0, lost)] if lost else []  # litebot never used it
         attempts = settings.recovery.max_attempts
-        if path is not None and not runs:
+        if runs:
+            # Which masters are alive can't be seen from here.
+            scene = Scene(conn, SOLE_MASTER, False, (), attempts, should_hold)
+        elif path is not None:
             scene = Scene.look(conn, SOLE_MASTER, True, attempts, should_hold)
         else:
-            # Whose masters are alive can't be seen from here.
-            scene = Scene(conn, SOLE_MASTER, False, (), attempts, should_hold)
+            scene = Scene.look(conn, name, False, attempts)
         return [finding for pair in recovery.PAIRS for finding in pair.question(scene)]
 
 

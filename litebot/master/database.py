@@ -31,6 +31,7 @@ from litebot.master.hot.old import BuildDataConnectorComponent
 from litebot.master.hot.steps import StepsConnectorComponent
 from litebot.master.turns import TurnQueue
 from litebot.master.urls import sqlite_path
+from litebot.master.work import Outage
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE
@@ -59,7 +60,8 @@ class Database(connector.DBConnector):
 
     A `sqlite:` url is opened by litebot's store, a `postgresql:` one by litebot.master.postgres.
     `durability` is a key of store.connection.DURABILITY.  `on_failure` is called once, with a
-    StoreFailed, when the disk fails while the master runs; `after_setup` once the schema is known
+    StoreFailed, when the disk fails while the master runs; `on_outage` with each outage of a server
+    that begins, and with None at its end; `after_setup` once the schema is known
     to be right and before anything uses it, `before_stop` when all that used it has stopped.
     `components` are those in the places of Buildbot's.
     """
@@ -67,6 +69,7 @@ class Database(connector.DBConnector):
     components: Mapping[str, Callable[[Any], Any]] = HOT
     durability = "acknowledged"
     on_failure: Callable[[StoreFailed], None] | None = None
+    on_outage: Callable[[Outage | None], None] | None = None
     after_setup: Callable[[], defer.Deferred[None]] | None = None
     before_stop: Callable[[], defer.Deferred[None]] | None = None
 
@@ -83,6 +86,11 @@ class Database(connector.DBConnector):
     def is_sole_writer(self) -> bool:
         """Whether no other master can write to this database: it is a SQLite file."""
         return isinstance(self.pool, TurnQueue)
+
+    @property
+    def outage(self) -> Outage | None:
+        """Since when the database is away and what is said of it; None where it is not."""
+        return self.pool.outage if self.pool is not None else None
 
     def do_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
         """Run callable(sql, *args) with a store.sql.Sql in a transaction; its result."""
@@ -137,7 +145,7 @@ class Database(connector.DBConnector):
         log.msg(f"Connecting to the database {server.shown!r}")
         if self.configured_db_config.engine_kwargs:
             log.msg("engine_kwargs in c['db'] are not used: litebot has its own connections")
-        pool = ServerPool(server, self.master.reactor, self.on_failure)
+        pool = ServerPool(server, self.master.reactor, self.on_failure, self.on_outage)
         yield pool.open()
         self._use(pool)
         if check_version and not (yield self.model.is_current()):

@@ -9,6 +9,8 @@ from buildbot.process.results import Results
 from twisted.internet import defer
 from twisted.internet import task
 
+from litebot.errors import ServerAway
+
 LINES_A_READ = 2000
 # Between two looks; a step that prints much would else be looked at for every line.
 REST_S = 0.05
@@ -51,8 +53,11 @@ class Follower:
         try:
             while not self._stopped:
                 self._woken = defer.Deferred()
-                if await self._look():
-                    break
+                try:
+                    if await self._look():
+                        break
+                except ServerAway:
+                    self._wake()  # the build goes on when it is back, and so does this
                 await self._woken
                 await task.deferLater(self.master.reactor, REST_S)
         finally:

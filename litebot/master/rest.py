@@ -27,6 +27,7 @@ from twisted.python import threadable
 from twisted.web import server
 from twisted.web.http import datetimeToString
 
+from litebot.errors import ServerAway
 from litebot.master import controls
 from litebot.master.payloads import LARGEST
 from litebot.master.readers import browsing
@@ -148,13 +149,18 @@ class V2RootResource(rest.V2RootResource):
 
     @contextmanager
     def handleErrors(self, writeError: Callable[..., None]) -> Iterator[None]:
-        """As Buildbot's, which answers 501 to an action that there is not."""
+        """As Buildbot's, which answers 501 to an action that there is not.
+
+        503 where the database is away.
+        """
         with super().handleErrors(writeError):
             try:
                 yield
             except InvalidControlException as error:
                 code = rest.JSONRPC_CODES["method_not_found"]
                 raise rest.BadJsonRpc2(str(error), code) from error
+            except ServerAway as error:
+                writeError(error.what, 503, rest.JSONRPC_CODES["internal_error"])
 
     @async_to_deferred
     async def getEndpoint(self, request: server.Request, method: str, params: Any) -> Any:

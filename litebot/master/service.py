@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -64,6 +65,7 @@ from litebot.master.stopping import Interrupter
 from litebot.master.stopping import let_end
 from litebot.master.told import Reminder
 from litebot.master.web import WWWService
+from litebot.master.work import Outage
 from litebot.settings import Settings
 from litebot.settings import load
 
@@ -78,6 +80,9 @@ SOLE_MASTER = "litebot"
 # waits for its workers to let go of their builds.
 REFUSE_S = 0.1
 ABANDON_S = 5.0
+
+# How long a master that is to stop waits for a database that is away.
+AWAY_S = 10.0
 
 
 class BuildMaster(master.BuildMaster):
@@ -113,6 +118,7 @@ class BuildMaster(master.BuildMaster):
         self._lost: list[str] = []
         self._stopping_for: LitebotError | None = None
         self.session: Session | None = None  # on Postgres
+        self._no_store: defer.Deferred[None] = defer.Deferred()
         self.handovers = Handovers()
         self.outbox = Outbox()
         self.attempts = Attempts()
@@ -139,6 +145,7 @@ class BuildMaster(master.BuildMaster):
         db.after_setup = self._begin
         db.before_stop = self._end
         db.on_failure = self._disk_failed
+        db.on_outage = self._note_outage
         return db
 
     def setServiceParent(self, parent: Any) -> Any:
@@ -202,10 +209,18 @@ class BuildMaster(master.BuildMaster):
         _leave_to_no_collection()
         self._owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(self._owner)
+        self._note_outage(self.db.outage)
         notes = list(self._notes())
         for note in notes:
             log.msg(f"litebot: {note}")
         outcome.ready(pid=self._owner.pid, url=self._owner.url, notes=notes)
+
+    def _note_outage(self, outage: Outage | None) -> None:
+        """Say in the lock file, where `litebot status` reads it, that the database is away."""
+        if self._lock is not None and self._owner is not None:
+            told = asdict(outage) if outage is not None else None
+            self._owner = replace(self._owner, outage=told)
+            self._lock.write(self._owner)
 
     def _notes(self) -> Iterator[str]:
         """What the user should know of this start, which went well."""
@@ -375,6 +390,7 @@ class BuildMaster(master.BuildMaster):
     def _disk_failed(self, error: StoreFailed) -> None:
         self.files.reserve.unlink(missing_ok=True)  # room for this message, on a full disk
         self._say(error)
+        self._no_store.callback(None)  # a stop that has begun would wait for what never comes
         self.reactor.callLater(REFUSE_S, self._stop_reactor)
 
     def _session_failed(self, error: StoreError) -> None:
@@ -383,11 +399,15 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         """Stop as Buildbot does; where the disk has failed, without asking the database."""
+        if self.db.pool is not None:
+            self.db.pool.give_up_after(AWAY_S)
         try:
+            if not isinstance(self._stopping_for, StoreFailed):
+                stop = defer.maybeDeferred(self._stop)
+                waiting = [stop, self._no_store]
+                yield defer.DeferredList(waiting, True, True, consumeErrors=True)
             if isinstance(self._stopping_for, StoreFailed):
                 yield self._abandon()
-            else:
-                yield self._stop()
         except Exception:
             # A part that could not start may not be able to stop; Buildbot would then never end.
             log.err(None, "while stopping the master")

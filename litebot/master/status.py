@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from buildbot.db.model import Model
 
 from litebot.basedir import Basedir
+from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
 from litebot.master import tally
@@ -43,10 +44,14 @@ class Status:
     reports: list[dict[str, Any]] = field(default_factory=list)
     # What the state file lacks of what was on disk, in words, until the next start deals with it.
     missing: str | None = None
+    # A running master's database is away: since when, and what is said of it.
+    outage: dict[str, Any] | None = None
+    # Why nothing could be read of the database: the rest is empty then.
+    unreachable: str | None = None
 
 
 def status(files: Basedir) -> Status:
-    """Look at a basedir.  Raises SettingsError, and StoreError where the file can't be read."""
+    """Look at a basedir.  Raises SettingsError, and StoreError where its file can't be read."""
     settings = load(files.settings_file)
     owner = files.owner()
     result = Status(
@@ -55,13 +60,17 @@ def status(files: Basedir) -> Status:
         pid=owner.pid if owner else None,
         started_at=owner.started_at if owner else None,
         url=owner.url if owner else None,
+        outage=owner.outage if owner else None,
         database=_database(settings, files.path),
     )
     path = settings.database.sqlite_path(files.path)
     should_hold = tally.read(path) if path else None
     if path is None:
-        with postgres.told(settings.database.url):
-            _fill(result, postgres.engine_for(settings.database.url, files.path), None)
+        try:
+            with postgres.told(settings.database.url):
+                _fill(result, postgres.engine_for(settings.database.url, files.path), None)
+        except StoreError as error:
+            result.unreachable = error.what
         return result
     handle = look(path)
     try:

@@ -6,8 +6,10 @@ visitor goes to connections of its own: see `readers`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field
 from types import CodeType
 from typing import Any
 
@@ -70,6 +72,14 @@ class Work:
         self.deliver()
 
 
+@dataclass(frozen=True)
+class Outage:
+    """The database is away: what it or the system says, and since when (epoch seconds)."""
+
+    words: str
+    since: float = field(default_factory=time.time)
+
+
 def _in_transaction(
     conn: sa.engine.Connection, callable: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
@@ -86,6 +96,7 @@ class Pool:
     engine: sa.Engine
     running = False
     failure: StoreError | None = None  # with which all work fails
+    outage: Outage | None = None  # for which all work waits
     _readers: ReadingThreads | None = None
 
     def __init__(self) -> None:
@@ -127,6 +138,9 @@ class Pool:
         else:
             self._queue_up(work)
         return work.deferred
+
+    def give_up_after(self, seconds: float) -> None:
+        """Fail, from now on, where the database is away for so long."""
 
     def _queue_up(self, work: Work) -> None:
         """Run it in its turn."""

@@ -498,19 +498,6 @@ def test_a_silent_server_keeps_no_stop_waiting(store: Store) -> None:
     assert time.monotonic() - began_at < 12
 
 
-def test_the_guard_ends_all_writing(store: Store) -> None:
-    store.postgres.execute(store.name, "CREATE TABLE mine (x int); INSERT INTO mine VALUES (1)")
-    store.pool.guard = "SELECT 1 FROM mine WHERE x = 1 FOR SHARE"
-    store.wait(store.do(add, "a"))
-    store.postgres.execute(store.name, "UPDATE mine SET x = 2")
-    asked = [store.do(contents), store.do(add, "b"), store.do(add, "c")]
-    with pytest.raises(StoreFailed, match="taken over"):
-        store.wait(asked[1])
-    assert isinstance(asked[2].error, StoreFailed)
-    assert store.content() == ["a"]
-    assert len(store.failures) == 1
-
-
 def test_the_hook_is_called_after_a_reconnection(store: Store) -> None:
     calls: list[list[str]] = []
     store.pool.before_batch_after_reconnect = lambda conn: calls.append(contents(conn))

@@ -18,7 +18,6 @@ from psycopg.errors import DeadlockDetected
 from psycopg.errors import SerializationFailure
 from psycopg.pq import TransactionStatus
 
-from litebot.errors import StoreError
 from litebot.master.postgres.server import AWAY
 
 READS = re.compile(r"\s*(?:SELECT|SHOW|VALUES)\b", re.IGNORECASE)
@@ -96,7 +95,6 @@ class Connection(Shared):
         self.trouble: Exception | None = None
         self.number: str | None = None
         self.asked_at: float | None = None  # since when an answer is waited for
-        self.guard: str | None = None  # a query that finds a row for as long as we may write
         self._begun = False
         self._kept = False  # there is work of earlier pieces in the transaction
         self._savepoint = False
@@ -124,8 +122,6 @@ class Connection(Shared):
             if not writes:
                 return before
             before = [BEGIN, NUMBER]
-            if self.guard is not None:
-                before.append(self.guard)
             self._begun, self.number = True, None
         elif self._kept and not self._savepoint:
             before = [RELEASE, SAVEPOINT] if self._release else [SAVEPOINT]
@@ -149,8 +145,6 @@ class Connection(Shared):
             number = cursors[1].fetchone()
             assert number is not None
             self.number = number[0]
-            if self.guard is not None and cursors[2].fetchone() is None:
-                self.trouble = StoreError("another master has taken over what this one did")
 
     def note(self, error: psycopg.Error) -> None:
         """Remember an error that is not only that of its statement."""

@@ -24,12 +24,12 @@ from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.postgres.reading import PATIENCE_S
 from litebot.master.postgres.reading import ServerReaders
-from litebot.master.postgres.server import Outage
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.watch import Watch
 from litebot.master.postgres.writer import Hook
 from litebot.master.postgres.writer import Writer
 from litebot.master.work import EXPECTED
+from litebot.master.work import Outage
 from litebot.master.work import Pool
 from litebot.master.work import Work
 from litebot.store.sql import Sql
@@ -39,15 +39,22 @@ MOST = 200
 
 
 class ServerPool(Pool):
-    """See the module.  `on_failure` is called once, with a StoreFailed, where the pool gives up."""
+    """See the module.
+
+    `on_failure` is called once, with a StoreFailed, where the pool gives up; `on_outage` with each
+    outage that begins, and with None at its end.
+    """
 
     def __init__(
-        self, server: Server, reactor: Any, on_failure: Callable[[StoreFailed], None] | None = None
+        self,
+        server: Server,
+        reactor: Any,
+        on_failure: Callable[[StoreFailed], None] | None = None,
+        on_outage: Callable[[Outage | None], None] | None = None,
     ) -> None:
         super().__init__()
         self.reactor = reactor
         self.failure: StoreFailed | None = None
-        self.outage: Outage | None = None
         self._server = server
         self._writer = Writer(
             server, lambda outage: reactor.callFromThread(self._note_outage, outage)
@@ -57,6 +64,7 @@ class ServerPool(Pool):
         self._thread = twisted.ThreadPool(minthreads=0, maxthreads=1, name="database")
         self._readers: ServerReaders = ServerReaders(server, reactor)
         self._on_failure = on_failure
+        self._on_outage = on_outage
         self._queue: deque[Work] = deque()
         self._scheduled = False
         self._running: list[Work] | None = None
@@ -75,18 +83,6 @@ class ServerPool(Pool):
     @before_batch_after_reconnect.setter
     def before_batch_after_reconnect(self, hook: Hook | None) -> None:
         self._writer.before_batch_after_reconnect = hook
-
-    @property
-    def guard(self) -> str | None:
-        """A query that goes with the beginning of each transaction that writes.
-
-        Where it finds no row, nothing is written, and the pool fails.
-        """
-        return self._writer.guard
-
-    @guard.setter
-    def guard(self, query: str | None) -> None:
-        self._writer.guard = query
 
     @property
     def application_name(self) -> str:
@@ -198,7 +194,7 @@ class ServerPool(Pool):
             self.fail(error)
         elif self.outage is not None:
             log.msg(f"{self._server.shown} is back after {time.time() - self.outage.since:.0f} s")
-            self.outage = None
+            self._set_outage(None)
         for work in batch:
             if self.failure is not None:
                 self._refuse(work)
@@ -217,7 +213,6 @@ class ServerPool(Pool):
     # when the server is away
 
     def give_up_after(self, seconds: float) -> None:
-        """Fail, from now on, where the server is away for so long."""
         self._patience_s = seconds
         if self.outage is not None:
             self._lose_patience(self.outage)
@@ -226,10 +221,15 @@ class ServerPool(Pool):
         if self.outage is not None or self._running is None:
             return  # that is known; or it is over
         log.msg(f"{self._server.shown} is away: {outage.words}; waiting for it")
-        self.outage = outage
+        self._set_outage(outage)
         # What runs there for visitors will not be answered either.
         self.reactor.callLater(PATIENCE_S, self._if_still, outage, self._readers.interrupt)
         self._lose_patience(outage)
+
+    def _set_outage(self, outage: Outage | None) -> None:
+        self.outage = outage
+        if self._on_outage is not None:
+            self._on_outage(outage)
 
     def _lose_patience(self, outage: Outage) -> None:
         if self._patience_s is not None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 from typing import TypeVar
@@ -71,14 +68,6 @@ LONGEST_WAIT_S = 2.0
 C = TypeVar("C", bound=psycopg.Connection[Any])
 
 
-@dataclass(frozen=True)
-class Outage:
-    """The server is away: since when (epoch seconds), and what it or the system says."""
-
-    words: str
-    since: float = field(default_factory=time.time)
-
-
 def words_of(error: BaseException) -> str:
     """What an error of the driver says, in one line."""
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
@@ -107,6 +96,7 @@ class Server:
 
     def __init__(self, url: str | URL, basedir: Path) -> None:
         """Raises StoreError where psycopg is not installed."""
+        self.url = make_url(url)
         self.shown = postgres.shown(url)
         made = make_url(postgres.url_for_master(url, basedir))
         self._args, options = PGDialect_psycopg().create_connect_args(made)
@@ -128,8 +118,3 @@ class Server:
             )
         psycopg.Cursor(conn).execute(SETTINGS)
         return conn
-
-
-def unreachable(server: Server, error: BaseException) -> StoreError:
-    """What to tell the user where the first connection fails."""
-    return StoreError(f"{server.shown}: {words_of(error)}", f"psql '{server.shown}'")

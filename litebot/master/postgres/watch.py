@@ -15,11 +15,11 @@ from buildbot.util import twisted
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from litebot.master.postgres.server import Outage
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import words_of
 from litebot.master.postgres.writer import Asking
 from litebot.master.postgres.writer import Writer
+from litebot.master.work import Outage
 
 LOOK_AFTER_S = 4.0
 

@@ -23,14 +23,14 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master import postgres
 from litebot.master.postgres.connection import Connection
-from litebot.master.postgres.server import Outage
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
-from litebot.master.postgres.server import unreachable
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
 from litebot.master.postgres.sql import ServerSql
+from litebot.master.work import Outage
 from litebot.master.work import Work
 
 # A connection that was ended may take a moment to be gone.
@@ -73,7 +73,6 @@ class Writer:
             DRIVER, creator=self._for_sqlalchemy, poolclass=NullPool, use_native_hstore=False
         )
         self.before_batch_after_reconnect: Hook | None = None
-        self.guard: str | None = None
         self._server = server
         self._say = say
         self._handle: Connection | None = None
@@ -110,10 +109,8 @@ class Writer:
     def open(self) -> None:
         """Connect for the first time.  Raises StoreError where that fails, with a remedy."""
         self._thread = threading.get_ident()
-        try:
+        with postgres.told(self._server.url):
             self._connect()
-        except psycopg.Error as error:
-            raise unreachable(self._server, error) from error
         self._new = False
 
     def close(self) -> None:
@@ -152,7 +149,6 @@ class Writer:
     def _run(self, batch: Sequence[Work]) -> None:
         handle = self._handle
         assert handle is not None
-        handle.guard = self.guard
         try:
             if self._new and self.before_batch_after_reconnect is not None:
                 self.before_batch_after_reconnect(self._connected())
