@@ -307,6 +307,22 @@ def test_a_visitor_is_told_that_the_server_is_away(store: Store) -> None:
     assert store.wait(store.browse(contents)) == []
 
 
+def test_a_visitor_behind_work_that_waits_is_told_so_too(store: Store) -> None:
+    store.proxy.cut()
+    asked = store.do(add, "a")
+    before = store.browse(contents)  # what has been asked before it must be done
+    store.reactor.run_until(lambda: store.pool.outage is not None)
+    began_at = time.monotonic()
+    after = store.browse(contents)
+    for each in (before, after):
+        with pytest.raises(ServerAway, match="is away: "):
+            store.wait(each)
+    assert 4 < time.monotonic() - began_at < 8
+    store.proxy.mend()
+    store.wait(asked)
+    assert store.wait(store.browse(contents)) == ["a"]
+
+
 # when the server is away
 
 

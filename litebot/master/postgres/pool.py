@@ -25,6 +25,7 @@ from litebot.errors import StoreFailed
 from litebot.master.postgres.reading import PATIENCE_S
 from litebot.master.postgres.reading import ServerReaders
 from litebot.master.postgres.server import Server
+from litebot.master.postgres.server import away
 from litebot.master.postgres.watch import Watch
 from litebot.master.postgres.writer import Hook
 from litebot.master.postgres.writer import Writer
@@ -153,6 +154,8 @@ class ServerPool(Pool):
 
     def _queue_up(self, work: Work) -> None:
         self._queue.append(work)
+        if work.for_reader and self.outage is not None:
+            self._after(PATIENCE_S, self.outage, self._refuse_visitors, [work])
         self._schedule()
 
     def _schedule(self) -> None:
@@ -223,7 +226,8 @@ class ServerPool(Pool):
         log.msg(f"{self._server.shown} is away: {outage.words}; waiting for it")
         self._set_outage(outage)
         # What runs there for visitors will not be answered either.
-        self.reactor.callLater(PATIENCE_S, self._if_still, outage, self._readers.interrupt)
+        self._after(PATIENCE_S, outage, self._readers.interrupt)
+        self._after(PATIENCE_S, outage, self._refuse_visitors, [*self._queue])
         self._lose_patience(outage)
 
     def _set_outage(self, outage: Outage | None) -> None:
@@ -233,11 +237,24 @@ class ServerPool(Pool):
 
     def _lose_patience(self, outage: Outage) -> None:
         if self._patience_s is not None:
-            self.reactor.callLater(self._patience_s, self._if_still, outage, self._give_up)
+            self._after(self._patience_s, outage, self._give_up)
 
-    def _if_still(self, outage: Outage, do: Callable[[], object]) -> None:
-        if self.outage is outage and self.failure is None:
-            do()
+    def _after(self, seconds: float, outage: Outage, do: Callable[..., object], *args: Any) -> None:
+        """Do it then, where the outage still lasts."""
+
+        def look() -> None:
+            if self.outage is outage and self.failure is None:
+                do(*args)
+
+        self.reactor.callLater(seconds, look)
+
+    def _refuse_visitors(self, works: list[Work]) -> None:
+        """They are not kept waiting like those who have something stored."""
+        assert self.outage is not None
+        for work in works:
+            if work.for_reader and work in self._queue:
+                self._queue.remove(work)
+                work.refuse(away(self._server, self.outage.words))
 
     def _give_up(self) -> None:
         assert self.outage is not None

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from psycopg import IsolationLevel
 from sqlalchemy.pool import NullPool
 
-from litebot.errors import ServerAway
 from litebot.master.postgres.connection import Shared
 from litebot.master.postgres.server import Server
+from litebot.master.postgres.server import away
 from litebot.master.postgres.server import cut_off
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
@@ -108,8 +108,6 @@ class ServerReaders(ReadingThreads):
                     raise
                 if self._stopping or time.monotonic() + wait_s > until:
                     cause = getattr(error, "orig", None) or error
-                    raise ServerAway(
-                        f"{self._server.shown} is away: {words_of(cause)}", "try again later"
-                    ) from error
+                    raise away(self._server, words_of(cause)) from error
             time.sleep(wait_s)
         raise AssertionError("unreachable")

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import make_url
 
+from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.master import postgres
 
@@ -118,3 +119,8 @@ class Server:
             )
         psycopg.Cursor(conn).execute(SETTINGS)
         return conn
+
+
+def away(server: Server, words: str) -> ServerAway:
+    """What to tell a visitor."""
+    return ServerAway(f"{server.shown} is away: {words}", "try again later")
