@@ -105,9 +105,16 @@ def told(url: str | URL) -> Iterator[None]:
     try:
         yield
     except (psycopg.Error, sa.exc.DBAPIError) as error:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        hint = remedy(cause, driver_url(url)) if isinstance(cause, psycopg.Error) else None
-        if hint is None and isinstance(cause, psycopg.OperationalError):
-            hint = f"psql '{shown(url)}'"
-        raise StoreError(f"{shown(url)}: {' '.join(lines)}", hint) from error
+        raise refusal(url, error) from error
+
+
+def refusal(url: str | URL, error: Exception) -> StoreError:
+    """What an error of psycopg's, or SQLAlchemy's of it, says, and what can be done."""
+    import psycopg
+
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    hint = remedy(cause, driver_url(url)) if isinstance(cause, psycopg.Error) else None
+    if hint is None and isinstance(cause, psycopg.OperationalError):
+        hint = f"psql '{shown(url)}'"
+    return StoreError(f"{shown(url)}: {' '.join(lines)}", hint)

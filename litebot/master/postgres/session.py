@@ -23,18 +23,18 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master import postgres
 from litebot.master.postgres.events import DROPPED
 from litebot.master.postgres.events import Event
 from litebot.master.postgres.events import Events
 from litebot.master.postgres.peers import Peers
 from litebot.master.postgres.peers import Suspects
 from litebot.master.postgres.peers import taken_over
-from litebot.master.postgres.server import Outage
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
-from litebot.master.postgres.server import unreachable
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
+from litebot.master.work import Outage
 
 Conn = psycopg.Connection[Any]
 
@@ -187,7 +187,7 @@ class Session:
         try:
             self._open()
         except psycopg.Error as error:
-            tell(started.errback, unreachable(self._server, error))
+            tell(started.errback, postgres.refusal(self._server.url, error))
         except Exception:
             tell(started.errback, Failure())
         else:
