@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from postgres import Postgres
 from proxy import Proxy
-from several import new_database
 from stand_in import Log
 
 from bench.postgres import USER
@@ -47,7 +46,7 @@ WRITERS, EVENTS = 3, 4000
 
 @pytest.fixture(scope="module")
 def name(postgres: Postgres) -> str:
-    return new_database(postgres)
+    return postgres.database_with_tables()
 
 
 @pytest.fixture

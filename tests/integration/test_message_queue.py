@@ -18,7 +18,6 @@ from conftest import succeeded
 from conftest import wait_for
 from postgres import Postgres
 from proxy import Proxy
-from several import new_database
 
 from bench.postgres import USER
 from litebot.master.postgres.peers import CONFIRM_S
@@ -56,7 +55,7 @@ c["services"] = [Listener()]
 @pytest.fixture
 def name(postgres: Postgres) -> str:
     """A database with all tables."""
-    return new_database(postgres)
+    return postgres.database_with_tables()
 
 
 Join = Callable[..., Master]

@@ -243,7 +243,9 @@ class ServerPool(Pool):
         assert self.outage is not None
         seconds = time.time() - self.outage.since
         what = f"{self._server.shown} has been away for {seconds:.0f} s ({self.outage.words})"
-        self.fail(StoreFailed(f"{what}; the master stops without it", "litebot start BASEDIR, later"))
+        self.fail(
+            StoreFailed(f"{what}; the master stops without it", "litebot start BASEDIR, later")
+        )
 
     def fail(self, error: Exception) -> StoreFailed:
         """Fail all work that waits and all that comes, and say so once; what it fails with."""
