@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from bench.postgres import SYSTEM_USER
 from bench.postgres import USER
 from bench.postgres import programs
+from litebot.master import schema
+from litebot.master.postgres import driver_url
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,15 @@ class Postgres:
         """The name of a new, empty database."""
         name = f"test_{uuid.uuid4().hex}"
         self.execute("postgres", f"CREATE DATABASE {name} {options}")
+        return name
+
+    def database_with_tables(self) -> str:
+        """The name of a new database with Buildbot's tables and litebot's."""
+        name = self.new_database()
+        engine = sa.create_engine(driver_url(self.url(name)), poolclass=NullPool)
+        with engine.connect() as conn:
+            schema.make(conn)
+            conn.commit()
         return name
 
     def execute(self, name: str, statement: str) -> None:

@@ -27,6 +27,7 @@ class Proxy:
         self._flows = threading.Event()
         self._flows.set()
         self._lose_answers = 0
+        self._answer = COMMITTED
         self.lost_answer = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -61,6 +62,11 @@ class Proxy:
 
     def lose_next_answer_to_commit(self) -> None:
         """Close a connection in place of telling that its next transaction was committed."""
+        self.lose_next_answer(COMMITTED)
+
+    def lose_next_answer(self, holding: bytes) -> None:
+        """Close a connection in place of telling what has this in it."""
+        self._answer = holding
         self._lose_answers = 1
 
     def close(self) -> None:
@@ -106,7 +112,7 @@ class Proxy:
                 with self._lock:
                     if pair not in self._pairs:
                         return
-                if self._lose_answers and source is pair[1] and COMMITTED in data:
+                if self._lose_answers and source is pair[1] and self._answer in data:
                     self._lose_answers -= 1
                     self.lost_answer.set()
                     break

@@ -7,30 +7,31 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from conftest import SUCCESS
 from conftest import Master
+from conftest import is_running
+from conftest import succeeded
 from conftest import wait_for
 from postgres import Postgres
+from proxy import Proxy
 
-from litebot.master import schema
-from litebot.master.postgres import driver_url
+from bench.postgres import USER
+from litebot.master.postgres.peers import CONFIRM_S
 from litebot.master.postgres.peers import GRACE_S
+from litebot.master.postgres.peers import MASTER_LOCK
 
+# How long it may take until the death of a master's process is found.
+FOUND_WITHIN_S = 8.0
+
+# Each master says which events of builds it hears, its own and others'.
 CONFIGURATION = """
-c["builders"] = []
-c["schedulers"] = []
-c["change_source"] = []
-"""
-
-# Each says which events of builds it hears, its own and others'.
-LISTENER = """
 from buildbot.util import service as _service
-from twisted.python import log as _log
 from twisted.internet import defer as _defer
+from twisted.python import log as _log
 
 class Listener(_service.BuildbotService):
     name = "listener"
@@ -38,71 +39,178 @@ class Listener(_service.BuildbotService):
     @_defer.inlineCallbacks
     def startService(self):
         yield super().startService()
-        self.heard = []
         yield self.master.mq.startConsuming(self.hear, ("builds", None, None))
+        yield self.master.mq.startConsuming(self.hear, ("builds", None, "steps", None, None))
 
     def hear(self, key, message):
         _log.msg(f"HEARD {'.'.join(key)} {message['started_at']!r} {message['complete_at']!r}")
 
-c.setdefault("services", []).append(Listener())
+c["builders"] = []
+c["schedulers"] = []
+c["change_source"] = []
+c["services"] = [Listener()]
 """
 
 
 @pytest.fixture
-def url(postgres: Postgres) -> str:
-    """A new database with all tables."""
-    url = postgres.url(postgres.new_database())
-    engine = sa.create_engine(driver_url(url))
-    with engine.connect() as conn:
-        schema.make_buildbots(conn)
-        schema.upgrade(conn)
-        conn.commit()
-    engine.dispose()
-    return url
+def name(postgres: Postgres) -> str:
+    """A database with all tables."""
+    return postgres.database_with_tables()
+
+
+Join = Callable[..., Master]
 
 
 @pytest.fixture
-def join(
-    created: Master, watch: Callable[[Master], Master], tmp_path: Path, url: str
-) -> Callable[[str], Master]:
-    """Call it with a name for a new master on the database, not started yet."""
-    from conftest import _copy
+def join(watch: Callable[[Master], Master], tmp_path: Path, postgres: Postgres, name: str) -> Join:
+    """Call it with a name, and the steps of its builder, for a new master on the database."""
 
-    def join(name: str) -> Master:
-        master = watch(_copy(created, tmp_path / name))
-        master.set("database", "url", url)
+    def join(title: str, *commands: str, url: str | None = None) -> Master:
+        master = watch(Master(tmp_path / title))
+        master.create()
+        master.set("database", "url", url or postgres.url(name))
         master.configure(CONFIGURATION)
-        master.configure(LISTENER)
+        master.define_builder(title, *(commands or ["true"]))
         return master
 
     return join
 
 
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[Proxy]:
+    proxy = Proxy(postgres.folder, postgres.port)
+    yield proxy
+    proxy.close()
+
+
 def heard(master: Master) -> list[str]:
-    return re.findall(r"HEARD (builds\.\d+\.\w+) ", master.log)
+    """The events of builds that it has heard."""
+    return re.findall(r"HEARD (.*)", master.log)
 
 
-def test_events_of_one_master_reach_another(join: Callable[[str], Master]) -> None:
-    one, two = join("one"), join("two")
-    for each in (one, two):
-        each.define_builder("b" if each is one else "c", "true")
-        each.start()
-    done = one.force("b")
+def build(master: Master) -> None:
+    done = master.force(master.basedir.name)
     assert done.returncode == SUCCESS, done.stderr
-    wait_for(lambda: "builds.1.finished" in heard(two), "the event at the other master")
-    events = [line for line in one.log.splitlines() if "HEARD" in line]
-    others = [line for line in two.log.splitlines() if "HEARD" in line]
-    assert [e.partition("HEARD")[2] for e in others] == [e.partition("HEARD")[2] for e in events]
 
 
-def test_a_dead_master_is_found(join: Callable[[str], Master]) -> None:
-    one, two = join("one"), join("two")
-    for each in (one, two):
-        each.define_builder("b", "true")
-        each.start()
-    ready_at = time.monotonic() + GRACE_S
+def wait_for_all(one: Master, other: Master, builds: int = 1) -> None:
+    """Until the other has heard of as many builds' ends as the one, and of all else before."""
+
+    def ends(master: Master) -> int:
+        return len(re.findall(r"HEARD builds\.\d+\.finished ", master.log))
+
+    wait_for(lambda: ends(one) == ends(other) == builds, "the event at the other master")
+    assert heard(other) == heard(one)
+
+
+def wait_for_judgements() -> None:
+    """Until masters that have been connected for a while judge each other."""
+    ready_at = time.monotonic() + GRACE_S + 1
     wait_for(lambda: time.monotonic() > ready_at, "the time in which nobody is judged")
+
+
+def test_events_reach_the_other_master_as_they_are(join: Join) -> None:
+    one, two = join("one", "true", "true"), join("two")
+    one.start()
+    two.start()
+    build(one)
+    wait_for_all(one, two)
+    assert any("datetime.datetime(" in event for event in heard(two))
+    build(two)
+    wait_for_all(two, one, 2)
+
+
+def test_who_is_alone_tells_nobody(join: Join, postgres: Postgres, name: str) -> None:
+    one = join("one")
+    one.start()
+    build(one)
+    one.stop()
+    assert postgres.rows(name, "SELECT count(*) FROM litebot_events") == [(0,)]
+
+
+def test_a_listener_that_is_cut_off_catches_up(join: Join, postgres: Postgres, name: str) -> None:
+    one, two = join("one", *["sleep 0.1"] * 20), join("two")
+    one.start()
+    two.start()
+    sessions = (
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_locks JOIN masters ON objid = id"
+        f" WHERE classid = {MASTER_LOCK} AND name LIKE '%/two'"
+    )
+
+    def cut(times: list[int]) -> bool:
+        """End the session of two, wherever it is with the build's events."""
+        ((ended,),) = postgres.rows(name, sessions)
+        times.append(ended)
+        return ".finished" in one.log and "builds.1.finished" in one.log
+
+    succeeded(one.run("build", "--no-wait", "one"))
+    times: list[int] = []
+    wait_for(lambda: cut(times), "the end of the build")
+    assert sum(times) >= 3
+    wait_for_all(one, two)
+
+
+def test_one_that_stands_still_is_not_dead_and_hears_it_all(join: Join) -> None:
+    one, two = join("one", *["true"] * 5), join("two")
+    one.start()
+    two.start()
+    wait_for_judgements()
+    os.kill(two.pid, signal.SIGSTOP)
+    try:
+        build(one)
+        ready_at = time.monotonic() + 2 * CONFIRM_S
+        wait_for(lambda: time.monotonic() > ready_at, "the time that a judgement takes")
+    finally:
+        os.kill(two.pid, signal.SIGCONT)
+    wait_for_all(one, two)
+    assert " is dead" not in one.log
+
+
+def test_a_dead_master_is_found(join: Join) -> None:
+    one, two = join("one"), join("two")
+    one.start()
+    two.start()
+    wait_for_judgements()
     os.kill(one.pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    wait_for(lambda: "is dead; " in two.log, "the other to find it")
-    print(time.monotonic() - killed_at)
+    wait_for(lambda: " is dead" in two.log, "the other to find it")
+    found_s = time.monotonic() - killed_at
+    print(f"found after {found_s:.1f} s")
+    assert found_s < FOUND_WITHIN_S
+
+
+def test_one_that_was_taken_over_while_cut_off_stops(
+    join: Join, postgres: Postgres, name: str, proxy: Proxy
+) -> None:
+    one = join("one", url=proxy.url(USER, name))
+    one.start()
+    proxy.cut()
+    postgres.execute(
+        name,
+        "UPDATE litebot_starts SET taken_over_at = 1, taken_over_by = 'elsewhere:/srv/ci',"
+        " stopped_at = 1",
+    )
+    tables = "SELECT (SELECT max(last_active) FROM masters), (SELECT count(*) FROM builds)"
+    before = postgres.rows(name, tables)
+    proxy.mend()
+    wait_for(lambda: not is_running(one.pid), "the master to stop")
+    assert "elsewhere:/srv/ci found it dead" in one.log
+    assert "Traceback" not in one.log
+    assert postgres.rows(name, tables) == before
+    one.start()
+    build(one)
+
+
+def test_another_one_of_the_same_name_is_refused(join: Join, postgres: Postgres, name: str) -> None:
+    one = join("one")
+    one.start()
+    one.stop()
+    # As if it had been started on a host that has the same name and folder.
+    postgres.execute(name, "UPDATE masters SET active = 1")
+    with postgres.connect(name) as other:
+        other.execute("SELECT pg_advisory_lock(%s, id) FROM masters", (MASTER_LOCK,))
+        done = one.run("start")
+    assert done.returncode == 1
+    assert "a running master named" in done.stderr
+    assert postgres.rows(name, "SELECT active FROM masters") == [(1,)]
+    succeeded(one.run("start"))

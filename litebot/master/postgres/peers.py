@@ -32,7 +32,6 @@ MASTER_LOCK = 0x6C626D61
 GRACE_S = 5.0
 # For how long a lock has to be free.
 CONFIRM_S = 1.5
-END_CONNECTIONS_S = 5.0
 
 LOCKED = """
     SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND classid = %s::oid
@@ -43,7 +42,7 @@ TAKEN_OVER_BY = """
     SELECT taken_over_by FROM litebot_starts WHERE id = %s AND taken_over_at IS NOT NULL
 """
 END_CONNECTIONS = """
-    SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = %s AND datname = current_database()
 """
 
@@ -111,8 +110,7 @@ class Peers:
 
     def end_connections(self, conn: psycopg.Connection[Any], masterid: int) -> None:
         """End what a dead master has begun to write, so that nobody has to wait for it."""
-        timeout_ms = int(END_CONNECTIONS_S * 1000)
-        conn.execute(END_CONNECTIONS, (timeout_ms, application_name(masterid)))
+        conn.execute(END_CONNECTIONS, (application_name(masterid),))
 
 
 def unfinished(conn: sa.engine.Connection, masterid: int) -> list[int]:

@@ -225,7 +225,9 @@ class Session:
         give_up_at = time.monotonic() + OWN_LOCK_S
         self._peers.check_own(conn)
         while not self._peers.lock(conn, self._peers.masterid):
-            if self._ending or time.monotonic() > give_up_at:
+            if self._ending:
+                raise psycopg.OperationalError("the master stops")
+            if time.monotonic() > give_up_at:
                 raise self._refused()
             time.sleep(OWN_LOCK_RETRY_S)
             self._peers.check_own(conn)

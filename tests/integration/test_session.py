@@ -1,0 +1,314 @@
+"""Sessions of masters on a real Postgres, without the masters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_for
+from postgres import Postgres
+from proxy import Proxy
+from stand_in import Asked
+from stand_in import Log
+from stand_in import Reactor
+from twisted.internet import defer
+
+from bench.postgres import USER
+from litebot.errors import StoreError
+from litebot.errors import TakenOver
+from litebot.master.postgres import peers
+from litebot.master.postgres import session as module
+from litebot.master.postgres.events import Event
+from litebot.master.postgres.peers import MASTER_LOCK
+from litebot.master.postgres.server import Server
+from litebot.master.postgres.session import STOP_S
+from litebot.master.postgres.session import Session
+
+
+class Site:
+    """A master's session, and what it was told by it."""
+
+    def __init__(self, url: str, masterid: int, reactor: Reactor) -> None:
+        self.reactor = reactor
+        self.suspects: list[int] = []
+        self.heard: list[int] = []
+        self.dead: list[int] = []
+        self.gaps = 0
+        self.taking = defer.succeed(None)
+        self.failures: list[StoreError] = []
+        server = Server(url, Path("/nowhere"))
+        name = f"host:/{masterid}"
+        self.session = Session(server, reactor, masterid, name, lambda *_: self.suspects)
+        self.session.on_events = self._hear
+        self.session.on_gap = self._note_gap
+        self.session.on_dead = self._note_dead
+        self.session.on_failure = self.failures.append
+
+    def start(self) -> Site:
+        asked = Asked(self.session.start())
+        self.reactor.run_now(lambda: asked.called)
+        if asked.error is not None:
+            raise asked.error
+        return self
+
+    def stop(self) -> None:
+        asked = Asked(self.session.stop())
+        self.reactor.run_now(lambda: asked.called)
+
+    def tell(self, *numbers: int) -> None:
+        for number in numbers:
+            self.session.send(("numbers", str(number)), {"number": number})
+
+    def _hear(self, events: list[Event]) -> None:
+        self.heard += [event.message["number"] for event in events]
+
+    def _note_gap(self) -> None:
+        self.gaps += 1
+
+    def _note_dead(self, masterid: int) -> defer.Deferred[None]:
+        self.dead.append(masterid)
+        return self.taking
+
+    @property
+    def is_alone(self) -> bool:
+        return self.session._peers.is_alone
+
+    def knows_others(self) -> None:
+        self.until(lambda: not self.is_alone and self.session._due["look"] > 0)
+
+    def until(self, done: Callable[[], object]) -> None:
+        """Take turns until this is so."""
+
+        def turn() -> object:
+            self.reactor.turn()
+            return done()
+
+        wait_for(turn, "what a session is to do")
+
+
+@pytest.fixture(scope="module")
+def name(postgres: Postgres) -> str:
+    return postgres.database_with_tables()
+
+
+@pytest.fixture
+def sites(postgres: Postgres, name: str, logged: Log) -> Iterator[Callable[..., Site]]:
+    """Call it with a masterid for a session of its own; all are stopped at the end."""
+    made: list[Site] = []
+    reactor = Reactor()
+
+    def make(masterid: int, url: str | None = None) -> Site:
+        made.append(Site(url or postgres.url(name), masterid, reactor))
+        return made[-1]
+
+    yield make
+    for site in made:
+        if site.session._thread is not None:
+            site.stop()
+
+
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[Proxy]:
+    proxy = Proxy(postgres.folder, postgres.port)
+    yield proxy
+    proxy.close()
+
+
+def locked(postgres: Postgres, name: str) -> set[int]:
+    """The masters whose lock somebody has."""
+    query = f"SELECT objid FROM pg_locks WHERE classid = {MASTER_LOCK} AND granted"
+    return {int(row[0]) for row in postgres.rows(name, query)}
+
+
+def end_sessions(postgres: Postgres, name: str) -> int:
+    """End what holds a master's lock; how many."""
+    query = (
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_locks"
+        f" WHERE classid = {MASTER_LOCK} AND granted"
+    )
+    return int(postgres.rows(name, query)[0][0])
+
+
+def pass_time(seconds: float) -> Callable[[], bool]:
+    ends_at = time.monotonic() + seconds
+    return lambda: time.monotonic() > ends_at
+
+
+def test_who_comes_hears_what_was_told_before_it_was_noticed(sites: Any) -> None:
+    one = sites(1).start()
+    one.until(lambda: one.is_alone)
+    two = sites(2).start()
+    one.tell(1, 2, 3)
+    assert one.is_alone  # it has not looked since
+    one.until(lambda: two.heard == [1, 2, 3])
+    one.tell(4)
+    one.until(lambda: two.heard == [1, 2, 3, 4])
+
+
+def test_who_is_alone_keeps_nothing(sites: Any, postgres: Postgres, name: str) -> None:
+    postgres.execute(name, "TRUNCATE litebot_events")
+    one = sites(1).start()
+    one.until(lambda: one.is_alone)
+    one.tell(*range(1000))
+    one.until(lambda: not one.session._events.outgoing)
+    assert postgres.rows(name, "SELECT count(*) FROM litebot_events") == [(0,)]
+
+
+def test_who_is_away_for_a_moment_is_not_taken_for_gone(sites: Any) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.suspects, two.suspects = [2], [1]
+    one.until(lambda: not one.is_alone)
+    two.stop()
+    one.tell(1)
+    looks = one.session._due["look"]
+    one.until(lambda: one.session._due["look"] > looks)
+    one.tell(2)
+    assert not one.is_alone
+
+
+def test_what_waits_is_told_at_a_stop(sites: Any) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.until(lambda: not one.is_alone)
+    one.tell(*range(2000))
+    one.stop()
+    two.until(lambda: len(two.heard) == 2000)
+    assert two.heard == list(range(2000))
+
+
+def test_order_survives_that_both_are_cut_off(sites: Any, postgres: Postgres, name: str) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.suspects, two.suspects = [2], [1]
+    ended = 0
+    for number in range(300):
+        one.tell(number)
+        if number % 50 == 10:
+            ended += end_sessions(postgres, name)
+        one.reactor.turn()
+    two.until(lambda: len(two.heard) >= 300)
+    assert two.heard == list(range(300))
+    assert ended >= 2
+    assert two.gaps == 0
+
+
+def test_nobody_is_judged_when_all_come_back(sites: Any, postgres: Postgres, name: str) -> None:
+    """As after a restart of the server."""
+    one, two = sites(1).start(), sites(2).start()
+    one.suspects, two.suspects = [2], [1]
+    one.until(pass_time(peers.GRACE_S))
+    assert end_sessions(postgres, name) == 2
+    one.until(lambda: locked(postgres, name) == {1, 2})
+    one.until(pass_time(peers.CONFIRM_S + module.LOOK_EVERY_S))
+    assert one.dead == two.dead == []
+
+
+def test_a_dead_one_is_locked_while_it_is_taken_over(
+    sites: Any, postgres: Postgres, name: str
+) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.suspects, two.suspects = [2], [1]
+    two.until(pass_time(peers.GRACE_S))
+    two.taking = defer.Deferred()
+    one.stop()
+    stopped_at = time.monotonic()
+    two.until(lambda: two.dead)
+    print(f"found after {time.monotonic() - stopped_at:.1f} s")
+    assert two.dead == [1]
+    assert locked(postgres, name) == {1, 2}
+    two.suspects = []
+    two.taking.callback(None)
+    two.until(lambda: locked(postgres, name) == {2})
+    assert two.dead == [1]
+
+
+def test_a_take_over_that_fails_is_tried_again(
+    sites: Any, logged: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "GRACE_S", 0.0)
+    monkeypatch.setattr(module, "TAKE_OVER_AGAIN_S", 0.0)
+    two = sites(2).start()
+    two.taking = defer.fail(ZeroDivisionError())
+    two.suspects = [1]
+    two.until(lambda: two.dead == [1])
+    two.taking = defer.succeed(None)
+    two.until(lambda: len(two.dead) > 1)
+    assert logged.take() == [ZeroDivisionError]
+    two.suspects = []
+
+
+def test_one_lock_one_master(
+    sites: Any, postgres: Postgres, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OWN_LOCK_S", 0.5)
+    one = sites(1).start()
+    with pytest.raises(StoreError, match="a running master named host:/1"):
+        sites(1).start()
+    assert locked(postgres, name) == {1}
+    one.stop()
+    sites(1).start()
+
+
+def test_a_former_self_may_take_a_moment_to_go(sites: Any) -> None:
+    one, again = sites(1).start(), sites(1)
+    asked = Asked(again.session.start())
+    again.until(lambda: again.session._connections == 1)
+    assert not asked.called
+    one.stop()
+    again.until(lambda: asked.called)
+    assert asked.error is None
+
+
+def test_one_that_was_taken_over_says_so_and_lets_go(
+    sites: Any, postgres: Postgres, name: str
+) -> None:
+    postgres.execute(
+        name,
+        "INSERT INTO litebot_starts (id, master, pid, version, started_at, taken_over_at,"
+        " taken_over_by) VALUES (17, 'host:/1', 1, '0', 1, 1, 'host:/2')",
+    )
+    one = sites(1).start()
+    one.session.started_as(17)
+    one.until(lambda: one.failures)
+    assert isinstance(one.failures[0], TakenOver)
+    assert "host:/2 found it dead" in one.failures[0].what
+    assert locked(postgres, name) == set()
+
+
+def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
+    sites: Any, proxy: Proxy, name: str
+) -> None:
+    one = sites(1, proxy.url(USER, name)).start()
+    one.until(lambda: one.is_alone)
+    proxy.freeze()
+    looks = one.session._due["look"]
+    one.until(lambda: one.session._due["look"] > looks)  # it asks, and gets no answer
+    asked = Asked(one.session.stop())
+    one.reactor.turn()
+    assert not asked.called
+    one.reactor.advance(STOP_S)
+    one.until(lambda: asked.called)
+
+
+def test_a_server_that_is_not_there(sites: Any, postgres: Postgres) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        sites(1, postgres.url("missing")).start()
+
+
+def test_it_comes_back_and_says_how_long_it_was_away(
+    sites: Any, proxy: Proxy, name: str, logged: Log
+) -> None:
+    one = sites(1, proxy.url(USER, name)).start()
+    two = sites(2).start()
+    two.suspects = [1]
+    one.suspects = [2]
+    proxy.cut()
+    one.until(lambda: one.session.outage)
+    two.tell(1, 2)
+    two.until(lambda: not two.session._events.outgoing)
+    proxy.mend()
+    one.until(lambda: one.heard == [1, 2])
+    assert one.session.outage is None
+    assert len([line for line in logged.messages if "the session on" in line]) == 2
