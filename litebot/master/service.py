@@ -51,6 +51,7 @@ from litebot.master.hot.distributor import BotMaster
 from litebot.master.http import HTTPClientService
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
+from litebot.master.neighbours import Neighbours
 from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
@@ -116,6 +117,8 @@ class BuildMaster(master.BuildMaster):
         self.handovers = Handovers()
         self.outbox = Outbox()
         self.attempts = Attempts()
+        self.reminder = Reminder()
+        self.neighbours = Neighbours()
         rest.register()
         if config_loader is None:
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
@@ -195,6 +198,8 @@ class BuildMaster(master.BuildMaster):
             raise LitebotError("the master was stopped while it started")
         yield defer.ensureDeferred(complete_buildsets(self))
         yield defer.ensureDeferred(self.outbox.resume())
+        if not self.db.is_sole_writer:
+            yield defer.ensureDeferred(self.neighbours.cancel_again())
         if isinstance(self.config_loader, ConfigLoader):
             self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
@@ -243,6 +248,7 @@ class BuildMaster(master.BuildMaster):
             sole,
             self.settings.recovery.max_attempts,
             self._should_hold,
+            self.masterid,
         )
         if self.session is not None:
             self.session.started_as(self._startid)
@@ -253,7 +259,12 @@ class BuildMaster(master.BuildMaster):
         yield self.db.count_commits()
         yield defer.ensureDeferred(self.outbox.look_back())
         yield self.attempts.setServiceParent(self)
-        yield Reminder().setServiceParent(self)
+        yield self.reminder.setServiceParent(self)
+        yield self.neighbours.setServiceParent(self)
+
+    def _hold_name(self) -> defer.Deferred[None]:
+        """See to it that no other master on this database has the name of this one."""
+        return defer.succeed(None)
 
     @defer.inlineCallbacks
     def _hold_name(self) -> Any:
@@ -349,6 +360,7 @@ class BuildMaster(master.BuildMaster):
             self._unapplied = error  # Buildbot's reconfig only prints it
             raise
         finally:
+            yield defer.ensureDeferred(self.neighbours.introduce())
             yield defer.ensureDeferred(self.handovers.resume())
 
     def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
@@ -369,6 +381,17 @@ class BuildMaster(master.BuildMaster):
 
     def _refuse_to_change(self, settings: Settings, config: MasterConfig) -> None:
         check_changes(self.files, (self.settings, self.config), (settings, config))
+
+    # other masters
+
+    async def take_over(self, masterid: int) -> None:
+        """Go on with the work of another master, which is dead and stays so meanwhile."""
+        if self._startid is not None:
+            await self.neighbours.take_over(masterid, self._startid)
+
+    def look_around(self) -> None:
+        """See what there is to do: events may have been lost."""
+        self.neighbours.look_around()
 
     # stopping
 
@@ -404,6 +427,7 @@ class BuildMaster(master.BuildMaster):
             yield super().stopService()
             return
         yield defer.ensureDeferred(let_end(self, self.settings.stop.grace))
+        yield defer.ensureDeferred(self.neighbours.leave())
         interrupter = Interrupter(self)
         interrupter.start()
         try:

@@ -13,6 +13,7 @@ from twisted.internet import defer
 from litebot.master.outbox import ENDS
 
 NEW_CHANGE = ("changes", None, "new")
+COMPLETE_BUILDSET = ("buildsets", None, "complete")
 
 
 class HandoverMQ(simple.SimpleMQ):
@@ -24,17 +25,21 @@ class HandoverMQ(simple.SimpleMQ):
     from_masterid: int | None = None
 
     def invokeQref(self, qref: Any, routingKey: tuple[str, ...], data: Any) -> None:
+        outbox = self.master.outbox
         is_change = routingKey[0] == NEW_CHANGE[0] and routingKey[-1] == NEW_CHANGE[-1]
         if is_change and self.master.handovers.take(qref):
             return
-        if len(routingKey) == 3 and ENDS.get(routingKey[0]) == routingKey[-1]:
-            reporter = self.master.outbox.owner(qref)
-            if reporter is not None and self.from_masterid is not None:
+        is_end = len(routingKey) == 3 and ENDS.get(routingKey[0]) == routingKey[-1]
+        origin = self.from_masterid
+        reporter = outbox.owner(qref) if is_end or origin is not None else None
+        if reporter is not None and origin is not None:
+            # Who is to tell of an end is in the table; what else there is, is told once too.
+            if is_end or outbox.is_told_there(reporter, origin):
                 return
-            if reporter is not None:
-                told = self.master.outbox.deliver(reporter, qref, routingKey, data)
-                self._deferwaiter.add(defer.ensureDeferred(told))
-                return
+        elif reporter is not None:
+            told = outbox.deliver(reporter, qref, routingKey, data)
+            self._deferwaiter.add(defer.ensureDeferred(told))
+            return
         super().invokeQref(qref, routingKey, data)
 
     @contextmanager
@@ -51,6 +56,8 @@ class HandoverMQ(simple.SimpleMQ):
     ) -> defer.Deferred[Any]:
         if filter == NEW_CHANGE:  # a scheduler may have missed some
             eventually(self.master.handovers.look)
+        if filter == COMPLETE_BUILDSET:  # a Dependent one may have missed what it is to wait for
+            eventually(self.master.handovers.tell_dependents)
         return super().startConsuming(callback, filter, persistent_name)
 
 
