@@ -18,6 +18,7 @@ from litebot.errors import StoreFailed
 from litebot.master import claims
 from litebot.master import configured
 from litebot.master import told
+from litebot.master.handover.mq import from_master
 from litebot.master.recovery import takeover
 from litebot.master.recovery.requests import NOBODY_WAITS
 from litebot.master.recovery.requests import complete_buildsets
@@ -98,7 +99,7 @@ class Neighbours(service.AsyncService):
         # Reporters hear of the ends from the outbox.
         for buildid in taken.ended:
             build = await master.data.get(("builds", str(buildid)))
-            with master.mq.from_master(taken.masterid):
+            with from_master(master.mq.impl, taken.masterid):
                 types.build.produceEvent(build, "finished")
         for brids, event in ((taken.completed, "complete"), (taken.freed, "unclaimed")):
             models = await master.db.buildrequests.get_some(brids)

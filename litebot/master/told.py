@@ -24,6 +24,7 @@ from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 
 from litebot.master import schema
+from litebot.master.handover.mq import origin
 
 told = schema.told
 
@@ -180,7 +181,7 @@ class Reminder(service.AsyncService):
 
     def _has_gone(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
         # Where it is the master that goes, this one or another, the worker comes to the next one.
-        if not self.master.running or self.master.mq.from_masterid is not None:
+        if not self.master.running or origin(self.master.mq.impl) is not None:
             return None
         return self.master.db.pool.do_with_transaction(_forget_worker, worker["workerid"])
 

@@ -42,15 +42,6 @@ class HandoverMQ(simple.SimpleMQ):
             return
         super().invokeQref(qref, routingKey, data)
 
-    @contextmanager
-    def from_master(self, masterid: int) -> Iterator[None]:
-        """Within it, what is delivered is an event of this other master."""
-        before, self.from_masterid = self.from_masterid, masterid
-        try:
-            yield
-        finally:
-            self.from_masterid = before
-
     def startConsuming(
         self, callback: Any, filter: tuple[str | None, ...], persistent_name: str | None = None
     ) -> defer.Deferred[Any]:
@@ -59,6 +50,23 @@ class HandoverMQ(simple.SimpleMQ):
         if filter == COMPLETE_BUILDSET:  # a Dependent one may have missed what it is to wait for
             eventually(self.master.handovers.tell_dependents)
         return super().startConsuming(callback, filter, persistent_name)
+
+
+@contextmanager
+def from_master(queue: Any, masterid: int) -> Iterator[None]:
+    """Within it, what this message queue delivers is an event of that other master."""
+    before = origin(queue)
+    queue.from_masterid = masterid
+    try:
+        yield
+    finally:
+        queue.from_masterid = before
+
+
+def origin(queue: Any) -> int | None:
+    """The master of which an event is being delivered; None: this one, or it is not known."""
+    masterid: int | None = getattr(queue, "from_masterid", None)
+    return masterid
 
 
 MQ_CLASS = {"class": f"{__name__}.{HandoverMQ.__name__}", "keys": {"debug"}}
