@@ -15,6 +15,7 @@ from typing import Any
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import MasterConfig
+from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 from twisted.internet import error as internet_error
@@ -56,11 +57,11 @@ from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
 from litebot.master.postgres.peers import fence
-from litebot.master.postgres.peers import unfinished
 from litebot.master.reconfig import Unchangeable
 from litebot.master.reconfig import check_changes
 from litebot.master.recovery.attempts import Attempts
 from litebot.master.recovery.requests import complete_buildsets
+from litebot.master.recovery.takeover import suspects
 from litebot.master.stopping import Interrupter
 from litebot.master.stopping import let_end
 from litebot.master.told import Reminder
@@ -262,10 +263,6 @@ class BuildMaster(master.BuildMaster):
         yield self.reminder.setServiceParent(self)
         yield self.neighbours.setServiceParent(self)
 
-    def _hold_name(self) -> defer.Deferred[None]:
-        """See to it that no other master on this database has the name of this one."""
-        return defer.succeed(None)
-
     @defer.inlineCallbacks
     def _hold_name(self) -> Any:
         """See to it that no other master on this database has the name of this one."""
@@ -275,9 +272,9 @@ class BuildMaster(master.BuildMaster):
         from litebot.master.postgres.session import Session
 
         server = Server(self.db.configured_db_config.db_url, self.files.path)
-        self.session = Session(server, self.reactor, self.masterid, self.name, unfinished)
+        self.session = Session(server, self.reactor, self.masterid, self.name, suspects)
         self.session.on_failure = self._session_failed
-        self.session.on_dead = self._found_dead
+        self.session.on_dead = self.take_over
         self.session.on_gap = self.look_around
         self.db.pool.application_name = postgres.application_name(self.masterid)
         try:
@@ -285,15 +282,6 @@ class BuildMaster(master.BuildMaster):
         except StoreError:
             self.masterid = None  # it is another's, and not to be marked as stopped
             raise
-
-    def _found_dead(self, masterid: int) -> defer.Deferred[None]:
-        log.msg(f"litebot: master {masterid} is dead; nothing is taken over from it yet")
-        return defer.succeed(None)
-
-    def look_around(self) -> None:
-        """See what there is to do: events may have been lost."""
-        self.handovers.look()
-        self.botmaster.maybeStartBuildsForAllBuilders()
 
     @defer.inlineCallbacks
     def _end(self) -> Any:
@@ -384,9 +372,13 @@ class BuildMaster(master.BuildMaster):
 
     # other masters
 
+    @async_to_deferred
     async def take_over(self, masterid: int) -> None:
-        """Go on with the work of another master, which is dead and stays so meanwhile."""
-        if self._startid is not None:
+        """Go on with the work of another master, which is dead and stays so meanwhile.
+
+        Does nothing before this one has started and where it stops; it is asked again then.
+        """
+        if self._owner is not None and self._startid is not None and self.running:
             await self.neighbours.take_over(masterid, self._startid)
 
     def look_around(self) -> None:
