@@ -49,11 +49,11 @@ def suspects(conn: sa.engine.Connection, masterid: int) -> list[int]:
     Those that began and did not come to an end, and those with reports that this one can make.
     A stock Buildbot is none: it has no lock that says whether it lives.
     """
-    ids = sa.select(sa.func.max(starts.c.id)).where(starts.c.master == masters.c.name)
+    last = sa.select(sa.func.max(starts.c.id)).group_by(starts.c.master)
     query = (
         sa.select(masters.c.id, starts.c.stopped_at)
-        .join_from(masters, starts, starts.c.id == ids.scalar_subquery())
-        .where(masters.c.id != masterid)
+        .join_from(masters, starts, starts.c.master == masters.c.name)
+        .where(masters.c.id != masterid, starts.c.id.in_(last))
         .order_by(masters.c.id)
     )
     rows = conn.execute(query).all()
