@@ -121,7 +121,7 @@ def _may_end(scene: Scene, brid: int) -> bool:
     if scene.masterid is not None:
         row = {"brid": brid, "masterid": scene.masterid, "claimed_at": scene.now}
         insert = postgresql.insert(claims).values(row).on_conflict_do_nothing()
-        if scene.conn.execute(insert).rowcount:
+        if scene.conn.execute(insert.returning(claims.c.brid)).first() is not None:
             return True
     return scene.conn.execute(mine).scalar() in scene.dead
 

@@ -92,7 +92,8 @@ def _forbid(conn: sa.engine.Connection, name: str, by: str) -> None:
     """Say in its own row that it may write no more; until the commit it can't read that row."""
     newest = sa.select(sa.func.max(starts.c.id)).where(starts.c.master == name).scalar_subquery()
     open_ = sa.and_(starts.c.id == newest, starts.c.stopped_at.is_(None))
-    values = {"stopped_at": time.time(), "taken_over_at": time.time(), "taken_over_by": by}
+    now = time.time()
+    values = {"stopped_at": now, "taken_over_at": now, "taken_over_by": by}
     conn.execute(starts.update().where(open_).values(values))
 
 
