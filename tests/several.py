@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from conftest import Master
-from conftest import litebot
-from conftest import succeeded
 from conftest import wait_for
 from postgres import Postgres
 
@@ -64,19 +62,20 @@ class Site:
         self._database = postgres.new_database()
         self._folder = folder
         self._watch = watch
+        self._password = ""
         self._config = f"TOLD = {str(self.told)!r}\n{CONFIG}{textwrap.dedent(config)}"
         self.url = postgres.url(self._database)
 
     def master(self, name: str, more: str = "") -> Master:
         """A master that is not started yet; the first one makes the tables, others join."""
-        master = self._watch(Master(self._folder / name))
+        master = self._watch(Master(self._folder / name, self._password))
         first = self._folder / "one"
         if master.basedir == first:
-            succeeded(litebot("create-master", "--database", self.url, first))
+            master.create("--database", self.url)
+            self._password = master.password
             (first / "master.cfg").write_text(self._config, encoding="utf-8")
         else:
-            succeeded(litebot("create-master", "--like", first, master.basedir))
-        master.use_free_ports()
+            master.create("--like", str(first))
         master.configure(more)
         return master
 

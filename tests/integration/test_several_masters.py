@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import LITEBOT
 from conftest import RETRY
 from conftest import SUCCESS
 from conftest import Master
+from conftest import run
+from conftest import succeeded
 from conftest import wait_for
 from postgres import Postgres
 from several import Site
 from several import change
 from several import errors
+
+ROOT = Path(__file__).parents[2]
 
 BUILDERS = 10
 CHANGES = 30
@@ -111,3 +120,118 @@ def test_three_share_300_builds_and_one_is_killed(site: Callable[[str], Site]) -
     assert (owner,) not in claims
     assert [errors(master) for master in others] == [[], []]
     assert free_s < FAILOVER_S
+
+
+def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) -> None:
+    here = site(
+        """
+        builder("b", shell("true"))
+        each = schedulers.AnyBranchScheduler("each", treeStableTimer=None, builderNames=["b"])
+        c["schedulers"].append(each)
+        """
+    )
+    one, two = here.started("one", "two")
+    owner = "SELECT masterid FROM scheduler_masters JOIN schedulers s ON s.id = schedulerid"
+    owner += " WHERE s.name = 'each' AND masterid = "
+    assert here.rows(f"{owner}{here.masterid(one)}")
+    stop = subprocess.Popen([LITEBOT, "stop", str(one.basedir)], stdout=subprocess.DEVNULL)
+    sent = 0
+    while stop.poll() is None or sent < 10:  # before, while and after it moves
+        assert change(two, revision=str(sent), branch="x") == 200
+        sent += 1
+    assert stop.returncode == 0
+    here.await_rows(f"{owner}{here.masterid(two)}", "the scheduler to move", FAILOVER_S)
+    built = "SELECT changeid, count(*) FROM litebot_built GROUP BY changeid"
+    here.await_rows(f"SELECT 1 FROM ({built}) b HAVING count(*) = {sent}", "all to be given")
+    assert {count for _, count in here.rows(built)} == {1}
+    here.await_quiet()
+    assert [errors(master) for master in (one, two)] == [[], []]
+
+
+def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    here = site(
+        f"""
+        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))
+        reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
+        """
+    )
+    more = """
+        c["builders"], c["schedulers"] = [], []
+        builder("other", shell("true"))
+        reporter("chat", reporters.BuildStatusGenerator(mode="all"))
+        """
+    one, two = here.master("one"), here.master("two", more)
+    for master in (one, two):
+        master.start()
+    for buildid in (1, 2):
+        assert one.force("b", "--no-wait").returncode == 0
+        here.await_rows(f"SELECT 1 FROM steps WHERE buildid = {buildid}", "the step to run")
+        if buildid == 1:
+            assert two.login().control("builds/1", "stop").status == 200
+        else:
+            go.touch()
+        here.await_none(UNFINISHED_REQUESTS, "the request to end")
+    here.await_quiet()
+    # Who has a reporter tells, each once.
+    expected = [f"{name} {ended}" for name in ("chat", "mailer") for ended in ("1 6", "2 0")]
+    assert here.lines_told() == expected
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Callable[[Sequence[Master]], None]]:
+    """Call it with masters to start a worker "remote" of its own process that goes round them."""
+    processes = []
+
+    def start(masters: Sequence[Master]) -> None:
+        command = str(Path(LITEBOT).with_name("buildbot-worker"))
+        places = ":".join(rf"127.0.0.1\:{master.ports[1]}" for master in masters)
+        way = f"--connection-string=masters:{places}"
+        folder = tmp_path / "remote"
+        succeeded(run(command, "create-worker", way, folder, "ci", "remote", "workerpw"))
+        process = subprocess.Popen(
+            [command, "start", "--nodaemon", str(folder)],
+            # An editable installation of litebot leaves out the folder of Twisted's plugins.
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        processes.append(process)
+
+    yield start
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_worker_goes_to_another_master(
+    site: Callable[[str], Site], worker: Callable[[Sequence[Master]], None], tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    here = site(
+        f"""
+        c["workers"].append(worker.Worker("remote", "workerpw"))
+        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["remote"])
+        """
+    )
+    one, two = here.started("one", "two")
+    worker([one, two])
+    at = "SELECT 1 FROM connected_workers c JOIN workers w ON w.id = c.workerid"
+    at += " WHERE w.name = 'remote' AND masterid = "
+    here.await_rows(f"{at}{here.masterid(one)}", "the worker to come")
+    assert one.force("b", "--no-wait").returncode == 0
+    here.await_rows("SELECT 1 FROM steps", "the step to run")
+    os.kill(one.pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    here.await_rows(f"{at}{here.masterid(two)}", "the worker to go on")
+    moved_s = time.monotonic() - killed_at
+    here.await_rows("SELECT 1 FROM builds WHERE number = 2", "the build to be tried again")
+    retried_s = time.monotonic() - killed_at
+    print(f"the worker was at the other master after {moved_s:.1f} s, its build {retried_s:.1f} s")
+    go.touch()
+    here.await_quiet()
+    assert here.rows("SELECT number, results FROM builds ORDER BY 1") == [(1, RETRY), (2, SUCCESS)]
+    assert moved_s < FAILOVER_S
+    assert retried_s < FAILOVER_S
