@@ -19,7 +19,8 @@ setup(
     long_description_content_type="text/markdown",
     license="GPL-2.0-only",
     license_files=["LICENSE"],
-    packages=find_packages(include=["litebot", "litebot.*"]),
+    # Twisted looks for plugins in the folder twisted/plugins of each place on sys.path.
+    packages=[*find_packages(include=["litebot", "litebot.*"]), "twisted.plugins"],
     package_data={"litebot": ["template/**", "template/project/**", "py.typed"]},
     python_requires=">=3.11",
     # The upper bounds are what the conformance run passes with: Buildbot warns of newer ones.

@@ -26,6 +26,15 @@ from litebot.errors import LitebotError
     metavar="URL",
     help="Where the state is kept, such as postgresql://USER@HOST/NAME.  [default: state.sqlite]",
 )
+@click.option(
+    "--join", metavar="URL", help="Become a further master on the Postgres database of others."
+)
+@click.option(
+    "--like",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The same, with the database and the configuration of the master in this basedir.",
+)
 @click.option("--config", "-c", metavar="NAME", help="The configuration.  [default: master.cfg]")
 @click.option(
     "--log-size", "-s", metavar="BYTES", type=click.IntRange(1), help="Rotate twistd.log then."
@@ -41,6 +50,8 @@ def create_master(
     basedir: Basedir,
     force: bool,
     database: str | None,
+    join: str | None,
+    like: Path | None,
     config: str | None,
     log_size: int | None,
     log_count: str | None,
@@ -50,7 +61,7 @@ def create_master(
 
     Prints the page's address and a login; the password is shown this once.  With --database the
     tables are made in an empty database of a Postgres server, whose password is in ~/.pgpass or
-    PGPASSWORD.
+    PGPASSWORD.  With --join a second master shares the work of those that are there.
     """
     kept = _count(log_count)
     if config is not None and Path(config).is_absolute():
@@ -59,8 +70,15 @@ def create_master(
         from litebot.master.create import Choices
         from litebot.master.create import create
 
-        url = _settings_url(database, basedir) if database is not None else None
-        choices = Choices(url, config, 0 if no_logrotate else log_size, kept)
+        if like is not None and join is None:
+            join = _database_of(Basedir(like))
+        joins = join is not None
+        if joins and database is not None:
+            raise click.UsageError("a master joins others or has a database of its own")
+        option, url = ("--join", join) if joins else ("--database", database)
+        url = _settings_url(option, url, basedir) if url is not None else None
+        size = 0 if no_logrotate else log_size
+        choices = Choices(url, config, size, kept, join=joins, like=like)
         created = create(basedir.path, force=force, choices=choices)
     if not created.added:
         print(f"{basedir.path} has all it needs; nothing was changed")
@@ -79,6 +97,8 @@ def create_master(
         print(f"  password  {created.password}   (shown once; {anew})")
     if "project" in created.added:
         print(f"  project   {basedir.path / 'project'}   (commit to it and watch the build go)")
+    if joins and "master.cfg" not in (*created.added, *created.kept) and config is None:
+        print("\nCopy from another master: master.cfg with its modules, users, secrets/")
     print(f"\nNext: litebot start {basedir.quoted}")
 
 
@@ -90,10 +110,27 @@ def _count(text: str | None) -> int | None:
     return int(text)
 
 
-def _settings_url(url: str, basedir: Basedir) -> str:
+def _settings_url(option: str, url: str, basedir: Basedir) -> str:
     from litebot.master.urls import url_without_password
 
     try:
-        return url_without_password(url, basedir.path)
+        found = url_without_password(url, basedir.path)
+        if option == "--join" and not found.startswith("postgresql:"):
+            raise ConfigError(f"{found} is a file, which one master can have")
+        return found
     except ConfigError as error:
-        raise LitebotError(f"--database: {error.what}", error.hint) from error
+        raise LitebotError(f"{option}: {error.what}", error.hint) from error
+
+
+def _database_of(other: Basedir) -> str:
+    """The database of another master.  Raises LitebotError where it can't be shared."""
+    from litebot.settings import load
+
+    other.require()
+    database = load(other.settings_file).database
+    if database.sqlite_path(other.path) is not None:
+        raise LitebotError(
+            f"{other.path} keeps its state in a file, which one master can have",
+            f"litebot move-database postgresql://USER@HOST/NAME {other.quoted}",
+        )
+    return database.url

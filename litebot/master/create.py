@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from litebot.basedir import Basedir
@@ -21,6 +23,10 @@ from litebot.errors import LitebotError
 from litebot.files import locked
 from litebot.master import schema
 from litebot.master.database import create_file
+from litebot.master.joining import copy
+from litebot.master.joining import require_masters
+from litebot.master.joining import settings_like
+from litebot.master.joining import to_copy
 from litebot.master.postgres.making import tables_made
 from litebot.master.tally import path_of
 from litebot.process import port_is_free
@@ -56,13 +62,17 @@ class Choices:
     """What may be chosen when a basedir is made; None leaves a file's own default.
 
     `database_url` goes into litebot.toml, the others into buildbot.tac.  A log of `log_size` bytes
-    (0: never) is rotated, and `log_count` old ones are kept (0: all).
+    (0: never) is rotated, and `log_count` old ones are kept (0: all).  With `join` the database is
+    that of other masters, and their configuration is to be used: where the basedir `like` of one of
+    them is known, it is copied from there.
     """
 
     database_url: str | None = None
     config_file: str | None = None
     log_size: int | None = None
     log_count: int | None = None
+    join: bool = False
+    like: Path | None = None
 
     def tac(self) -> str:
         """The text of a buildbot.tac."""
@@ -118,7 +128,7 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
         Basedir(basedir).refuse_owner("it has all it needs")
         _refuse_late(Basedir(basedir), choices)
         created = _complete(basedir, choices)
-        with _on_server(basedir, created):
+        with _on_server(basedir, created, choices):
             return created
     # An empty folder may be a mount point or somebody's current one: it must stay that folder.
     stage = basedir / STAGE if exists else basedir.with_name(f".{basedir.name}{STAGE}")
@@ -126,7 +136,7 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
         shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
         stage.mkdir()
         created = _complete(stage, choices)
-        with _on_server(stage, created):
+        with _on_server(stage, created, choices):
             if exists:
                 # buildbot.tac makes it a basedir, so it comes last.
                 names = sorted(path.name for path in stage.iterdir())
@@ -143,7 +153,8 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
 
 def _refuse_late(files: Basedir, choices: Choices) -> None:
     """Raise BasedirError where a choice would have to go into a file that is there already."""
-    late = [(files.settings_file, "--database", choices.database_url)]
+    option = "--join" if choices.join else "--database"
+    late = [(files.settings_file, option, choices.database_url)]
     late += [
         (files.tac_file, option, None if value is None else str(value))
         for option, value in (
@@ -163,12 +174,9 @@ def _refuse_late(files: Basedir, choices: Choices) -> None:
 def _complete(basedir: Path, choices: Choices) -> Created:
     """Add to a folder what a master needs and it lacks."""
     files = Basedir(basedir)
+    other = Basedir(choices.like) if choices.like is not None else None
     if not files.settings_file.exists():
-        settings = Settings(
-            database=Database(choices.database_url or Database.url),
-            web=Web(port=_free_port(Web().listen, Web().port)),
-            workers=Workers(port=_free_port(Workers().listen, Workers().port)),
-        )
+        settings = _settings(choices.database_url, other)
     else:
         settings = load(files.settings_file)
     created = Created(settings)
@@ -191,8 +199,19 @@ def _complete(basedir: Path, choices: Choices) -> Created:
         UserFile(path).add(ADMIN, password)
         created.password = password
 
-    add(files.settings_file, lambda path: _write(path, render(settings)))
     config = basedir / choices.config_file if choices.config_file else files.config_file
+    if other is None:
+        add(files.settings_file, lambda path: _write(path, render(settings)))
+    else:
+        add(files.settings_file, lambda path: settings_like(other, path, settings))
+        for source in to_copy(other):
+            target = config if source == other.config_file else basedir / source.name
+            add(target, partial(copy, source))
+    if choices.join:
+        if not files.secrets.exists():
+            add(files.secrets, lambda path: path.mkdir(mode=0o700))
+        add(files.tac_file, lambda path: _write(path, choices.tac()))
+        return created
     if not config.exists():
         # Before the master.cfg that builds it, so that an interrupted create is not left without.
         add(basedir / "project", _make_project)
@@ -208,14 +227,33 @@ def _complete(basedir: Path, choices: Choices) -> Created:
     return created
 
 
+def _settings(url: str | None, other: Basedir | None) -> Settings:
+    """Of a new master, on free ports, where another one may be on this machine."""
+    web, workers = Web(), Workers()
+    first_web, first_workers = web.port, workers.port
+    if other is not None:
+        there = load(other.settings_file)
+        web, workers = there.web, there.workers
+        first_web, first_workers = web.port + 1, workers.port + 1
+    return Settings(
+        database=Database(url or Database.url),
+        web=replace(web, port=web.port and _free_port(web.listen, first_web)),
+        workers=replace(workers, port=workers.port and _free_port(workers.listen, first_workers)),
+    )
+
+
 @contextmanager
-def _on_server(basedir: Path, created: Created) -> Iterator[None]:
+def _on_server(basedir: Path, created: Created, choices: Choices) -> Iterator[None]:
     """Where the database is a server's, make its tables when what is done within has gone well.
 
     A litebot.toml that was there may name a database that is in use.
     """
     database = created.settings.database
     if database.sqlite_path(basedir) is not None:
+        yield
+        return
+    if choices.join:
+        require_masters(database.url, basedir)
         yield
         return
     is_new = Basedir(basedir).settings_file.name in created.added

@@ -20,7 +20,11 @@ HOT = {
     f"buildbot.data.{name}": f"litebot.master.hot.{name}"
     for name in ("builds", "buildrequests", "buildsets", "changes", "logs", "properties", "steps")
 }
-MODULES = {**HOT, "buildbot.data.workers": "litebot.master.told"}
+MODULES = {
+    **HOT,
+    "buildbot.data.masters": "litebot.master.masters",
+    "buildbot.data.workers": "litebot.master.told",
+}
 
 
 class Matcher(pathmatch.Matcher):

@@ -4,11 +4,15 @@ A row of litebot_outbox is written in the transaction that ends the build or the
 each reporter that wants it, and deleted when the reporter is done with it.  Where the reporter
 logs an error, or its server answers with one, it is tried again, later and later; where the server
 says that it is the report which is wrong, only a few times.
+
+Where several masters share a database each row says which of them is to tell it: the one on which
+the build or the buildset ended, or, where that has no such reporter, the first one that has.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +26,7 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.errors import StoreFailed
+from litebot.master import configured
 from litebot.master import schema
 
 outbox = schema.outbox
@@ -68,6 +73,7 @@ class Outbox(service.AsyncMultiService):
         super().__init__()
         self._in_flight: set[tuple[str, str, int]] = set()
         self._last = 0
+        self._of_others: dict[int, set[str]] = {}
 
     @defer.inlineCallbacks
     def startService(self) -> Any:
@@ -100,6 +106,25 @@ class Outbox(service.AsyncMultiService):
                 return reporter
         return None
 
+    def configured(self) -> Iterator[tuple[str, str]]:
+        """What this master's reporters are to the others; see master.configured."""
+        for reporter in self._reporters():
+            name = reporter.name or ""
+            yield configured.REPORTER, name
+            for kind, end in ENDS.items():
+                if self._consumers(reporter, (kind, "0", end)):
+                    yield kind, name
+
+    def is_told_there(self, reporter: ReporterBase, origin: int) -> bool:
+        """Whether an event of another master is no business of this one's reporter.
+
+        The master that it comes from has one of that name, or the first of those that have.
+        """
+        name, mine = reporter.name or "", self.master.masterid
+        if name in self._of_others.get(origin, ()):
+            return True
+        return any(name in names for other, names in self._of_others.items() if other < mine)
+
     # telling them
 
     async def deliver(
@@ -127,11 +152,20 @@ class Outbox(service.AsyncMultiService):
 
     async def resume(self) -> None:
         """Tell that, and from now on whatever has failed; when all reporters are there."""
-        names = [r.name or "" for r in self._reporters()]
-        await self.master.db.pool.do_with_transaction(_take_over, names, self.wanting, self._last)
+        await self._take(None if self.master.db.is_sole_writer else (self.master.masterid, 0))
         timer: Any = internet.TimerService(LOOK_EVERY_S, self._look)
         timer.clock = self.master.reactor
         timer.setServiceParent(self)
+
+    async def take_over(self, masterid: int) -> None:
+        """Tell what a dead master had to, as far as the reporters are here."""
+        await self._take((masterid, self.master.masterid))
+
+    async def _take(self, of: tuple[int, ...] | None) -> None:
+        names = [r.name or "" for r in self._reporters()]
+        await self.master.db.pool.do_with_transaction(
+            _take_over, self.master.masterid, of, names, self.wanting, self._last
+        )
 
     async def drop(self, id: int) -> bool:
         """Forget a row; whether there was one."""
@@ -147,7 +181,10 @@ class Outbox(service.AsyncMultiService):
         d.addErrback(lambda failure: failure.trap(StoreFailed))
 
     async def _retry(self) -> None:
-        for row in await self.master.db.pool.do(_due, self.master.reactor.seconds()):
+        db, masterid = self.master.db, self.master.masterid
+        if not db.is_sole_writer:
+            self._of_others = await db.pool.do(configured.reporters_of_others, masterid)
+        for row in await db.pool.do(_due, masterid, self.master.reactor.seconds()):
             if row not in self._in_flight:  # side by side: one may wait long for its server
                 d = defer.ensureDeferred(self._deliver_again(*row))
                 d.addErrback(lambda f: log.err(f, "while reporting again"))
@@ -171,12 +208,27 @@ def add(
     reporters: list[str],
     kind: str,
     about: int,
+    masterid: int,
     retry_at: float | None = None,
 ) -> None:
-    """These reporters have this to tell; commits nothing."""
+    """These reporters of this master have this to tell; commits nothing."""
     for reporter in reporters:
-        row = {"reporter": reporter, "kind": kind, "about": about}
+        row = {"masterid": masterid, "reporter": reporter, "kind": kind, "about": about}
         conn.execute(outbox.insert().values(**row, attempts=0, retry_at=retry_at))
+
+
+def add_with_others(
+    conn: sa.engine.Connection,
+    reporters: list[str],
+    kind: str,
+    about: int,
+    masterid: int,
+    retry_at: float | None = None,
+) -> None:
+    """As add, and also those that only other masters have, which find it at their next look."""
+    add(conn, reporters, kind, about, masterid, retry_at)
+    for reporter, other in configured.elsewhere(conn, kind, masterid, reporters):
+        add(conn, [reporter], kind, about, other, retry_at=0.0)
 
 
 def _is(row: tuple[str, str, int]) -> sa.ColumnElement[bool]:
@@ -205,22 +257,41 @@ def _last(conn: sa.engine.Connection) -> int:
     return conn.execute(sa.select(sa.func.max(outbox.c.id))).scalar() or 0
 
 
-def _take_over(conn: sa.engine.Connection, names: list[str], wanting: Any, last: int) -> None:
-    """Make what was left, up to this id, due now.
+def _take_over(
+    conn: sa.engine.Connection,
+    masterid: int,
+    of: tuple[int, ...] | None,
+    names: list[str],
+    wanting: Any,
+    last: int,
+) -> None:
+    """Make what was left by these masters, or by any, due now, and this master's.
 
-    What a recovery has left names no reporter: it knew of none.  That of reporters that are
-    configured no more is dropped.
+    Of this master's own only what is not younger than the id `last`.  What a recovery has left
+    names no reporter: it knew of none.  What is left to reporters that are configured no more is
+    dropped, but for those of other masters.
     """
-    unnamed = outbox.c.reporter == ""
+    left: sa.ColumnElement[bool] = sa.true()
+    if of is not None:
+        left = outbox.c.masterid.in_(of)
+    unnamed = sa.and_(left, outbox.c.reporter == "")
+    put = add if of is None else add_with_others
     for kind, about in conn.execute(sa.select(outbox.c.kind, outbox.c.about).where(unnamed)).all():
-        add(conn, wanting(kind, about), kind, about, retry_at=0.0)
-    conn.execute(outbox.delete().where(sa.or_(unnamed, outbox.c.reporter.not_in(names))))
-    conn.execute(outbox.update().where(outbox.c.id <= last).values(retry_at=0.0))
+        put(conn, wanting(kind, about), kind, about, masterid, 0.0)
+    conn.execute(outbox.delete().where(unnamed))
+    known = outbox.c.reporter.in_(names)
+    if of is None or of[0] == masterid:
+        conn.execute(outbox.delete().where(left, sa.not_(known)))
+        left = sa.and_(left, outbox.c.id <= last)
+    else:
+        left = sa.and_(left, known, outbox.c.masterid != masterid)
+    conn.execute(outbox.update().where(left).values(masterid=masterid, retry_at=0.0))
 
 
-def _due(conn: sa.engine.Connection, now: float) -> list[tuple[str, str, int]]:
+def _due(conn: sa.engine.Connection, masterid: int, now: float) -> list[tuple[str, str, int]]:
     query = sa.select(outbox.c.reporter, outbox.c.kind, outbox.c.about)
-    rows = conn.execute(query.where(outbox.c.retry_at <= now).order_by(outbox.c.id))
+    mine = sa.and_(outbox.c.masterid == masterid, outbox.c.retry_at <= now)
+    rows = conn.execute(query.where(mine).order_by(outbox.c.id))
     return [(row[0], row[1], row[2]) for row in rows]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 from alembic.config import Config
@@ -83,6 +84,8 @@ outbox = sa.Table(
     "litebot_outbox",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
+    # Which master is to tell it; of old rows 0.
+    sa.Column("masterid", sa.Integer, nullable=False, server_default="0"),
     # "" stands for all of them.
     sa.Column("reporter", sa.Text, nullable=False),
     # "builds" or "buildsets", and the id of one.
@@ -148,6 +151,16 @@ events = sa.Table(
 )
 
 
+# What each master on one database has configured; see master.configured.
+configured = sa.Table(
+    "litebot_configured",
+    metadata,
+    sa.Column("masterid", sa.Integer, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+)
+
+
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
@@ -183,11 +196,21 @@ def _told(conn: sa.engine.Connection) -> None:
 
 def _events(conn: sa.engine.Connection) -> None:
     events.create(conn)
-    there = {column["name"] for column in sa.inspect(conn).get_columns(starts.name)}
-    for column in (starts.c.taken_over_at, starts.c.taken_over_by):
-        if column.name not in there:  # in a new database it is
-            kind = column.type.compile(conn.dialect)
-            conn.exec_driver_sql(f"ALTER TABLE {starts.name} ADD COLUMN {column.name} {kind}")
+    _add(conn, starts.c.taken_over_at)
+    _add(conn, starts.c.taken_over_by)
+
+
+def _configured(conn: sa.engine.Connection) -> None:
+    configured.create(conn)
+    _add(conn, outbox.c.masterid, "NOT NULL DEFAULT 0")
+
+
+def _add(conn: sa.engine.Connection, column: sa.Column[Any], more: str = "") -> None:
+    """Add a column to a table that an older migration made, unless it has made it with it."""
+    table = column.table.name
+    if column.name not in {each["name"] for each in sa.inspect(conn).get_columns(table)}:
+        kind = column.type.compile(conn.dialect)
+        conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind} {more}")
 
 
 MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
@@ -199,6 +222,7 @@ MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _commits,
     _told,
     _events,
+    _configured,
 )
 
 # Buildbot's tables whose long lists have a total.

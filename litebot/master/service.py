@@ -16,6 +16,7 @@ from typing import Any
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import MasterConfig
+from buildbot.util.twisted import async_to_deferred
 from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 from twisted.internet import error as internet_error
@@ -52,15 +53,16 @@ from litebot.master.hot.distributor import BotMaster
 from litebot.master.http import HTTPClientService
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
+from litebot.master.neighbours import Neighbours
 from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
 from litebot.master.postgres.peers import fence
-from litebot.master.postgres.peers import unfinished
 from litebot.master.reconfig import Unchangeable
 from litebot.master.reconfig import check_changes
 from litebot.master.recovery.attempts import Attempts
 from litebot.master.recovery.requests import complete_buildsets
+from litebot.master.recovery.takeover import suspects
 from litebot.master.stopping import Interrupter
 from litebot.master.stopping import let_end
 from litebot.master.told import Reminder
@@ -122,6 +124,8 @@ class BuildMaster(master.BuildMaster):
         self.handovers = Handovers()
         self.outbox = Outbox()
         self.attempts = Attempts()
+        self.reminder = Reminder()
+        self.neighbours = Neighbours()
         rest.register()
         if config_loader is None:
             config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
@@ -202,6 +206,8 @@ class BuildMaster(master.BuildMaster):
             raise LitebotError("the master was stopped while it started")
         yield defer.ensureDeferred(complete_buildsets(self))
         yield defer.ensureDeferred(self.outbox.resume())
+        if not self.db.is_sole_writer:
+            yield defer.ensureDeferred(self.neighbours.cancel_again())
         if isinstance(self.config_loader, ConfigLoader):
             self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
@@ -258,6 +264,7 @@ class BuildMaster(master.BuildMaster):
             sole,
             self.settings.recovery.max_attempts,
             self._should_hold,
+            self.masterid,
         )
         if self.session is not None:
             self.session.started_as(self._startid)
@@ -268,7 +275,8 @@ class BuildMaster(master.BuildMaster):
         yield self.db.count_commits()
         yield defer.ensureDeferred(self.outbox.look_back())
         yield self.attempts.setServiceParent(self)
-        yield Reminder().setServiceParent(self)
+        yield self.reminder.setServiceParent(self)
+        yield self.neighbours.setServiceParent(self)
 
     @defer.inlineCallbacks
     def _hold_name(self) -> Any:
@@ -279,9 +287,9 @@ class BuildMaster(master.BuildMaster):
         from litebot.master.postgres.session import Session
 
         server = Server(self.db.configured_db_config.db_url, self.files.path)
-        self.session = Session(server, self.reactor, self.masterid, self.name, unfinished)
+        self.session = Session(server, self.reactor, self.masterid, self.name, suspects)
         self.session.on_failure = self._session_failed
-        self.session.on_dead = self._found_dead
+        self.session.on_dead = self.take_over
         self.session.on_gap = self.look_around
         self.db.pool.application_name = postgres.application_name(self.masterid)
         try:
@@ -289,15 +297,6 @@ class BuildMaster(master.BuildMaster):
         except StoreError:
             self.masterid = None  # it is another's, and not to be marked as stopped
             raise
-
-    def _found_dead(self, masterid: int) -> defer.Deferred[None]:
-        log.msg(f"litebot: master {masterid} is dead; nothing is taken over from it yet")
-        return defer.succeed(None)
-
-    def look_around(self) -> None:
-        """See what there is to do: events may have been lost."""
-        self.handovers.look()
-        self.botmaster.maybeStartBuildsForAllBuilders()
 
     @defer.inlineCallbacks
     def _end(self) -> Any:
@@ -364,6 +363,7 @@ class BuildMaster(master.BuildMaster):
             self._unapplied = error  # Buildbot's reconfig only prints it
             raise
         finally:
+            yield defer.ensureDeferred(self.neighbours.introduce())
             yield defer.ensureDeferred(self.handovers.resume())
 
     def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
@@ -384,6 +384,21 @@ class BuildMaster(master.BuildMaster):
 
     def _refuse_to_change(self, settings: Settings, config: MasterConfig) -> None:
         check_changes(self.files, (self.settings, self.config), (settings, config))
+
+    # other masters
+
+    @async_to_deferred
+    async def take_over(self, masterid: int) -> None:
+        """Go on with the work of another master, which is dead and stays so meanwhile.
+
+        Does nothing before this one has started and where it stops; it is asked again then.
+        """
+        if self._owner is not None and self._startid is not None and self.running:
+            await self.neighbours.take_over(masterid, self._startid)
+
+    def look_around(self) -> None:
+        """See what there is to do: events may have been lost."""
+        self.neighbours.look_around()
 
     # stopping
 
@@ -424,6 +439,7 @@ class BuildMaster(master.BuildMaster):
             yield super().stopService()
             return
         yield defer.ensureDeferred(let_end(self, self.settings.stop.grace))
+        yield defer.ensureDeferred(self.neighbours.leave())
         interrupter = Interrupter(self)
         interrupter.start()
         try:

@@ -24,6 +24,7 @@ from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 
 from litebot.master import schema
+from litebot.master.handover.mq import origin
 
 told = schema.told
 
@@ -49,6 +50,24 @@ def reason_for(conn: sa.engine.Connection, brid: int) -> str | None:
     query = sa.select(told.c.reason).where(told.c.kind == BUILDREQUESTS, told.c.about == brid)
     reason: str | None = conn.execute(query).scalar()
     return reason
+
+
+def unfinished(conn: sa.engine.Connection, claimed_by: int | None) -> list[tuple[int, str]]:
+    """Requests that are to be cancelled and are not complete, with the reason.
+
+    Only those that a master has claimed, where one is given.
+    """
+    requests, claims = Model.buildrequests, Model.buildrequest_claims
+    query = (
+        sa.select(requests.c.id, told.c.reason)
+        .join_from(requests, told, told.c.about == requests.c.id)
+        .where(told.c.kind == BUILDREQUESTS, requests.c.complete == 0)
+        .order_by(requests.c.id)
+    )
+    if claimed_by is not None:
+        query = query.join(claims, claims.c.brid == requests.c.id)
+        query = query.where(claims.c.masterid == claimed_by)
+    return [(row[0], row[1]) for row in conn.execute(query)]
 
 
 class BuildEndpoint(data_builds.BuildEndpoint):
@@ -135,7 +154,7 @@ class Reminder(service.AsyncService):
     @defer.inlineCallbacks
     def startService(self) -> Any:
         yield super().startService()
-        self._remind = yield self.master.db.pool.do(_of_workers)
+        yield defer.ensureDeferred(self.read())
         # A worker's state is updated as the last thing when it is attached.
         for callback, event in (
             (self._is_there, "state_updated"),
@@ -150,6 +169,10 @@ class Reminder(service.AsyncService):
             yield consumer.stopConsuming()
         yield super().stopService()
 
+    async def read(self) -> None:
+        """Learn what there is to remind of; also of what a master did that is dead now."""
+        self._remind = await self.master.db.pool.do(_of_workers)
+
     def _is_there(self, _key: tuple[str, ...], worker: dict[str, Any]) -> None:
         if worker["connected_to"] and worker["workerid"] in self._remind:
             action, reason = self._remind.pop(worker["workerid"])
@@ -157,8 +180,8 @@ class Reminder(service.AsyncService):
             self.master.mq.produce(key, {"reason": reason})
 
     def _has_gone(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
-        # Where it is the master that goes, the worker comes back to the next one.
-        if not self.master.running:
+        # Where it is the master that goes, this one or another, the worker comes to the next one.
+        if not self.master.running or origin(self.master.mq.impl) is not None:
             return None
         return self.master.db.pool.do_with_transaction(_forget_worker, worker["workerid"])
 

@@ -30,6 +30,7 @@ OURS = {
     "litebot_commits",
     "litebot_told",
     "litebot_events",
+    "litebot_configured",
 }
 
 

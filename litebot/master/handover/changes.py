@@ -15,9 +15,11 @@ from twisted.internet.error import AlreadyCalled
 from twisted.python import log
 
 from litebot.errors import StoreFailed
+from litebot.master import configured
 from litebot.master import schema
 from litebot.master.handover import subscriptions
 from litebot.master.handover.effects import Handover
+from litebot.master.handover.effects import NotOurs
 from litebot.master.handover.effects import begin_after
 from litebot.master.handover.effects import handing_over
 
@@ -66,12 +68,13 @@ class Handovers(service.AsyncService):
     async def resume(self) -> None:
         """Look for what the schedulers that want changes have missed, and forget the others."""
         wanting = [s.serviceid for s in self._schedulers() if s._change_consumer is not None]
-        await self.master.db.pool.do(_keep, wanting, self._first, self.master.masterid)
+        alone = self.master.db.is_sole_writer
+        await self.master.db.pool.do(_keep, wanting, self._first, alone)
         self._paused = False
         self.look()
         await self._resubscribe()
 
-    async def _resubscribe(self) -> None:
+    async def _resubscribe(self, of_all: bool = False) -> None:
         """Tell Dependent schedulers of buildsets whose event came before they listened."""
         by_objectid = {s.objectid: s for s in self._schedulers() if isinstance(s, Dependent)}
         for objectid, bsid in await self.master.db.pool.do(_unsettled):
@@ -79,12 +82,22 @@ class Handovers(service.AsyncService):
             if scheduler is None or not scheduler.enabled:
                 continue
             consumer = scheduler._buildset_new_consumer
+            if consumer is None or scheduler._buildset_complete_consumer is None:
+                continue  # it begins to listen, and is told then
             event = {"bsid": bsid, "scheduler": scheduler.upstream_name}
             await defer.maybeDeferred(consumer.invoke, ("buildsets", str(bsid), "new"), event)
-            # No id means: all that are complete.
-            complete = scheduler._buildset_complete_consumer
-            key = ("buildsets", str(bsid), "complete")
-            await defer.maybeDeferred(complete.invoke, key, {"bsid": None})
+            await _look_at_complete(scheduler)
+        if of_all:
+            for scheduler in by_objectid.values():
+                if scheduler.enabled and scheduler._buildset_complete_consumer is not None:
+                    await _look_at_complete(scheduler)
+
+    def tell_dependents(self, *, of_all: bool = False) -> None:
+        """See whether a Dependent scheduler has missed a buildset; `of_all`: or the end of one."""
+        if not self._paused and not self._stopping:
+            d = defer.ensureDeferred(self._resubscribe(of_all))
+            d.addErrback(lambda failure: failure.trap(StoreFailed))
+            d.addErrback(lambda f: log.err(f, "while telling Dependent schedulers of buildsets"))
 
     def _schedulers(self) -> list[Any]:
         """Those that are active here and have what Buildbot's base class has."""
@@ -116,7 +129,7 @@ class Handovers(service.AsyncService):
         d: defer.Deferred[Any] = task.deferLater(self.master.reactor, 0)
         self._running[schedulerid] = d
         d.addCallback(lambda _: defer.ensureDeferred(self._hand_over_all(scheduler)))
-        d.addErrback(lambda failure: failure.trap(StoreFailed))
+        d.addErrback(lambda failure: failure.trap(StoreFailed, NotOurs))
         d.addErrback(lambda f: log.err(f, f"while handing changes to {scheduler.name}"))
         d.addBoth(lambda _: self._ended(schedulerid))
 
@@ -137,7 +150,8 @@ class Handovers(service.AsyncService):
                 self._again.add(schedulerid)
 
     async def _hand_over(self, scheduler: Any, changeid: int) -> None:
-        handover = Handover(scheduler.serviceid, changeid)
+        alone = self.master.db.is_sole_writer
+        handover = Handover(scheduler.serviceid, changeid, None if alone else self.master.masterid)
         key = ("changes", str(changeid))
         change = await self.master.data.get(key)
         if change is not None:  # it may have been pruned
@@ -174,6 +188,12 @@ class Handovers(service.AsyncService):
             self._races += 1
 
 
+async def _look_at_complete(scheduler: Any) -> None:
+    # No id means: all that are complete.
+    complete = scheduler._buildset_complete_consumer
+    await defer.maybeDeferred(complete.invoke, ("buildsets", "0", "complete"), {"bsid": None})
+
+
 def last_change(conn: sa.engine.Connection) -> int:
     """The id of the newest change, or 0."""
     return conn.execute(sa.select(sa.func.max(Model.changes.c.changeid))).scalar() or 0
@@ -192,11 +212,14 @@ def _unseen(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
     return list(conn.execute(query.order_by(changes.c.changeid).limit(AT_ONCE)).scalars())
 
 
-def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, masterid: int) -> None:
-    """Keep the schedulers that want changes, and those of other masters; new ones begin."""
-    claims = Model.scheduler_masters
-    elsewhere = sa.select(claims.c.schedulerid).where(claims.c.masterid != masterid)
-    kept = sa.or_(handovers.c.schedulerid.in_(wanting), handovers.c.schedulerid.in_(elsewhere))
+def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, alone: bool) -> None:
+    """Keep the schedulers that want changes, here or on other masters; new ones begin.
+
+    One that no master has at this moment may be on its way from one to another.
+    """
+    kept: sa.ColumnElement[bool] = handovers.c.schedulerid.in_(wanting)
+    if not alone:
+        kept = sa.or_(kept, handovers.c.schedulerid.in_(configured.schedulers()))
     conn.execute(handovers.delete().where(sa.not_(kept)))
     known = set(conn.execute(sa.select(handovers.c.schedulerid)).scalars())
     for schedulerid in set(wanting) - known:

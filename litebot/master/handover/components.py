@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from buildbot.db import schedulers
 from buildbot.db import state
 from buildbot.schedulers.timed import Timed
 from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master import outbox
+from litebot.master.claims import ChangeSources
+from litebot.master.claims import ClaimedSchedulers
 from litebot.master.handover import effects
 from litebot.master.handover import sources
 from litebot.master.handover import subscriptions
@@ -28,7 +29,7 @@ from litebot.master.recovery.attempts import PROPERTY
 from litebot.master.recovery.attempts import SOURCE
 
 
-class Schedulers(schedulers.SchedulersConnectorComponent):
+class Schedulers(ClaimedSchedulers):
     """Classifies a change and marks it as handed over in one transaction."""
 
     def enable(self, schedulerid: int, v: bool) -> defer.Deferred[None]:
@@ -48,6 +49,8 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
         self, schedulerid: int, classifications: dict[int, bool]
     ) -> defer.Deferred[None]:
         def thd(conn: sa.engine.Connection) -> None:
+            if not self.db.is_sole_writer:
+                effects.require_scheduler(conn, schedulerid, self.db.master.masterid)
             table = self.db.model.scheduler_changes
             effects.forget_changes(conn, schedulerid, classifications)
             for changeid, important in classifications.items():
@@ -67,7 +70,8 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
         self, schedulerid: int, *args: Any, **kwargs: Any
     ) -> defer.Deferred[dict[int, bool]]:
         """As Buildbot's; a buildset that the caller goes on to add makes them forgotten."""
-        taking = effects.Taken(schedulerid)
+        alone = self.db.is_sole_writer
+        taking = effects.Taken(schedulerid, None if alone else self.db.master.masterid)
         effects.taken.set(taking)
 
         def remember(found: dict[int, bool]) -> dict[int, bool]:
@@ -164,7 +168,7 @@ class Builds(BuildsConnectorComponent):
     def addBuild(self, builderid: int, buildrequestid: int, *args: Any, **kwargs: Any) -> Any:
         """Start a build; from the second attempt on it has the property before its first step."""
         added = yield super().addBuild(builderid, buildrequestid, *args, **kwargs)
-        attempt = self.db.master.attempts.of(buildrequestid)
+        attempt = yield defer.ensureDeferred(self.db.master.attempts.of(buildrequestid, added[0]))
         if attempt > 1:
             yield self.set_properties(added[0], {PROPERTY: (attempt, SOURCE)})
         return added
@@ -180,7 +184,7 @@ class Buildsets(BuildsetsConnectorComponent):
     def also_writes(self, scheduler: str | None, reason: str) -> Effects | None:
         """What the hand-overs say of a buildset that this task adds for a scheduler."""
         found = Effects(
-            self.db.state,
+            self.db,
             scheduler,
             subscriptions.links(self.db.master, scheduler, reason),
             effects.handing_over.get(),
@@ -194,15 +198,18 @@ class Buildsets(BuildsetsConnectorComponent):
 
 
 def _duty(master: Any, kind: str, id: int) -> AlsoEnds | None:
-    reporters = master.outbox.wanting(kind, id)
-    return partial(outbox.add, reporters=reporters, kind=kind, about=id) if reporters else None
+    reporters, alone = master.outbox.wanting(kind, id), master.db.is_sole_writer
+    if alone and not reporters:
+        return None
+    add = outbox.add if alone else outbox.add_with_others
+    return partial(add, reporters=reporters, kind=kind, about=id, masterid=master.masterid)
 
 
 @dataclass(frozen=True)
 class Effects:
     """What is written with a buildset of `scheduler`."""
 
-    state: State
+    db: Any
     scheduler: str | None
     links: subscriptions.Links
     handover: effects.Handover | None
@@ -211,22 +218,36 @@ class Effects:
     @property
     def any(self) -> bool:
         """Whether there is anything to write."""
-        pending = (self.scheduler or "") in self.state.pending
+        pending = (self.scheduler or "") in self.db.state.pending
         linked = self.links != subscriptions.Links()
         return pending or linked or self.handover is not None or self.taken is not None
 
     def write(self, conn: sa.engine.Connection, bsid: int, ssids: list[int]) -> None:
-        """Write it; commits nothing."""
+        """Write it; commits nothing.  Raises NotOurs."""
+        if self._acts_by_itself and not self.db.is_sole_writer:
+            self._require_scheduler(conn)
         if self.handover is not None:
             self.handover.write(conn, bsid)
         if self.taken is not None:
             self.taken.write(conn, bsid)
-        self.state.thd_write_pending(conn, self.scheduler)
+        self.db.state.thd_write_pending(conn, self.scheduler)
         subscriptions.note(conn, self.links, bsid, ssids)
+
+    @property
+    def _acts_by_itself(self) -> bool:
+        """Whether the scheduler does so on one master alone: at its hour, or after another one."""
+        pending = (self.scheduler or "") in self.db.state.pending
+        return pending or self.links.lose is not None
+
+    def _require_scheduler(self, conn: sa.engine.Connection) -> None:
+        schedulers = self.db.model.schedulers
+        query = sa.select(schedulers.c.id).where(schedulers.c.name == self.scheduler)
+        for schedulerid in conn.execute(query).scalars():
+            effects.require_scheduler(conn, schedulerid, self.db.master.masterid)
 
     def written(self) -> None:
         """It is committed."""
-        self.state.forget_pending(self.scheduler)
+        self.db.state.forget_pending(self.scheduler)
         for effect in (self.handover, self.taken):
             if effect is not None:
                 effect.done = True
@@ -234,6 +255,7 @@ class Effects:
 
 COMPONENTS = {
     "changes": Changes,
+    "changesources": ChangeSources,
     "schedulers": Schedulers,
     "state": State,
     "builds": Builds,

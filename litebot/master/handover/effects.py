@@ -27,16 +27,42 @@ def begin_after(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> 
     conn.execute(table.insert().values(schedulerid=schedulerid, changeid=changeid))
 
 
+class NotOurs(Exception):
+    """Another master has this scheduler now, and does what this one was about to do.
+
+    Raised instead of writing an effect.
+    """
+
+
+def require_scheduler(conn: sa.engine.Connection, schedulerid: int, masterid: int) -> None:
+    """Keep a scheduler on this master until the transaction ends.  Raises NotOurs.
+
+    Buildbot's stop of a master gives its schedulers away before they have come to rest.
+    """
+    claims = Model.scheduler_masters
+    mine = sa.and_(claims.c.schedulerid == schedulerid, claims.c.masterid == masterid)
+    # A lock that lets others look at the row, but not delete it.
+    query = sa.select(claims.c.masterid).where(mine).with_for_update(read=True, key_share=True)
+    if conn.execute(query).first() is None:
+        raise NotOurs
+
+
 @dataclass
 class Handover:
-    """A change that a scheduler is being given; `done` once that is committed."""
+    """A change that a scheduler is being given; `done` once that is committed.
+
+    `masterid` is this master, where there may be others.
+    """
 
     schedulerid: int
     changeid: int
+    masterid: int | None = None
     done: bool = False
 
     def write(self, conn: sa.engine.Connection, bsid: int | None = None) -> None:
-        """Write it down, with the buildset that came of it; commits nothing."""
+        """Write it down, with the buildset that came of it; commits nothing.  Raises NotOurs."""
+        if self.masterid is not None:
+            require_scheduler(conn, self.schedulerid, self.masterid)
         mark_seen(conn, self.schedulerid, self.changeid)
         if bsid is not None:
             _note_built(conn, self.schedulerid, [self.changeid], bsid)
@@ -44,14 +70,23 @@ class Handover:
 
 @dataclass
 class Taken:
-    """The classified changes that a scheduler makes a buildset of; `done` once it is committed."""
+    """The classified changes that a scheduler makes a buildset of; `done` once it is committed.
+
+    `masterid` is this master, where there may be others.
+    """
 
     schedulerid: int
+    masterid: int | None = None
     changeids: list[int] = field(default_factory=list)
     done: bool = False
 
     def write(self, conn: sa.engine.Connection, bsid: int) -> None:
-        """They are in this buildset: forget them and no others; commits nothing."""
+        """They are in this buildset: forget them and no others; commits nothing.
+
+        Raises NotOurs.
+        """
+        if self.masterid is not None:
+            require_scheduler(conn, self.schedulerid, self.masterid)
         forget_changes(conn, self.schedulerid, self.changeids)
         _note_built(conn, self.schedulerid, self.changeids, bsid)
 

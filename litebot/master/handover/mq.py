@@ -13,6 +13,7 @@ from twisted.internet import defer
 from litebot.master.outbox import ENDS
 
 NEW_CHANGE = ("changes", None, "new")
+COMPLETE_BUILDSET = ("buildsets", None, "complete")
 
 
 class HandoverMQ(simple.SimpleMQ):
@@ -24,34 +25,48 @@ class HandoverMQ(simple.SimpleMQ):
     from_masterid: int | None = None
 
     def invokeQref(self, qref: Any, routingKey: tuple[str, ...], data: Any) -> None:
+        outbox = self.master.outbox
         is_change = routingKey[0] == NEW_CHANGE[0] and routingKey[-1] == NEW_CHANGE[-1]
         if is_change and self.master.handovers.take(qref):
             return
-        if len(routingKey) == 3 and ENDS.get(routingKey[0]) == routingKey[-1]:
-            reporter = self.master.outbox.owner(qref)
-            if reporter is not None and self.from_masterid is not None:
+        is_end = len(routingKey) == 3 and ENDS.get(routingKey[0]) == routingKey[-1]
+        origin = self.from_masterid
+        reporter = outbox.owner(qref) if is_end or origin is not None else None
+        if reporter is not None and origin is not None:
+            # Who is to tell of an end is in the table; what else there is, is told once too.
+            if is_end or outbox.is_told_there(reporter, origin):
                 return
-            if reporter is not None:
-                told = self.master.outbox.deliver(reporter, qref, routingKey, data)
-                self._deferwaiter.add(defer.ensureDeferred(told))
-                return
+        elif reporter is not None:
+            told = outbox.deliver(reporter, qref, routingKey, data)
+            self._deferwaiter.add(defer.ensureDeferred(told))
+            return
         super().invokeQref(qref, routingKey, data)
-
-    @contextmanager
-    def from_master(self, masterid: int) -> Iterator[None]:
-        """Within it, what is delivered is an event of this other master."""
-        before, self.from_masterid = self.from_masterid, masterid
-        try:
-            yield
-        finally:
-            self.from_masterid = before
 
     def startConsuming(
         self, callback: Any, filter: tuple[str | None, ...], persistent_name: str | None = None
     ) -> defer.Deferred[Any]:
         if filter == NEW_CHANGE:  # a scheduler may have missed some
             eventually(self.master.handovers.look)
+        if filter == COMPLETE_BUILDSET:  # a Dependent one may have missed what it is to wait for
+            eventually(self.master.handovers.tell_dependents)
         return super().startConsuming(callback, filter, persistent_name)
+
+
+@contextmanager
+def from_master(queue: Any, masterid: int) -> Iterator[None]:
+    """Within it, what this message queue delivers is an event of that other master."""
+    before = origin(queue)
+    queue.from_masterid = masterid
+    try:
+        yield
+    finally:
+        queue.from_masterid = before
+
+
+def origin(queue: Any) -> int | None:
+    """The master of which an event is being delivered; None: this one, or it is not known."""
+    masterid: int | None = getattr(queue, "from_masterid", None)
+    return masterid
 
 
 MQ_CLASS = {"class": f"{__name__}.{HandoverMQ.__name__}", "keys": {"debug"}}

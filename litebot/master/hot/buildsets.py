@@ -197,6 +197,9 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         self, sql: Sql, bsid: int, complete_at: int
     ) -> buildsets.BuildSetModel | None:
         """As complete_if_done, in a transaction; `complete_at` in seconds since the epoch."""
+        if not self.db.is_sole_writer:
+            # Else each of two masters that complete the last two requests sees the other's open.
+            sql.row("SELECT id FROM buildsets WHERE id = ? FOR UPDATE", bsid)
         query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete <> 1 LIMIT 1"
         if sql.row(query, bsid) is not None:
             return None

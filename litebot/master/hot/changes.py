@@ -105,7 +105,8 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
             for row in rows:
                 stamp = {name: row[name] for name in STAMP}
                 row["sourcestampid"] = yield self.db.sourcestamps.findSourceStampId(**stamp)
-        changeids = yield self.db.do_sql(_thd_add, rows, list(changes), came_from, now)
+        add = _thd_add if self.db.is_sole_writer else _thd_add_in_order
+        changeids = yield self.db.do_sql(add, rows, list(changes), came_from, now)
         if came_from is not None:
             came_from.written(rows)
         return changeids
@@ -177,6 +178,16 @@ def _thd_add(
     if came_from is not None and not came_from.write(sql, rows):
         return []
     return [_thd_add_one(sql, row, change, now) for row, change in zip(rows, changes, strict=True)]
+
+
+def _thd_add_in_order(sql: Sql, *args: Any) -> list[int]:
+    """As _thd_add, of which one master at a time can be in the midst.
+
+    Schedulers remember the last change that they have seen.  One with a lower id that is committed
+    later, by another master, would never be seen.
+    """
+    sql.row("SELECT pg_advisory_xact_lock(hashtext('litebot_changes'))")
+    return _thd_add(sql, *args)
 
 
 def _thd_add_one(sql: Sql, row: Columns, change: dict[str, Any], now: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet import defer
 
 from litebot.master.handover.mq import HandoverMQ
+from litebot.master.handover.mq import from_master
 from litebot.master.postgres.events import Event
 
 
@@ -35,5 +36,5 @@ class PostgresMQ(HandoverMQ):
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
-            with self.from_master(event.masterid):
+            with from_master(self, event.masterid):
                 super().produce(event.key, event.message)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import sqlalchemy as sa
-from buildbot.db.model import Model
 from sqlalchemy.pool import StaticPool
 
 from litebot.errors import TakenOver
@@ -111,16 +110,6 @@ class Peers:
     def end_connections(self, conn: psycopg.Connection[Any], masterid: int) -> None:
         """End what a dead master has begun to write, so that nobody has to wait for it."""
         conn.execute(END_CONNECTIONS, (application_name(masterid),))
-
-
-def unfinished(conn: sa.engine.Connection, masterid: int) -> list[int]:
-    """The other masters whose last start has not come to an end."""
-    masters, starts = Model.masters, schema.starts
-    last = sa.select(sa.func.max(starts.c.id)).group_by(starts.c.master)
-    query = sa.select(masters.c.id).join(starts, starts.c.master == masters.c.name)
-    query = query.where(masters.c.id != masterid, starts.c.stopped_at.is_(None))
-    query = query.where(starts.c.id.in_(last))
-    return list(conn.execute(query).scalars())
 
 
 def fence(conn: sa.engine.Connection, startid: int) -> None:

@@ -25,7 +25,18 @@ from litebot.master.recovery.question import Pair
 from litebot.master.recovery.question import Scene
 from litebot.master.tally import Content
 
-__all__ = ["LOST", "PAIRS", "Finding", "Pair", "Scene", "begin", "end", "find_and_repair"]
+__all__ = [
+    "LOST",
+    "OF_REQUESTS",
+    "PAIRS",
+    "Finding",
+    "Pair",
+    "Scene",
+    "begin",
+    "end",
+    "find_and_repair",
+    "keep",
+]
 
 PAIRS: tuple[Pair, ...] = (
     Pair(lost.commits, lost.tell),
@@ -39,6 +50,15 @@ PAIRS: tuple[Pair, ...] = (
     Pair(schedulers.strangers, schedulers.begin_anew),
     Pair(schedulers.unsettled, schedulers.settle),
     Pair(schedulers.missed, schedulers.leave_to_handovers),
+)
+
+
+# The findings whose id is that of a build request.
+OF_REQUESTS = (
+    requests.ORPHAN,
+    requests.FINISHED_BUILD,
+    requests.CANCELLED_REQUEST,
+    requests.HELD_CLAIM,
 )
 
 
@@ -60,22 +80,28 @@ def begin(
     sole: bool,
     max_attempts: int,
     should_hold: Content | None = None,
+    masterid: int | None = None,
 ) -> tuple[int, list[Finding]]:
     """Record a start of this process, what it finds and repairs; the start's id and the findings.
 
-    `master` is the master's name in the table masters, and `sole` says that no other one can be
-    running.  `should_hold` is what the state file was known to hold.
+    `master` is the master's name in the table masters and `masterid` its id there, and `sole` says
+    that no other one can be running.  `should_hold` is what the state file was known to hold.
     """
-    scene = Scene.look(conn, master, sole, max_attempts, should_hold)
+    scene = Scene.look(conn, master, sole, max_attempts, should_hold, masterid)
     findings = find_and_repair(scene)
     values = {"master": master, "pid": os.getpid(), "version": __version__}
     result = conn.execute(schema.starts.insert().values(started_at=time.time(), **values))
     startid: int = result.inserted_primary_key[0]  # type: ignore[index]
+    keep(conn, startid, findings)
+    conn.commit()
+    return startid, findings
+
+
+def keep(conn: sa.engine.Connection, startid: int, findings: list[Finding]) -> None:
+    """Write down what a master has repaired since its start; commits nothing."""
     for finding in findings:
         row = {"kind": finding.kind, "message": finding.message, "buildid": finding.buildid}
         conn.execute(schema.repairs.insert().values(startid=startid, **row))
-    conn.commit()
-    return startid, findings
 
 
 def end(conn: sa.engine.Connection, startid: int) -> None:

@@ -94,10 +94,11 @@ def end(scene: Scene, finding: Finding) -> None:
         .where(builds.c.id == finding.id)
         .values(results=results, complete_at=scene.now, state_string=state)
     )
-    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id)
+    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id, scene.masterid or 0)
     if finding.kind == INTERRUPTED:
         claims = Model.buildrequest_claims
-        conn.execute(claims.delete().where(claims.c.brid == brid))
+        held = sa.and_(claims.c.brid == brid, claims.c.masterid.in_(scene.dead))
+        conn.execute(claims.delete().where(held))
     elif finding.kind == GIVEN_UP:
         _explain(scene, finding.id, brid)
         conn.execute(

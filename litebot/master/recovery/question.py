@@ -31,7 +31,9 @@ class Finding:
 class Scene:
     """A database in which the masters with these ids are known to be dead.
 
-    `should_hold` is what its file was known to hold, if that is known.
+    `should_hold` is what its file was known to hold, if that is known.  With `others_live` the
+    masters that are not dead are at work meanwhile: what they hold is left alone.  `masterid` is
+    the master that asks, where it is known.
     """
 
     conn: sa.engine.Connection
@@ -40,6 +42,8 @@ class Scene:
     dead: tuple[int, ...]
     max_attempts: int
     should_hold: Content | None = None
+    others_live: bool = False
+    masterid: int | None = None
     now: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
@@ -50,6 +54,7 @@ class Scene:
         sole: bool,
         max_attempts: int,
         should_hold: Content | None = None,
+        masterid: int | None = None,
     ) -> Scene:
         """The former selves of `master`; where it is the `sole` one, all that there ever were.
 
@@ -61,7 +66,24 @@ class Scene:
         if not sole:
             query = query.where(masters.c.name == master)
         dead = tuple(conn.execute(query).scalars())
-        return cls(conn, master, sole, dead, max_attempts, should_hold)
+        return cls(conn, master, sole, dead, max_attempts, should_hold, not sole, masterid)
+
+    def of_dead(self, masterid: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+        """The condition that no living master works on what this column says is a master's."""
+        # The sum keeps SQLite from the index on masterid, which holds all that there ever was.
+        return (masterid + 0).in_(self.dead) if self.others_live else sa.true()
+
+    def unclaimed(self, scheduler: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        """The condition that no living master has the scheduler of this name."""
+        if not self.others_live:
+            return sa.true()
+        claims, schedulers = Model.scheduler_masters, Model.schedulers
+        living = (
+            sa.select(schedulers.c.name)
+            .join_from(schedulers, claims, claims.c.schedulerid == schedulers.c.id)
+            .where(claims.c.masterid.not_in(self.dead))
+        )
+        return scheduler.not_in(living)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,19 @@ import sqlalchemy as sa
 from buildbot.db.model import Model
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
+from sqlalchemy.dialects import postgresql
 
 from litebot.master import schema
+from litebot.master import told
 from litebot.master.recovery.builds import former_attempts
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
-from litebot.master.told import BUILDREQUESTS
+
+ORPHAN = "orphan"
+FINISHED_BUILD = "finished build"
+CANCELLED_REQUEST = "cancelled request"
+HELD_CLAIM = "held claim"
+NOBODY_WAITS = "the build that triggered it is gone"
 
 builds, builders = Model.builds, Model.builders
 requests, claims, buildsets = Model.buildrequests, Model.buildrequest_claims, Model.buildsets
@@ -32,8 +39,15 @@ def _open_buildsets() -> sa.Select[Any]:
 
 
 def open_buildsets(scene: Scene) -> Iterator[Finding]:
-    """Buildsets whose requests are all complete, but which are not so themselves."""
-    for bsid in scene.conn.execute(_open_buildsets()).scalars():
+    """Buildsets whose requests are all complete, but which are not so themselves.
+
+    While others live, only those of whose requests the dead had one.
+    """
+    query = _open_buildsets()
+    if scene.others_live:
+        had = sa.select(requests.c.buildsetid).join(claims, claims.c.brid == requests.c.id)
+        query = query.where(buildsets.c.id.in_(had.where(claims.c.masterid.in_(scene.dead))))
+    for bsid in scene.conn.execute(query).scalars():
         message = f"buildset {bsid} was not completed after the last of its requests; it is now"
         yield Finding("open buildset", bsid, message)
 
@@ -43,7 +57,10 @@ def leave_to_the_running_master(_scene: Scene, _finding: Finding) -> None:
 
 
 async def complete_buildsets(master: Any) -> None:
-    """Complete what can be, with the events, once all services of `master` run."""
+    """Complete what can be, with the events, once all services of `master` run.
+
+    What a living master is about to complete is so by one of the two.
+    """
 
     def ask(conn: sa.engine.Connection) -> list[int]:
         return list(conn.execute(_open_buildsets()).scalars())
@@ -62,7 +79,11 @@ def orphans(scene: Scene) -> Iterator[Finding]:
     """
     parent = builds.alias("parent")
     died = sa.and_(parent.c.complete_at.is_(None), parent.c.masterid.in_(scene.dead))
-    ended = sa.and_(requests.c.waited_for == 1, parent.c.complete_at.is_not(None))
+    ended = sa.and_(
+        requests.c.waited_for == 1,
+        parent.c.complete_at.is_not(None),
+        scene.of_dead(parent.c.masterid),
+    )
     query = (
         sa.select(requests, builders.c.name, parent.c.number, parent.c.id, parent.c.buildrequestid)
         .join_from(requests, buildsets, requests.c.buildsetid == buildsets.c.id)
@@ -81,12 +102,28 @@ def orphans(scene: Scene) -> Iterator[Finding]:
             f"request {brid} for {builder!r} was triggered by a build (number {number}) that is"
             " gone; it is cancelled, and a retry of that build makes a new one"
         )
-        yield Finding("orphan", brid, message, parentid)
+        yield Finding(ORPHAN, brid, message, parentid)
 
 
 def cancel(scene: Scene, finding: Finding) -> None:
-    """Complete the request as CANCELLED."""
-    _complete(scene, finding.id, CANCELLED)
+    """Complete the request as CANCELLED; one that a living master has is told to be cancelled."""
+    if _may_end(scene, finding.id):
+        _complete(scene, finding.id, CANCELLED)
+    elif told.reason_for(scene.conn, finding.id) is None:
+        told.add(scene.conn, told.BUILDREQUESTS, finding.id, "cancel", NOBODY_WAITS)
+
+
+def _may_end(scene: Scene, brid: int) -> bool:
+    """Whether no living master has claimed the request, nor can any more."""
+    if not scene.others_live:
+        return True
+    mine = sa.select(claims.c.masterid).where(claims.c.brid == brid)
+    if scene.masterid is not None:
+        row = {"brid": brid, "masterid": scene.masterid, "claimed_at": scene.now}
+        insert = postgresql.insert(claims).values(row).on_conflict_do_nothing()
+        if scene.conn.execute(insert.returning(claims.c.brid)).first() is not None:
+            return True
+    return scene.conn.execute(mine).scalar() in scene.dead
 
 
 # A build that ended, and whose request would be built again.
@@ -99,11 +136,12 @@ def finished_builds(scene: Scene) -> Iterator[Finding]:
         .join_from(requests, builds, builds.c.buildrequestid == requests.c.id)
         .join(builders, builds.c.builderid == builders.c.id)
         .where(incomplete, builds.c.complete_at.is_not(None), builds.c.results != RETRY)
+        .where(scene.of_dead(builds.c.masterid))
         .order_by(builds.c.id)
     )
     for brid, builder, buildid, number in scene.conn.execute(query):
         message = f"build {number} of {builder!r} had ended, but not its request; its result counts"
-        yield Finding("finished build", brid, message, buildid)
+        yield Finding(FINISHED_BUILD, brid, message, buildid)
 
 
 def complete(scene: Scene, finding: Finding) -> None:
@@ -122,12 +160,11 @@ def _complete(scene: Scene, brid: int, results: int) -> None:
 
 def told_to_cancel(scene: Scene) -> Iterator[Finding]:
     """Incomplete requests that are to be cancelled, and that no living master has claimed."""
-    told = schema.told
+    what = schema.told
+    by_user = sa.and_(what.c.kind == told.BUILDREQUESTS, what.c.about == requests.c.id)
     query = (
-        sa.select(requests.c.id, builders.c.name, told.c.reason)
-        .join_from(
-            requests, told, sa.and_(told.c.kind == BUILDREQUESTS, told.c.about == requests.c.id)
-        )
+        sa.select(requests.c.id, builders.c.name, what.c.reason)
+        .join_from(requests, what, by_user)
         .join(builders, requests.c.builderid == builders.c.id)
         .outerjoin(claims, claims.c.brid == requests.c.id)
         .where(incomplete, sa.or_(claims.c.brid.is_(None), claims.c.masterid.in_(scene.dead)))
@@ -135,7 +172,7 @@ def told_to_cancel(scene: Scene) -> Iterator[Finding]:
     )
     for brid, builder, reason in scene.conn.execute(query).all():
         message = f"request {brid} for {builder!r} was to be cancelled ({reason}); it is now"
-        yield Finding("cancelled request", brid, message)
+        yield Finding(CANCELLED_REQUEST, brid, message)
 
 
 # A request that a dead master wanted to build.
@@ -152,9 +189,10 @@ def held_claims(scene: Scene) -> Iterator[Finding]:
     )
     for brid, builder in scene.conn.execute(query):
         message = f"request {brid} for {builder!r} was about to start; it goes back to the queue"
-        yield Finding("held claim", brid, message)
+        yield Finding(HELD_CLAIM, brid, message)
 
 
 def release(scene: Scene, finding: Finding) -> None:
     """Give the request back to the queue."""
-    scene.conn.execute(claims.delete().where(claims.c.brid == finding.id))
+    held = sa.and_(claims.c.brid == finding.id, claims.c.masterid.in_(scene.dead))
+    scene.conn.execute(claims.delete().where(held))

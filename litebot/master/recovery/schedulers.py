@@ -53,6 +53,7 @@ def unsettled(scene: Scene) -> Iterator[Finding]:
     query = (
         sa.select(objects.c.id, objects.c.name, subscriptions.c.bsid, subscriptions.c.wanted)
         .join_from(subscriptions, objects, subscriptions.c.objectid == objects.c.id)
+        .where(scene.unclaimed(objects.c.name))
         .order_by(subscriptions.c.bsid)
     )
     for objectid, name, bsid, wanted in scene.conn.execute(query):
@@ -87,6 +88,7 @@ def missed(scene: Scene) -> Iterator[Finding]:
         )
         .join_from(handovers, schedulers, handovers.c.schedulerid == schedulers.c.id)
         .join(changes, changes.c.changeid > handovers.c.changeid)
+        .where(scene.unclaimed(schedulers.c.name))
         .group_by(schedulers.c.id, schedulers.c.name)
         .order_by(schedulers.c.id)
     )

@@ -1,0 +1,120 @@
+"""Which master has a scheduler or a change source: one at a time, and the next one at once.
+
+Buildbot's components delete the claim of whichever master has it, and Buildbot's stop of a master
+does so twice: the second time another master may have it.  Each master asks every five minutes
+whether something is free.  Source: buildbot/util/service.py, ClusteredBuildbotService
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.db import changesources
+from buildbot.db import schedulers
+from buildbot.util.service import ClusteredBuildbotService
+from sqlalchemy.dialects import postgresql
+from twisted.internet import defer
+from twisted.python import log
+
+
+class ClaimedSchedulers(schedulers.SchedulersConnectorComponent):
+    """Buildbot's; a scheduler that another living master has stays with it."""
+
+    def setSchedulerMaster(self, schedulerid: int, masterid: int | None) -> defer.Deferred[None]:
+        """Claim a scheduler for a master, or let go of it.  Raises SchedulerAlreadyClaimedError."""
+        if self.db.is_sole_writer:
+            return super().setSchedulerMaster(schedulerid, masterid)
+        column = self.db.model.scheduler_masters.c.schedulerid
+        if masterid is None:
+            return _let_go(self.db, column, schedulerid)
+        error = schedulers.SchedulerAlreadyClaimedError
+        return _claim(self.db, column, schedulerid, masterid, error)
+
+
+class ChangeSources(changesources.ChangeSourcesConnectorComponent):
+    """Buildbot's; a change source that another living master has stays with it."""
+
+    def setChangeSourceMaster(
+        self, changesourceid: int, masterid: int | None
+    ) -> defer.Deferred[None]:
+        """Claim one for a master, or let go of it.  Raises ChangeSourceAlreadyClaimedError."""
+        if self.db.is_sole_writer:
+            return super().setChangeSourceMaster(changesourceid, masterid)
+        column = self.db.model.changesource_masters.c.changesourceid
+        if masterid is None:
+            return _let_go(self.db, column, changesourceid)
+        error = changesources.ChangeSourceAlreadyClaimedError
+        return _claim(self.db, column, changesourceid, masterid, error)
+
+
+def _claim(
+    db: Any, column: sa.Column[int], id: int, masterid: int, error: type[Exception]
+) -> defer.Deferred[None]:
+    claims = column.table
+
+    def thd(conn: sa.engine.Connection) -> None:
+        row = {column.name: id, "masterid": masterid}
+        conn.execute(postgresql.insert(claims).values(row).on_conflict_do_nothing())
+        if conn.execute(sa.select(claims.c.masterid).where(column == id)).scalar() != masterid:
+            raise error
+
+    return db.pool.do_with_transaction(thd)
+
+
+def _let_go(db: Any, column: sa.Column[int], id: int) -> defer.Deferred[None]:
+    claims, masters = column.table, db.model.masters
+
+    def thd(conn: sa.engine.Connection) -> None:
+        living = sa.select(masters.c.id).where(masters.c.active == 1)
+        mine = claims.c.masterid == db.master.masterid
+        free = sa.or_(mine, claims.c.masterid.not_in(living))
+        conn.execute(claims.delete().where(column == id, free))
+
+    return db.pool.do_with_transaction(thd)
+
+
+def clustered(parent: Any) -> Iterator[ClusteredBuildbotService]:
+    """The services under `parent` of which each is active on one master."""
+    for child in parent:
+        if isinstance(child, ClusteredBuildbotService):
+            yield child
+        elif hasattr(child, "__iter__"):
+            yield from clustered(child)
+
+
+def look_for_free_ones(master: Any) -> bool:
+    """Have each service that is active elsewhere ask now.
+
+    False where one is asking already, and may have been told a moment ago that it is not free.
+    """
+    all_asked = True
+    for service in clustered(master):
+        poll = service._activityPollCall
+        if poll is None or not poll.running:
+            continue  # it is active here
+        if poll.call is not None and poll.call.active():
+            poll.call.reset(0)
+        else:
+            all_asked = False
+    return all_asked
+
+
+async def give_away(master: Any) -> None:
+    """Have no service active here any more, so that another master has it, before builds stop.
+
+    As Buildbot's stopService of each does, which then finds nothing left to do.
+    """
+    for service in clustered(master):
+        service._stopActivityPolling()
+        if service._activityPollDeferred is not None:
+            await service._activityPollDeferred
+        if not service.active:
+            continue
+        service.active = False
+        try:
+            await service.deactivate()
+            await service._unclaimService()
+        except Exception:
+            log.err(None, f"while giving away {service.name}")

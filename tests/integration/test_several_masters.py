@@ -1,0 +1,237 @@
+"""Several masters on one Postgres share the builds, and go on with what one of them leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import LITEBOT
+from conftest import RETRY
+from conftest import SUCCESS
+from conftest import Master
+from conftest import run
+from conftest import succeeded
+from conftest import wait_for
+from postgres import Postgres
+from several import Site
+from several import change
+from several import errors
+
+ROOT = Path(__file__).parents[2]
+
+BUILDERS = 10
+CHANGES = 30
+FAILOVER_S = 10.0
+
+SHARED = f"""
+names = [f"b{{n}}" for n in range({BUILDERS})]
+for name in names:
+    builder(name, shell("true"))
+builder("after", shell("true"))
+each = schedulers.AnyBranchScheduler("each", treeStableTimer=None, builderNames=names)
+c["schedulers"] += [each, schedulers.Dependent("downstream", each, ["after"])]
+port = "tcp:0:interface=127.0.0.1"
+c["change_source"] = [changes.PBChangeSource(port=port, user="u", passwd="p")]
+reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
+reporter("pusher", reporters.BuildSetStatusGenerator(mode="all"))
+"""
+
+FINAL = f"SELECT buildrequestid, id, masterid FROM builds WHERE results <> {RETRY}"
+UNFINISHED_REQUESTS = "SELECT 1 FROM buildrequests WHERE complete = 0"
+
+
+@pytest.fixture
+def site(
+    postgres: Postgres, watch: Callable[[Master], Master], tmp_path: Path
+) -> Callable[[str], Site]:
+    """Call it with the end of a configuration for masters that share a database."""
+    return lambda config: Site(postgres, tmp_path, watch, config)
+
+
+def kill(site: Site, master: Master, *others: Master) -> float:
+    """kill -9 a master, and wait until another one has its work; after how many seconds."""
+    masterid = site.masterid(master)
+    os.kill(master.pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    claimed = f"SELECT 1 FROM {{}} WHERE masterid = {masterid}"
+    held = [claimed.format(table) for table in ("scheduler_masters", "changesource_masters")]
+    held.append(
+        "SELECT 1 FROM buildrequest_claims c JOIN buildrequests r ON r.id = c.brid"
+        f" WHERE r.complete = 0 AND c.masterid = {masterid}"
+    )
+    site.await_none(" UNION ALL ".join(held), "the claims of a dead master to be free", 20)
+    free_s = time.monotonic() - killed_at
+    wait_for(lambda: any("its work is taken over" in each.log for each in others), "who did it")
+    return free_s
+
+
+@pytest.mark.timeout(300)  # it is a lot of work for a busy machine
+def test_three_share_300_builds_and_one_is_killed(site: Callable[[str], Site]) -> None:
+    here = site(SHARED)
+    masters = here.started("one", "two", "three")
+    ids = {here.masterid(master): master.basedir.name for master in masters}
+    for number in range(CHANGES):
+        assert change(masters[number % 3], revision=str(number), branch="x") == 200
+    here.await_rows(f"SELECT 1 FROM ({FINAL}) b HAVING count(*) >= 100", "the first hundred builds")
+    # The one that has the schedulers, so that they have to move, too.
+    ((owner,),) = here.rows("SELECT DISTINCT masterid FROM scheduler_masters")
+    victim = next(master for master in masters if here.masterid(master) == owner)
+    others = [master for master in masters if master is not victim]
+    running = f"SELECT 1 FROM builds WHERE complete_at IS NULL AND masterid = {owner}"
+    here.await_rows(running, "it to build something")
+    free_s = kill(here, victim, *others)
+    for number in range(3):
+        assert change(others[0], revision=f"late {number}", branch="x") == 200
+    here.await_quiet(200)
+    print(f"the claims of the killed master were free after {free_s:.1f} s")
+
+    finals = here.rows(FINAL)
+    requests = (CHANGES + 3) * (BUILDERS + 1)  # and the one downstream
+    per_request = Counter(brid for brid, _, _ in finals)
+    assert len(per_request) == requests
+    assert set(per_request.values()) == {1}
+    assert here.rows("SELECT DISTINCT complete, results FROM buildrequests") == [(1, SUCCESS)]
+    shares = Counter(ids[masterid] for _, _, masterid in finals)
+    print(f"builds of each master: {dict(shares)}")
+    assert set(shares) == {"one", "two", "three"}
+    assert min(shares.values()) >= 10
+    # Each change is in one buildset, each buildset has one that depends on it.
+    assert here.rows("SELECT count(*) FROM buildsets") == [(2 * (CHANGES + 3),)]
+    retried = here.rows(f"SELECT id, buildrequestid FROM builds WHERE results = {RETRY}")
+    assert retried
+    attempts = here.rows("SELECT value FROM build_properties WHERE name = 'attempt'")
+    assert attempts == [("2",)] * len(retried)
+    told = Counter(line for line in here.lines_told() if line.startswith("mailer"))
+    assert set(told) == {f"mailer {buildid} {SUCCESS}" for _, buildid, _ in finals}
+    # What the killed one was about to tell, or to note that it has, is told again.
+    twice = [line for line, times in told.items() if times > 1]
+    assert len(twice) <= 5, twice
+    claims = here.rows("SELECT DISTINCT masterid FROM scheduler_masters")
+    assert claims
+    assert (owner,) not in claims
+    assert [errors(master) for master in others] == [[], []]
+    assert free_s < FAILOVER_S
+
+
+def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) -> None:
+    here = site(
+        """
+        builder("b", shell("true"))
+        each = schedulers.AnyBranchScheduler("each", treeStableTimer=None, builderNames=["b"])
+        c["schedulers"].append(each)
+        """
+    )
+    one, two = here.started("one", "two")
+    owner = "SELECT masterid FROM scheduler_masters JOIN schedulers s ON s.id = schedulerid"
+    owner += " WHERE s.name = 'each' AND masterid = "
+    assert here.rows(f"{owner}{here.masterid(one)}")
+    stop = subprocess.Popen([LITEBOT, "stop", str(one.basedir)], stdout=subprocess.DEVNULL)
+    sent = 0
+    while stop.poll() is None or sent < 10:  # before, while and after it moves
+        assert change(two, revision=str(sent), branch="x") == 200
+        sent += 1
+    assert stop.returncode == 0
+    here.await_rows(f"{owner}{here.masterid(two)}", "the scheduler to move", FAILOVER_S)
+    built = "SELECT changeid, count(*) FROM litebot_built GROUP BY changeid"
+    here.await_rows(f"SELECT 1 FROM ({built}) b HAVING count(*) = {sent}", "all to be given")
+    assert {count for _, count in here.rows(built)} == {1}
+    here.await_quiet()
+    assert [errors(master) for master in (one, two)] == [[], []]
+
+
+def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    here = site(
+        f"""
+        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))
+        reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
+        """
+    )
+    more = """
+        c["builders"], c["schedulers"] = [], []
+        builder("other", shell("true"))
+        reporter("chat", reporters.BuildStatusGenerator(mode="all"))
+        """
+    one, two = here.master("one"), here.master("two", more)
+    for master in (one, two):
+        master.start()
+    for buildid in (1, 2):
+        assert one.force("b", "--no-wait").returncode == 0
+        here.await_rows(f"SELECT 1 FROM steps WHERE buildid = {buildid}", "the step to run")
+        if buildid == 1:
+            assert two.login().control("builds/1", "stop").status == 200
+        else:
+            go.touch()
+        here.await_none(UNFINISHED_REQUESTS, "the request to end")
+    here.await_quiet()
+    # Who has a reporter tells, each once.
+    expected = [f"{name} {ended}" for name in ("chat", "mailer") for ended in ("1 6", "2 0")]
+    assert here.lines_told() == expected
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Callable[[Sequence[Master]], None]]:
+    """Call it with masters to start a worker "remote" of its own process that goes round them."""
+    processes = []
+
+    def start(masters: Sequence[Master]) -> None:
+        command = str(Path(LITEBOT).with_name("buildbot-worker"))
+        places = ":".join(rf"127.0.0.1\:{master.ports[1]}" for master in masters)
+        way = f"--connection-string=masters:{places}"
+        folder = tmp_path / "remote"
+        succeeded(run(command, "create-worker", way, folder, "ci", "remote", "workerpw"))
+        process = subprocess.Popen(
+            [command, "start", "--nodaemon", str(folder)],
+            # An editable installation of litebot leaves out the folder of Twisted's plugins.
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        processes.append(process)
+
+    yield start
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_worker_goes_to_another_master(
+    site: Callable[[str], Site], worker: Callable[[Sequence[Master]], None], tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    here = site(
+        f"""
+        c["workers"].append(worker.Worker("remote", "workerpw"))
+        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["remote"])
+        """
+    )
+    one, two = here.started("one", "two")
+    worker([one, two])
+    at = "SELECT 1 FROM connected_workers c JOIN workers w ON w.id = c.workerid"
+    at += " WHERE w.name = 'remote' AND masterid = "
+    here.await_rows(f"{at}{here.masterid(one)}", "the worker to come")
+    assert one.force("b", "--no-wait").returncode == 0
+    here.await_rows("SELECT 1 FROM steps", "the step to run")
+    os.kill(one.pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    here.await_rows(f"{at}{here.masterid(two)}", "the worker to go on")
+    moved_s = time.monotonic() - killed_at
+    here.await_rows("SELECT 1 FROM builds WHERE number = 2", "the build to be tried again")
+    retried_s = time.monotonic() - killed_at
+    print(f"the worker was at the other master after {moved_s:.1f} s, its build {retried_s:.1f} s")
+    go.touch()
+    here.await_quiet()
+    assert here.rows("SELECT number, results FROM builds ORDER BY 1") == [(1, RETRY), (2, SUCCESS)]
+    assert moved_s < FAILOVER_S
+    assert retried_s < FAILOVER_S

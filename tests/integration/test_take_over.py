@@ -1,0 +1,232 @@
+"""What becomes of a dead master's rows on Postgres, and that a living one's are left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from buildbot.db.model import Model
+from conftest import CANCELLED
+from conftest import EXCEPTION
+from conftest import FAILURE
+from conftest import RETRY
+from postgres import Postgres
+
+from litebot.master import configured
+from litebot.master import outbox
+from litebot.master import schema
+from litebot.master import told
+from litebot.master.postgres import application_name
+from litebot.master.postgres import driver_url
+from litebot.master.recovery import takeover
+from litebot.master.recovery.takeover import Taken
+from litebot.master.recovery.takeover import suspects
+
+DEAD, LIVING, MINE = 1, 2, 3
+NAMES = {DEAD: "dead", LIVING: "living", MINE: "mine"}
+
+
+class Tables:
+    """The tables of three masters that have begun."""
+
+    def __init__(self, conn: sa.engine.Connection) -> None:
+        self.conn = conn
+        self.put(Model.builders, id=1, name="b", name_hash="b")
+        self.put(Model.workers, id=1, name="w", info={})
+        for masterid, name in NAMES.items():
+            row = {"id": masterid, "name": name, "name_hash": name}
+            self.put(Model.masters, **row, active=1, last_active=0)
+            starts = {"id": masterid, "master": name, "pid": 1, "version": "1", "started_at": 0}
+            self.put(schema.starts, **starts)
+
+    def put(self, table: sa.Table, **values: Any) -> None:
+        self.conn.execute(table.insert().values(values))
+
+    def request(self, id: int, claimed_by: int | None = None, **values: Any) -> None:
+        """A buildset and its request, both with this id."""
+        of_set = {name: values.pop(name) for name in ("parent_buildid",) if name in values}
+        self.put(Model.buildsets, id=id, submitted_at=0, complete=0, **of_set)
+        row = {"buildsetid": id, "builderid": 1, "submitted_at": 0, "complete": 0, **values}
+        self.put(Model.buildrequests, id=id, **row)
+        if claimed_by is not None:
+            claim = {"brid": id, "masterid": claimed_by, "claimed_at": 0}
+            self.put(Model.buildrequest_claims, **claim)
+
+    def build(self, id: int, brid: int, masterid: int, results: int | None = None) -> None:
+        row = {"number": id, "builderid": 1, "buildrequestid": brid, "masterid": masterid}
+        ended = {"results": results, "complete_at": None if results is None else 1}
+        more = {"started_at": 0, "locks_duration_s": 0, "state_string": "", **ended}
+        self.put(Model.builds, id=id, **row, **more)
+
+    def one(self, column: sa.Column[Any], id: int, key: str = "id") -> Any:
+        return self.conn.execute(
+            sa.select(column).where(column.table.c[key] == id)
+        ).scalar_one_or_none()
+
+    def take_over(self, max_attempts: int = 3) -> Taken:
+        self.conn.commit()
+        taken = takeover.take_over(self.conn, DEAD, (MINE, "mine", MINE), max_attempts)
+        self.conn.commit()
+        assert taken is not None
+        return taken
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def tables(postgres: Postgres, database: str) -> Iterator[Tables]:
+    engine = sa.create_engine(driver_url(postgres.url(database)))
+    with engine.connect() as conn:
+        schema.make(conn)
+        yield Tables(conn)
+    engine.dispose()
+
+
+def test_a_running_build_goes_back_to_the_queue(tables: Tables) -> None:
+    tables.request(1, claimed_by=DEAD)
+    tables.build(1, 1, DEAD)
+    taken = tables.take_over()
+    assert (taken.name, taken.ended, taken.freed) == ("dead", [1], [1])
+    assert tables.one(Model.builds.c.results, 1) == RETRY
+    assert tables.one(Model.buildrequest_claims.c.masterid, 1, "brid") is None
+    repair = tables.conn.execute(sa.select(schema.repairs)).one()
+    assert (repair.startid, repair.kind, repair.buildid) == (MINE, "interrupted build", 1)
+    row = tables.conn.execute(sa.select(schema.starts).where(schema.starts.c.id == DEAD)).one()
+    assert row.taken_over_by == "mine"
+    assert row.taken_over_at == row.stopped_at is not None
+    assert tables.one(Model.masters.c.active, DEAD) == 0
+    assert tables.take_over().findings == []
+
+
+def test_the_third_death_of_a_build_ends_its_request(tables: Tables) -> None:
+    tables.request(1, claimed_by=DEAD)
+    tables.build(1, 1, LIVING, RETRY)
+    tables.put(schema.repairs, startid=MINE, kind="interrupted build", buildid=1, message="")
+    tables.build(2, 1, DEAD)
+    taken = tables.take_over(max_attempts=2)
+    assert (taken.ended, taken.completed, taken.freed) == ([2], [1], [])
+    assert tables.one(Model.buildrequests.c.results, 1) == EXCEPTION
+
+
+def test_what_a_living_master_has_is_left_to_it(tables: Tables) -> None:
+    tables.request(1, claimed_by=LIVING)
+    tables.build(1, 1, LIVING)
+    tables.request(2, claimed_by=LIVING)  # it is about to start
+    tables.request(3, claimed_by=LIVING)  # it is about to be completed
+    tables.build(3, 3, LIVING, FAILURE)
+    tables.request(4, claimed_by=LIVING, complete=1, results=0)  # as is its buildset
+    tables.build(5, 4, LIVING, RETRY)
+    tables.request(6, waited_for=1, parent_buildid=5)  # and this one to be cancelled
+    _dependent(tables, "later", LIVING)
+    assert tables.take_over() == Taken(DEAD, "dead")
+    assert tables.one(Model.builds.c.results, 1) is None
+    claimed = sa.select(sa.func.count()).select_from(Model.buildrequest_claims)
+    assert tables.conn.execute(claimed).scalar() == 4
+    assert tables.conn.execute(sa.select(schema.subscriptions)).all() != []
+
+
+def test_a_dependent_scheduler_of_a_dead_master_learns_what_it_waits_for(tables: Tables) -> None:
+    _dependent(tables, "later", DEAD)
+    taken = tables.take_over()
+    kinds = [finding.kind for finding in taken.findings]
+    assert kinds == ["dependent scheduler", "change not handed over"]
+    state = tables.one(Model.object_state.c.value_json, 1, "objectid")
+    assert json.loads(state) == [7]
+    assert tables.conn.execute(sa.select(Model.scheduler_masters)).all() == []
+
+
+def _dependent(tables: Tables, name: str, masterid: int) -> None:
+    """A scheduler that has not heard yet of buildset 7, nor of a change."""
+    tables.put(Model.schedulers, id=1, name=name, name_hash=name, enabled=1)
+    tables.put(Model.scheduler_masters, schedulerid=1, masterid=masterid)
+    tables.put(Model.objects, id=1, name=name, class_name="Dependent")
+    tables.put(schema.subscriptions, objectid=1, bsid=7, wanted=1)
+    tables.put(schema.handovers, schedulerid=1, changeid=0)
+    tables.put(Model.sourcestamps, id=1, ss_hash="", created_at=0, repository="", project="")
+    texts = dict.fromkeys(("author", "comments", "repository", "project"), "")
+    tables.put(Model.changes, changeid=1, when_timestamp=0, sourcestampid=1, **texts)
+
+
+def test_children_of_a_dead_trigger_end_wherever_they_are(tables: Tables) -> None:
+    tables.request(1, claimed_by=DEAD)
+    tables.build(1, 1, DEAD)
+    for brid, claimed_by in ((2, None), (3, DEAD), (4, LIVING)):
+        tables.request(brid, claimed_by, waited_for=1, parent_buildid=1)
+    tables.build(4, 4, LIVING)
+    taken = tables.take_over()
+    assert (taken.completed, taken.to_cancel, taken.freed) == ([2, 3], [4], [1])
+    for brid in (2, 3):
+        assert tables.one(Model.buildrequests.c.results, brid) == CANCELLED
+    assert tables.one(Model.buildrequest_claims.c.masterid, 2, "brid") == MINE
+    # The living one hears of it when it can; it is remembered until then.
+    assert tables.one(Model.buildrequests.c.complete, 4) == 0
+    reason = "the build that triggered it is gone"
+    assert told.unfinished(tables.conn, LIVING) == [(4, reason)]
+    assert told.unfinished(tables.conn, DEAD) == []
+
+
+def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
+    configured.write(tables.conn, MINE, [("reporter", "mail"), ("builds", "mail")])
+    outbox.add(tables.conn, ["mail", "chat"], "builds", 1, DEAD)
+    outbox.add(tables.conn, ["mail"], "builds", 2, LIVING)
+    outbox.add(tables.conn, [""], "builds", 3, DEAD)
+    wanting = {"builds": ["mail"]}
+    outbox._take_over(
+        tables.conn, MINE, (DEAD, MINE), ["mail"], lambda kind, _id: wanting[kind], last=0
+    )
+    rows = tables.conn.execute(sa.select(schema.outbox).order_by(schema.outbox.c.id))
+    found = {(row.reporter, row.about): (row.masterid, row.retry_at) for row in rows}
+    assert found == {
+        ("mail", 1): (MINE, 0.0),
+        ("chat", 1): (DEAD, None),
+        ("mail", 2): (LIVING, None),
+        ("mail", 3): (MINE, 0.0),
+    }
+
+
+def test_a_reporter_that_only_another_master_has_is_told_by_that_one(tables: Tables) -> None:
+    configured.write(tables.conn, LIVING, [("builds", "mail"), ("builds", "chat")])
+    configured.write(tables.conn, DEAD, [("builds", "chat"), ("buildsets", "push")])
+    outbox.add_with_others(tables.conn, ["mail"], "builds", 1, MINE)
+    rows = tables.conn.execute(sa.select(schema.outbox.c.reporter, schema.outbox.c.masterid))
+    assert set(map(tuple, rows)) == {("mail", MINE), ("chat", DEAD)}
+
+
+def test_who_may_be_dead(tables: Tables) -> None:
+    assert suspects(tables.conn, MINE) == [DEAD, LIVING]
+    stock = {"id": 4, "name": "stock", "name_hash": "stock", "active": 1, "last_active": 0}
+    tables.put(Model.masters, **stock)
+    ended = schema.starts.update().where(schema.starts.c.id == LIVING)
+    tables.conn.execute(ended.values(stopped_at=1))
+    assert suspects(tables.conn, MINE) == [DEAD]
+    tables.take_over()
+    assert suspects(tables.conn, MINE) == []
+    # Who has stopped and has reports that this master can make.
+    outbox.add(tables.conn, ["mail"], "builds", 1, LIVING)
+    assert suspects(tables.conn, MINE) == []
+    configured.write(tables.conn, MINE, [("reporter", "mail")])
+    assert suspects(tables.conn, MINE) == [LIVING]
+
+
+def test_what_a_dead_master_is_still_writing_is_undone(
+    tables: Tables, postgres: Postgres, database: str
+) -> None:
+    tables.request(1, claimed_by=DEAD)
+    tables.build(1, 1, DEAD)
+    tables.conn.commit()
+    writing = postgres.connect(database)
+    writing.autocommit = False
+    writing.execute(f"SET SESSION application_name = '{application_name(DEAD)}'".encode())
+    writing.execute("UPDATE builds SET results = 0, complete_at = 1 WHERE id = 1")
+    taken = tables.take_over()
+    assert taken.ended == [1]
+    with pytest.raises(psycopg.OperationalError):
+        writing.commit()
+    assert tables.one(Model.builds.c.results, 1) == RETRY

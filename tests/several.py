@@ -1,0 +1,128 @@
+"""Several masters on one Postgres database, with one configuration."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from conftest import Master
+from conftest import wait_for
+from postgres import Postgres
+
+CONFIG = """\
+from buildbot.plugins import changes, reporters, schedulers, steps, util, worker
+from buildbot.reporters.base import ReporterBase
+
+c = BuildmasterConfig = {}
+c["workers"] = [worker.LocalWorker("local", max_builds=4)]
+c["www"] = {"change_hook_dialects": {"base": True}}
+c["builders"] = []
+c["schedulers"] = []
+
+
+def builder(name, *factories, **options):
+    options = {"workernames": ["local"], "collapseRequests": False, **options}
+    factory = util.BuildFactory(list(factories))
+    c["builders"].append(util.BuilderConfig(name=name, factory=factory, **options))
+    c["schedulers"].append(schedulers.ForceScheduler(name=f"force-{name}", builderNames=[name]))
+
+
+def shell(line):
+    return steps.ShellCommand(command=line, logEnviron=False)
+
+
+class Reporter(ReporterBase):
+    # Appends to a file, and fails while there is no such file.
+    def sendMessage(self, reports):
+        with open(TOLD, "r+") as file:
+            file.seek(0, 2)
+            for report in reports:
+                for build in report["builds"]:
+                    file.write(f"{self.name} {build['buildid']} {build['results']}\\n")
+
+
+def reporter(name, generator):
+    c.setdefault("services", []).append(Reporter(name=name, generators=[generator]))
+"""
+
+
+class Site:
+    """Masters that share a database; `told` is the file of their reporters."""
+
+    def __init__(
+        self, postgres: Postgres, folder: Path, watch: Callable[[Master], Master], config: str
+    ) -> None:
+        self.told = folder / "told"
+        self.told.touch()
+        self._postgres = postgres
+        self._database = postgres.new_database()
+        self._folder = folder
+        self._watch = watch
+        self._password = ""
+        self._config = f"TOLD = {str(self.told)!r}\n{CONFIG}{textwrap.dedent(config)}"
+        self.url = postgres.url(self._database)
+
+    def master(self, name: str, more: str = "") -> Master:
+        """A master that is not started yet; the first one makes the tables, others join."""
+        master = self._watch(Master(self._folder / name, self._password))
+        first = self._folder / "one"
+        if master.basedir == first:
+            master.create("--database", self.url)
+            self._password = master.password
+            (first / "master.cfg").write_text(self._config, encoding="utf-8")
+        else:
+            master.create("--like", str(first))
+        master.configure(more)
+        return master
+
+    def started(self, *names: str) -> list[Master]:
+        """Masters with these names, the first of which is "one"; each runs."""
+        masters = [self.master(name) for name in names]
+        for master in masters:
+            master.start()
+        return masters
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the tables answer."""
+        return self._postgres.rows(self._database, query)
+
+    def masterid(self, master: Master) -> int:
+        """Its id in the table masters."""
+        rows = self.rows(f"SELECT id FROM masters WHERE name LIKE '%:{master.basedir}'")
+        return int(rows[0][0])
+
+    def await_rows(self, query: str, what: str, timeout_s: float = 60.0) -> list[tuple[Any, ...]]:
+        """Wait until this query finds something."""
+        return wait_for(lambda: self.rows(query), what, timeout_s)
+
+    def await_none(self, query: str, what: str, timeout_s: float = 60.0) -> None:
+        """Wait until this query finds nothing."""
+        wait_for(lambda: not self.rows(query), what, timeout_s)
+
+    def await_quiet(self, timeout_s: float = 60.0) -> None:
+        """Wait until all is built, and told."""
+        self.await_none("SELECT 1 FROM buildsets WHERE complete = 0", "the buildsets", timeout_s)
+        self.await_none("SELECT 1 FROM litebot_outbox", "all to be told", timeout_s)
+
+    def lines_told(self) -> list[str]:
+        """What the reporters have told, in order."""
+        return sorted(self.told.read_text(encoding="utf-8").splitlines())
+
+
+def change(master: Master, **fields: str) -> int:
+    """Send a change to the hook of a master; the HTTP status."""
+    form = {"author": "somebody", "comments": "a change", "project": "p", **fields}
+    kind = "application/x-www-form-urlencoded"
+    reply = master.visitor().request(
+        "POST", "/change_hook/base", urlencode(form), Content_Type=kind
+    )
+    return reply.status
+
+
+def errors(master: Master) -> list[str]:
+    """The tracebacks in its log, each in one string."""
+    return re.findall(r"Traceback \(most recent call last\):(?:\n\t.*)+", master.log)

@@ -1,0 +1,26 @@
+"""Makes `masters:` known to Twisted as the beginning of a client endpoint's description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IStreamClientEndpointStringParserWithReactor
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class Parser:
+    """Every program that looks for plugins imports this module, so it is small."""
+
+    prefix = "masters"
+
+    @staticmethod
+    def parseStreamClient(reactor: Any, *args: str, **kwargs: str) -> Any:
+        """The endpoint; see litebot.contrib.masters.masters."""
+        from litebot.contrib.masters import masters
+
+        return masters(reactor, *args, **kwargs)
+
+
+parser = Parser()
