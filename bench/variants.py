@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import make_url
 from twisted.internet import defer
 
 from bench import postgres
@@ -20,6 +23,10 @@ ONE_LINE = "stock-one-line"
 MEMORY = "stock-memory"
 POSTGRES = "stock-postgres"
 LITEBOT = "litebot"
+LITEBOT_POSTGRES = "litebot-postgres"
+
+ON_POSTGRES = (POSTGRES, LITEBOT_POSTGRES)
+LITEBOTS = (LITEBOT, LITEBOT_POSTGRES)
 
 VARIANTS = {
     STOCK: "stock Buildbot on its SQLite file",
@@ -27,12 +34,15 @@ VARIANTS = {
     MEMORY: "stock Buildbot with its database in memory: nothing survives a stop",
     POSTGRES: "stock Buildbot on a Postgres server of its own, settings as initdb makes them",
     LITEBOT: "litebot as create-master makes it, durability = 'acknowledged'",
+    LITEBOT_POSTGRES: "litebot on the same server, as create-master --database makes it",
 }
 
 
 def reason_to_skip(variant: str) -> str | None:
     """Why a variant can't run on this machine, or None."""
-    return postgres.reason_to_skip() if variant == POSTGRES else None
+    if variant == LITEBOT_POSTGRES and importlib.util.find_spec("psycopg") is None:
+        return "psycopg is not installed"
+    return postgres.reason_to_skip() if variant in ON_POSTGRES else None
 
 
 def prepare(variant: str, basedir: Path) -> None:
@@ -43,15 +53,21 @@ def prepare(variant: str, basedir: Path) -> None:
     if variant == MEMORY:
         basedir.mkdir(parents=True)
         return
-    if variant == LITEBOT:
+    url = postgres.new_database() if variant in ON_POSTGRES else f"sqlite:///{STATE_FILE}"
+    environment = dict(os.environ)
+    if variant in LITEBOTS:
         command = [str(BIN / "litebot"), "create-master", str(basedir)]
+        if variant == LITEBOT_POSTGRES:
+            made = make_url(url)
+            command.append(f"--database={made._replace(drivername='postgresql', password=None)}")
+            if made.password is not None:
+                environment["PGPASSWORD"] = made.password
     else:
-        url = postgres.new_database() if variant == POSTGRES else f"sqlite:///{STATE_FILE}"
         command = [str(BIN / "buildbot"), "create-master", "--quiet", f"--db={url}", str(basedir)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
-    if variant == POSTGRES:
+    if variant in ON_POSTGRES:
         (basedir / URL_FILE).write_text(url, encoding="utf-8")
 
 
@@ -67,7 +83,7 @@ def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
             return MasterConfig.loadFromDict(config, "bench")
 
     config["db"] = _database(variant, basedir)
-    if variant == LITEBOT:
+    if variant in LITEBOTS:
         from litebot.master.config import CACHED
         from litebot.master.config import CACHES
         from litebot.master.service import BuildMaster
@@ -82,7 +98,7 @@ def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
 def _database(variant: str, basedir: Path) -> dict[str, Any]:
     if variant == MEMORY:
         return {"db_url": "sqlite://"}
-    if variant == POSTGRES:
+    if variant in ON_POSTGRES:
         return {"db_url": (basedir / URL_FILE).read_text(encoding="utf-8")}
     db: dict[str, Any] = {"db_url": f"sqlite:///{STATE_FILE}"}
     if variant == ONE_LINE:

@@ -88,7 +88,8 @@ class Outbox(service.AsyncMultiService):
     # who wants what
 
     def _reporters(self) -> list[ReporterBase]:
-        return [s for s in self.master.service_manager if isinstance(s, ReporterBase)]
+        # Copies, here and below: on Postgres a thread asks, in the middle of a transaction.
+        return [s for s in list(self.master.service_manager) if isinstance(s, ReporterBase)]
 
     def wanting(self, kind: str, id: int) -> list[str]:
         """The names of the reporters that want to know of the end of this build or buildset."""
@@ -96,7 +97,7 @@ class Outbox(service.AsyncMultiService):
         return [r.name or "" for r in self._reporters() if self._consumers(r, key)]
 
     def _consumers(self, reporter: ReporterBase, key: tuple[str, ...]) -> list[Any]:
-        consumers = reporter._event_consumers.items()
+        consumers = list(reporter._event_consumers.items())
         return [c for wanted, c in consumers if tuplematch.matchTuple(key, wanted)]
 
     def owner(self, consumer: Any) -> ReporterBase | None:

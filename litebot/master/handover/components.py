@@ -140,7 +140,7 @@ class State(state.StateConnectorComponent):
 
     def thd_write_pending(self, conn: sa.engine.Connection, scheduler: str | None) -> None:
         """Write what waits for this scheduler's buildset; commits nothing."""
-        for name, (objectid, value) in self.pending.get(scheduler or "", {}).items():
+        for name, (objectid, value) in list(self.pending.get(scheduler or "", {}).items()):
             effects.set_state(conn, objectid, name, json.dumps(value))
 
     def forget_pending(self, scheduler: str | None) -> None:
