@@ -39,8 +39,9 @@ class Neighbours(service.AsyncService):
     def startService(self) -> Any:
         yield super().startService()
         if not self.master.db.is_sole_writer:
-            key = ("masters", None, "stopped")
-            self._consumer = yield self.master.mq.startConsuming(self._one_is_gone, key)
+            # One that starts has given back what its former self had.
+            key = ("masters", None, None)
+            self._consumer = yield self.master.mq.startConsuming(self._one_came_or_went, key)
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
@@ -107,7 +108,7 @@ class Neighbours(service.AsyncService):
         for brid in taken.to_cancel:
             _cancel(master, brid, NOBODY_WAITS)
 
-    def _one_is_gone(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
+    def _one_came_or_went(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
         if event["masterid"] != self.master.masterid:
             self.look_around()
 

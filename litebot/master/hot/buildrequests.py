@@ -173,13 +173,15 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         def thd(sql: Sql) -> list[Model]:
             for brid in ids:
                 try:
-                    sql.write(
+                    claimed = sql.write(
                         "INSERT INTO buildrequest_claims (brid, masterid, claimed_at)"
-                        " VALUES (?, ?, ?)",
+                        " VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                         *(brid, self.db.master.masterid, seconds),
                     )
-                except INTEGRITY_ERRORS as error:
+                except INTEGRITY_ERRORS as error:  # there is no such request
                     raise buildrequests.AlreadyClaimedError from error
+                if not claimed:
+                    raise buildrequests.AlreadyClaimedError
             return _thd_some(sql, ids)
 
         ids, seconds = list(brids), self._seconds(claimed_at)
