@@ -7,14 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from conftest import SUCCESS
 from conftest import Master
 from conftest import succeeded
 from killed import Victim
 from killed import copy_of
-
-from litebot.store.dialect import engine_for
 
 
 @pytest.fixture
@@ -22,13 +19,6 @@ def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -
     victim = copy_of(created, tmp_path / "ci")
     watch(victim)
     return victim
-
-
-def execute(victim: Victim, statement: str) -> None:
-    engine = engine_for(victim.state_file)
-    with engine.begin() as conn:
-        conn.execute(sa.text(statement))
-    engine.dispose()
 
 
 def test_it_finds_what_the_next_start_repairs(victim: Victim) -> None:
@@ -46,8 +36,8 @@ def test_it_finds_what_the_next_start_repairs(victim: Victim) -> None:
     assert succeeded(victim.run("check")).stdout == "nothing is wrong\n"
     assert victim.rows("SELECT results FROM builds") == [(SUCCESS,)]
 
-    execute(victim, "DELETE FROM builds")
-    execute(victim, "UPDATE logs SET num_lines = num_lines - 1")
+    victim.execute("DELETE FROM builds")
+    victim.execute("UPDATE logs SET num_lines = num_lines - 1")
     found = victim.run("check")
     assert found.returncode == 3
     assert "rows of steps refer to rows that builds lacks" in found.stdout

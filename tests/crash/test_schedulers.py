@@ -56,6 +56,8 @@ c["schedulers"].append(
 NIGHTLY_TRIGGERABLE = """
 from twisted.internet import defer, reactor, task
 
+pytestmark = on_both
+
 
 class Soon(schedulers.NightlyTriggerable):
     # Its hour comes a second after it was triggered, when that build has ended; or at a start.

@@ -27,8 +27,6 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-from litebot.store.dialect import engine_for
-
 GIT = shutil.which("git") or "git"
 
 POLLER = """
@@ -374,8 +372,7 @@ def test_what_was_delivered_is_known_for_a_week(victim: Victim) -> None:
     push(victim, "1", X_GitHub_Delivery="a")
     push(victim, "2", X_GitHub_Delivery="b")
     victim.stop()
-    with engine_for(victim.state_file).begin() as conn:
-        conn.exec_driver_sql("UPDATE litebot_deliveries SET taken_at = taken_at - 8 * 86400")
+    victim.execute("UPDATE litebot_deliveries SET taken_at = taken_at - 8 * 86400")
     victim.start()
     push(victim, "3", X_GitHub_Delivery="c")
     assert len(victim.rows("SELECT * FROM litebot_deliveries")) == 1
@@ -422,6 +419,8 @@ def test_each_commit_of_mercurial_becomes_a_change_once(victim: Victim, killed_a
 
 PULLS = """
 from buildbot.plugins import changes
+
+pytestmark = on_both
 
 c["change_source"] = changes.GitHubPullrequestPoller(
     "o", "r", baseURL="http://127.0.0.1:{port}", pollInterval=1, pollAtLaunch=True
