@@ -20,12 +20,15 @@ import pytest
 from conftest import Master
 from conftest import Reply
 from conftest import is_running
+from conftest import on_both
 from conftest import require
 from conftest import run
 from conftest import succeeded
 from conftest import wait_for
 from killed import Victim
 from killed import copy_of
+
+pytestmark = on_both
 
 GIT = shutil.which("git") or "git"
 
@@ -419,8 +422,6 @@ def test_each_commit_of_mercurial_becomes_a_change_once(victim: Victim, killed_a
 
 PULLS = """
 from buildbot.plugins import changes
-
-pytestmark = on_both
 
 c["change_source"] = changes.GitHubPullrequestPoller(
     "o", "r", baseURL="http://127.0.0.1:{port}", pollInterval=1, pollAtLaunch=True
