@@ -300,8 +300,9 @@ class Master:
         path = settings.sqlite_path(self.basedir)
         engine = engine_for(path) if path else postgres.engine_for(settings.url, self.basedir)
         try:
-            with engine.begin() as conn:
+            with engine.connect() as conn:
                 yield conn
+                conn.commit()
         finally:
             engine.dispose()
 
