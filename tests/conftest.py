@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import http.client
 import json
@@ -27,16 +28,20 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Self
 from typing import TypeVar
 from urllib.parse import urlencode
+from urllib.parse import urlsplit
 
 import pytest
 
+from litebot.settings import load
 from litebot.settings import set_value
 
 pytest_plugins = ["turning"]
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from masters import Pair
     from masters import World
     from postgres import Postgres
@@ -49,6 +54,9 @@ COMMAND_TIMEOUT_S = 60
 HTTP_TIMEOUT_S = 20
 LOG_TAIL_LINES = 60
 SUCCESS, FAILURE, EXCEPTION, RETRY, CANCELLED = 0, 2, 4, 5, 6
+
+# For what holds on either database.
+on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"], indirect=True)
 
 T = TypeVar("T")
 Done = subprocess.CompletedProcess[str]
@@ -165,7 +173,18 @@ class Master:
     def __init__(self, basedir: Path, password: str = "") -> None:
         self.basedir = basedir
         self.password = password
+        self.server: Postgres | None = None  # where a fixture made its database
         self.pids: list[int] = []
+
+    def copy(self, target: Path) -> Self:
+        """Another one that is the same, but for its ports and its database; not started."""
+        shutil.copytree(self.basedir, target, symlinks=True)
+        master = type(self)(target, self.password)
+        master.use_free_ports()
+        if self.server is not None:
+            master.server = self.server
+            master.use_database(self.server, f"TEMPLATE {self.database}")
+        return master
 
     # commands
 
@@ -244,6 +263,11 @@ class Master:
         text = re.sub(r"^port = \d+$", lambda _: f"port = {next(ports)}", text, flags=re.MULTILINE)
         path.write_text(text, encoding="utf-8")
 
+    def use_database(self, server: Postgres, options: str = "") -> None:
+        """Set the database in litebot.toml to a new one, which is dropped with the master."""
+        self.server = server
+        self.set("database", "url", server.url(server.new_database(options)))
+
     def set(self, section: str, key: str, value: str) -> None:
         """Set a key in litebot.toml."""
         set_value(self.basedir / "litebot.toml", f"{section}.{key}", value)
@@ -260,6 +284,39 @@ class Master:
         """Of the web page and for workers, as litebot.toml has them."""
         text = (self.basedir / "litebot.toml").read_text(encoding="utf-8")
         return [int(port) for port in re.findall(r"^port = (\d+)$", text, re.MULTILINE)]
+
+    @property
+    def database(self) -> str:
+        """The name of its database on a server."""
+        return urlsplit(load(self.basedir / "litebot.toml").database.url).path[1:]
+
+    @contextmanager
+    def connection(self) -> Iterator[sa.engine.Connection]:
+        """To its database, whichever it is; commits what was done when all went well."""
+        from litebot.master import postgres
+        from litebot.store.dialect import engine_for
+
+        settings = load(self.basedir / "litebot.toml").database
+        path = settings.sqlite_path(self.basedir)
+        engine = engine_for(path) if path else postgres.engine_for(settings.url, self.basedir)
+        try:
+            with engine.connect() as conn:
+                yield conn
+                conn.commit()
+        finally:
+            engine.dispose()
+
+    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
+        """What its tables answer; it may run or not."""
+        import sqlalchemy as sa
+
+        with self.connection() as conn:
+            return [tuple(row) for row in conn.execute(sa.text(query), values)]
+
+    def execute(self, statement: str) -> None:
+        """Change its tables behind its back."""
+        with self.connection() as conn:
+            conn.exec_driver_sql(statement)
 
     @property
     def state_file(self) -> Path:
@@ -329,6 +386,8 @@ class Master:
         for pid in self.pids:
             if is_running(pid):
                 os.kill(pid, signal.SIGKILL)
+        if self.server is not None:
+            self.server.execute("postgres", f"DROP DATABASE IF EXISTS {self.database} (FORCE)")
 
 
 def is_running(pid: int) -> bool:
@@ -361,19 +420,36 @@ def _watching() -> Iterator[Callable[[Master], Master]]:
             master.end()
 
 
-def _copy(original: Master, target: Path) -> Master:
-    shutil.copytree(original.basedir, target, symlinks=True)
-    master = Master(target, original.password)
-    master.use_free_ports()
-    return master
+@pytest.fixture(scope="module")
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Which kind of database the masters of a test are on; see `on_both`."""
+    return getattr(request, "param", "sqlite")
 
 
 @pytest.fixture(scope="session")
-def created(tmp_path_factory: pytest.TempPathFactory) -> Master:
+def originals(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Master]:
+    """Call it with a kind of database for a basedir as create-master leaves it."""
+
+    @functools.cache
+    def original(kind: str) -> Master:
+        master = Master(tmp_path_factory.mktemp(f"created-{kind}") / "ci")
+        if kind == "sqlite":
+            master.create()
+        else:
+            master.server = request.getfixturevalue("postgres")
+            url = master.server.url(master.server.new_database())
+            master.create("--database", url)
+        return master
+
+    return original
+
+
+@pytest.fixture(scope="module")
+def created(originals: Callable[[str], Master], database_kind: str) -> Master:
     """A basedir as create-master leaves it, to be copied and not to be started."""
-    master = Master(tmp_path_factory.mktemp("created") / "ci")
-    master.create()
-    return master
+    return originals(database_kind)
 
 
 @pytest.fixture
@@ -388,14 +464,14 @@ def master(
     created: Master, watch: Callable[[Master], Master], tmp_path_factory: pytest.TempPathFactory
 ) -> Master:
     """A new master with the sample project, not started yet."""
-    return watch(_copy(created, tmp_path_factory.mktemp("test") / "ci"))
+    return watch(created.copy(tmp_path_factory.mktemp("test") / "ci"))
 
 
 @pytest.fixture(scope="module")
 def module_master(created: Master, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
     """As `master`, but one for all tests of a module."""
     with _watching() as watch:
-        yield watch(_copy(created, tmp_path_factory.mktemp("module") / "ci"))
+        yield watch(created.copy(tmp_path_factory.mktemp("module") / "ci"))
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,23 @@
 """Run tests of Buildbot's own suite and write each one's outcome as JSON.
 
-    python outcomes.py stock|litebot SOURCE OUTCOMES.json NAME [NAME ...]
+    python outcomes.py stock|litebot SOURCE SERVER OUTCOMES.json NAME [NAME ...]
 
 SOURCE is the directory that holds the package buildbot with its tests; it must also come first on
 PYTHONPATH, for the processes that tests start.  A NAME is a package, a module or a test.  With
 "litebot" the database connector, the data connector and the botmaster of Buildbot are replaced by
 litebot's before any test is loaded, on files rather than in memory; the tests themselves are
-untouched.  Trial leaves its _trial_temp in
-the current directory.
+untouched.  SERVER is "", or the url of a database on a Postgres server beside which others are
+made; then they take the places of those in memory, on either side.  Trial leaves its _trial_temp
+in the current directory.
 
-OUTCOMES.json is {"databases": N, "seconds": S, "results": {TEST: [OUTCOME, REASON]}}: how many
-databases litebot's store opened, how long it took, and for each test one of OUTCOMES with what
-trial said about it.
+OUTCOMES.json is {"databases": N, "on_server": M, "seconds": S, "results": {TEST: [OUTCOME,
+REASON]}}: how many databases litebot opened, how many were on the server, how long it took, and
+for each test one of OUTCOMES with what trial said about it.
 """
 
 from __future__ import annotations
 
 import gc
-import itertools
 import json
 import os
 import sys
@@ -25,11 +25,15 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 from twisted.python.failure import Failure
 from twisted.trial import reporter
 from twisted.trial import runner
+
+if TYPE_CHECKING:
+    from server import Databases
 
 # From best to worst; a test that reports twice, as one that fails in its clean-up, has the worse.
 OUTCOMES = (
@@ -98,12 +102,41 @@ def _text(error: Any) -> str:
     return str(failure.getTraceback())
 
 
-def use_litebot_store(folder: Path) -> itertools.count[int]:
-    """Put litebot's database where Buildbot's tests find Buildbot's.
+class Opened:
+    """How many databases litebot has opened."""
 
-    Tests ask for a database in memory; they get the real thing, a file in `folder`.  Returns the
-    counter that names the files.
+    count = 0
+
+
+def use_parts(store: str, server: str, folder: Path) -> tuple[Opened, Databases | None]:
+    """Put what a side consists of where Buildbot's tests find Buildbot's.
+
+    Tests ask for a database in memory; they get the real thing, on the server where one is named,
+    or else, of litebot, a file in `folder`.
     """
+    early = {"buildbot.master", "buildbot.test.fakedb"} & sys.modules.keys()
+    if early:
+        raise RuntimeError(f"{early} took Buildbot's parts before they were replaced")
+    opened = Opened()
+    if store == "litebot":
+        use_litebot(folder, opened)
+    if not server:
+        return opened, None
+    from buildbot.db import connector
+    from server import Databases
+    from server import keep_tables
+    from server import on_server
+
+    databases = Databases(server, litebots=store == "litebot")
+    connector.DBConnector = on_server(connector.DBConnector, databases)
+    from buildbot.test import fakedb  # which takes it
+
+    keep_tables(fakedb.FakeDBConnector)
+    return opened, databases
+
+
+def use_litebot(folder: Path, opened: Opened) -> None:
+    """Put litebot's parts in the places of Buildbot's."""
     from buildbot.data import connector as data
     from buildbot.db import connector
     from buildbot.process import botmaster
@@ -113,30 +146,27 @@ def use_litebot_store(folder: Path) -> itertools.count[int]:
     from litebot.master.database import Database
     from litebot.master.hot.distributor import BotMaster
 
-    numbers = itertools.count()
-
-    class OnFile(Database):
+    class Counted(Database):
         durability = "commit"  # the clocks of many tests stand still: no commit may wait for one
 
+        def setup(self, check_version: bool = True, verbose: bool = True) -> Any:
+            opened.count += 1
+            return super().setup(check_version=check_version, verbose=verbose)
+
         def _open(self, path: Path | None, *, create: bool) -> Any:
-            number = next(numbers)
             if path is None:
-                path, create = folder / f"{number}.sqlite", True
+                path, create = folder / f"{opened.count}.sqlite", True
             queue = super()._open(path, create=create)
             with queue.engine.begin() as conn:
                 schema.metadata.create_all(conn)  # a master of litebot's has these, too
             return queue
 
-    early = {"buildbot.master", "buildbot.test.fakedb"} & sys.modules.keys()
-    if early:
-        raise RuntimeError(f"{early} took Buildbot's parts before they were replaced")
-    connector.DBConnector = OnFile
+    connector.DBConnector = Counted
     data.DataConnector = Data
     botmaster.BotMaster = BotMaster
-    return numbers
 
 
-def main(store: str, source: Path, target: Path, names: list[str]) -> None:
+def main(store: str, source: Path, server: str, target: Path, names: list[str]) -> None:
     started_at = time.monotonic()
     import buildbot.test
 
@@ -146,7 +176,7 @@ def main(store: str, source: Path, target: Path, names: list[str]) -> None:
         warnings.filterwarnings("ignore", message, DeprecationWarning)
     os.environ["TRIAL_PYTHONPATH"] = str(source)  # tells Buildbot that it is being tested
     with tempfile.TemporaryDirectory(prefix="databases-") as folder:
-        databases = use_litebot_store(Path(folder)) if store == "litebot" else itertools.count()
+        opened, databases = use_parts(store, server, Path(folder))
         suite = runner.TestLoader().loadByNames(names, recurse=True)
         # Else a full collection walks through all of the suite, for seconds on a busy machine:
         # longer than some tests sleep to let a step start.
@@ -154,7 +184,8 @@ def main(store: str, source: Path, target: Path, names: list[str]) -> None:
         make_recorder: Any = Recorder
         recorder: Any = runner.TrialRunner(make_recorder).run(suite)
     found = {
-        "databases": next(databases),
+        "databases": opened.count,
+        "on_server": databases.made if databases else 0,
         "seconds": time.monotonic() - started_at,
         "results": recorder.results,
     }
@@ -162,4 +193,5 @@ def main(store: str, source: Path, target: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve(), sys.argv[4:])
+    side, tests, beside, outcomes, *chosen = sys.argv[1:]
+    main(side, Path(tests).resolve(), beside, Path(outcomes).resolve(), chosen)

@@ -34,23 +34,35 @@ class Result:
 
 @dataclass(frozen=True)
 class Side:
-    """What one process found; `databases` counts those that litebot's store opened."""
+    """What one process found.
+
+    `databases` counts those that litebot opened, `on_server` those of either that were on a server.
+    """
 
     results: dict[str, Result]
     databases: int
     seconds: float
+    on_server: int = 0
 
 
 def run_both(
-    source: Path, names: list[str], *, time_limit_s: float = TIME_LIMIT_S
+    source: Path,
+    names: list[str],
+    *,
+    servers: tuple[str, str] = ("", ""),
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> tuple[Side, Side]:
     """Run tests of the Buildbot in `source` on stock and on litebot's store.
 
-    `names` are packages, modules or tests.  Raises RunFailed where a process breaks down or takes
-    longer than `time_limit_s`.
+    `names` are packages, modules or tests, `servers` the urls of a database for each side, where
+    databases are to be a server's.  Raises RunFailed where a process breaks down or takes longer
+    than `time_limit_s`.
     """
     with tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as folder:
-        sides = [_Process(store, source, names, Path(folder)) for store in ("stock", "litebot")]
+        sides = [
+            _Process(store, source, server, names, Path(folder))
+            for store, server in zip(("stock", "litebot"), servers, strict=True)
+        ]
         try:
             stock, litebot = [side.wait(time_limit_s) for side in sides]
         finally:
@@ -62,7 +74,9 @@ def run_both(
 class _Process:
     """One side, in a directory, a home and a process group of its own."""
 
-    def __init__(self, store: str, source: Path, names: list[str], folder: Path) -> None:
+    def __init__(
+        self, store: str, source: Path, server: str, names: list[str], folder: Path
+    ) -> None:
         self._store = store
         self._cwd = folder / store
         for name in ("home", "tmp"):
@@ -71,7 +85,7 @@ class _Process:
         script = str(HERE / "outcomes.py")
         with open(self._cwd / "log", "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, script, store, str(source), "outcomes.json", *names],
+                [sys.executable, script, store, str(source), server, "outcomes.json", *names],
                 cwd=self._cwd,
                 env=self._environment(source),
                 stdin=subprocess.DEVNULL,
@@ -110,7 +124,7 @@ class _Process:
             ) from error
         found = json.loads(text)
         results = {test: Result(*result) for test, result in found["results"].items()}
-        return Side(results, found["databases"], found["seconds"])
+        return Side(results, found["databases"], found["seconds"], found["on_server"])
 
     def kill(self) -> None:
         """End the process and whatever it has started; its leader may be gone already."""

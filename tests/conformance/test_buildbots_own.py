@@ -3,7 +3,8 @@
 All tests of PyPI's source archive run on both, side by side.  LITEBOT_BUILDBOT_SOURCE names the
 directory master/ of a Buildbot checkout: then its database tests and old databases, which the
 archive lacks, run too; LITEBOT_BUILDBOT_TESTS chooses others of it, such as "buildbot.test.unit".
-What may differ, and why, stands in known_differences.toml.
+Those that work on a database run once more where both sides have theirs on a Postgres server.
+What may differ, and why, stands in known_differences.toml and known_differences_on_postgres.toml.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
@@ -24,11 +26,23 @@ from packaging.requirements import Requirement
 from sides import HERE
 from sides import REPOSITORY
 from sides import TIME_LIMIT_S
+from sides import Side
 from sides import run_both
 
+if TYPE_CHECKING:
+    from postgres import Postgres
+
 CACHE = REPOSITORY / ".cache" / "conformance"
-KNOWN = HERE / "known_differences.toml"
 REQUIREMENTS = HERE / "requirements.txt"
+
+# Of the archive: those that have masters, with their workers, run builds, and the like.
+ON_A_DATABASE = [
+    "buildbot.test.integration",
+    "buildbot.test.regressions",
+    "buildbot.test.unit.test_buildbot_net_usage_data",
+    "buildbot.test.unit.test_master",
+    "buildbot.test.unit.test_stats_service",
+]
 
 # Either suite may take its time twice: what did not do as expected runs again.
 pytestmark = pytest.mark.timeout(2 * TIME_LIMIT_S + 600)
@@ -41,6 +55,15 @@ class Suite:
     name: str
     tests: list[str]
     checkout: Path | None = None
+    on_postgres: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}{'-on-postgres' * self.on_postgres}"
+
+    @property
+    def known(self) -> Path:
+        """The list of what may differ."""
+        return HERE / f"known_differences{'_on_postgres' * self.on_postgres}.toml"
 
     def has(self, test: str) -> bool:
         """Whether a test of this id belongs to the suite."""
@@ -55,11 +78,16 @@ class Suite:
 
 def suites() -> list[Suite]:
     """What to run here."""
-    chosen = [Suite("archive", ["buildbot.test"])]
+    chosen = [
+        Suite("archive", ["buildbot.test"]),
+        Suite("archive", ON_A_DATABASE, on_postgres=True),
+    ]
     if checkout := os.environ.get("LITEBOT_BUILDBOT_SOURCE"):
         usual = "buildbot.test.unit.db buildbot.test.integration.test_upgrade"
         tests = os.environ.get("LITEBOT_BUILDBOT_TESTS", usual).split()
-        chosen.append(Suite("git", tests, Path(checkout).resolve()))
+        source = Path(checkout).resolve()
+        chosen.append(Suite("git", tests, source))
+        chosen.append(Suite("git", tests, source, on_postgres=True))
     return chosen
 
 
@@ -81,10 +109,15 @@ def missing_packages() -> list[str]:
     return missing
 
 
-@pytest.fixture(scope="module", params=suites(), ids=lambda suite: suite.name)
-def compared(request: pytest.FixtureRequest) -> Comparison:
+@pytest.fixture(scope="module", params=suites(), ids=str)
+def suite(request: pytest.FixtureRequest) -> Suite:
+    chosen: Suite = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def compared(request: pytest.FixtureRequest, suite: Suite) -> Comparison:
     """Both sides' outcomes of a suite."""
-    suite: Suite = request.param
     missing = missing_packages()
     install = f"pip install -r {REQUIREMENTS.relative_to(REPOSITORY)}"
     require(not missing, f"Buildbot's tests need {', '.join(missing)}: {install}")
@@ -95,12 +128,20 @@ def compared(request: pytest.FixtureRequest) -> Comparison:
         raise
     known = [
         entry
-        for entry in load_known(KNOWN)
+        for entry in load_known(suite.known)
         if entry.only_in in (None, suite.name) and suite.has(entry.test)
     ]
-    compared = Comparison(*run_both(source, suite.tests), known)
-    compared.run_unexpected_again(lambda tests: run_both(source, tests))
-    _show(request.config, compared.table(f"Buildbot's own tests, {suite.name}, in {source}"))
+    server: Postgres | None = request.getfixturevalue("postgres") if suite.on_postgres else None
+
+    def run(tests: list[str]) -> tuple[Side, Side]:
+        if server is None:
+            return run_both(source, tests)
+        urls = (server.url(server.new_database()), server.url(server.new_database()))
+        return run_both(source, tests, servers=urls)
+
+    compared = Comparison(*run(suite.tests), known)
+    compared.run_unexpected_again(run)
+    _show(request.config, compared.table(f"Buildbot's own tests, {suite}, in {source}"))
     return compared
 
 
@@ -117,9 +158,11 @@ def test_every_module_loads(compared: Comparison) -> None:
     assert not compared.not_loaded(), compared.explain(compared.not_loaded())
 
 
-def test_litebot_side_ran_on_litebots_store(compared: Comparison) -> None:
+def test_each_side_ran_on_its_own_store(compared: Comparison, suite: Suite) -> None:
     assert compared.stock.databases == 0
     assert compared.litebot.databases > 100
+    on_server = (compared.stock.on_server, compared.litebot.on_server)
+    assert min(on_server) > 100 if suite.on_postgres else on_server == (0, 0)
 
 
 def test_stock_passes(compared: Comparison) -> None:
@@ -132,6 +175,6 @@ def test_same_outcomes_but_for_known_differences(compared: Comparison) -> None:
     assert not unknown, compared.explain(unknown)
 
 
-def test_no_known_difference_is_stale(compared: Comparison) -> None:
+def test_no_known_difference_is_stale(compared: Comparison, suite: Suite) -> None:
     stale = compared.stale()
-    assert not stale, f"remove from {KNOWN.name}:\n{compared.explain(stale)}"
+    assert not stale, f"remove from {suite.known.name}:\n{compared.explain(stale)}"

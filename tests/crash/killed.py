@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import textwrap
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
-import sqlalchemy as sa
 from conftest import Done
 from conftest import Master
 from conftest import is_running
@@ -19,7 +16,6 @@ from conftest import wait_for
 
 from litebot.basedir import Basedir
 from litebot.master.faults import KILL_AT
-from litebot.store.dialect import engine_for
 
 CONFIG = """\
 import os
@@ -132,14 +128,6 @@ class Victim(Master):
         )
         return reply.status
 
-    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        """What its tables answer; it may run or not."""
-        engine = engine_for(self.state_file)
-        with engine.connect() as conn:
-            found = [tuple(row) for row in conn.execute(sa.text(query), values)]
-        engine.dispose()
-        return found
-
     def schedulers(self) -> dict[int, str]:
         """The scheduler that made each buildset."""
         return {bsid: json.loads(text)[0] for bsid, text in self.rows(PROPERTY, name="scheduler")}
@@ -169,9 +157,8 @@ class Victim(Master):
         )
 
 
-def copy_of(created: Master, folder: Any) -> Victim:
+def copy_of(created: Master, folder: Path) -> Victim:
     """A victim in a folder that does not exist yet."""
-    shutil.copytree(created.basedir, folder, symlinks=True)
-    victim = Victim(folder, created.password)
-    victim.use_free_ports()
-    return victim
+    copied = Victim(created.basedir, created.password)
+    copied.server = created.server
+    return copied.copy(folder)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
 import pytest
 from conftest import CANCELLED
 from conftest import EXCEPTION
@@ -14,10 +13,13 @@ from conftest import RETRY
 from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
+from conftest import on_both
 from conftest import succeeded
 from conftest import wait_for
 from killed import Victim
 from killed import copy_of
+
+pytestmark = on_both
 
 OPEN = "SELECT 1 FROM builds WHERE complete_at IS NULL"
 HELD = (
@@ -71,9 +73,7 @@ def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim, left:
     # The last of its requests completes it in the same transaction; stock Buildbot does not.
     assert victim.rows("SELECT complete FROM buildsets") == [(1,)]
     if left == "by Buildbot":
-        db = apsw.Connection(str(victim.state_file))
-        db.execute("UPDATE buildsets SET complete = 0, results = -1, complete_at = NULL")
-        db.close()
+        victim.execute("UPDATE buildsets SET complete = 0, results = -1, complete_at = NULL")
     victim.start()
     wait_for(lambda: len(results(victim, "buildsets")) == 2, "the dependent scheduler to act")
     victim.await_quiet()

@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from conftest import SUCCESS
 from conftest import Master
+from conftest import on_both
 from conftest import succeeded
 from killed import Victim
 from killed import copy_of
-
-from litebot.store.dialect import engine_for
 
 
 @pytest.fixture
@@ -24,14 +22,8 @@ def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -
     return victim
 
 
-def execute(victim: Victim, statement: str) -> None:
-    engine = engine_for(victim.state_file)
-    with engine.begin() as conn:
-        conn.execute(sa.text(statement))
-    engine.dispose()
-
-
-def test_it_finds_what_the_next_start_repairs(victim: Victim) -> None:
+@on_both
+def test_it_finds_what_the_next_start_repairs(victim: Victim, database_kind: str) -> None:
     victim.write_config('builder("b", shell("true"))')
     victim.start_to_die("db.builds.finishBuild:1")
     victim.ask_for("b")
@@ -46,12 +38,15 @@ def test_it_finds_what_the_next_start_repairs(victim: Victim) -> None:
     assert succeeded(victim.run("check")).stdout == "nothing is wrong\n"
     assert victim.rows("SELECT results FROM builds") == [(SUCCESS,)]
 
-    execute(victim, "DELETE FROM builds")
-    execute(victim, "UPDATE logs SET num_lines = num_lines - 1")
+    victim.execute("UPDATE logs SET num_lines = num_lines - 1")
     found = victim.run("check")
     assert found.returncode == 3
-    assert "rows of steps refer to rows that builds lacks" in found.stdout
     assert "log 'stdio' of build id 1 shows" in found.stdout
+    if database_kind == "sqlite":  # Postgres lets it not come so far
+        victim.execute("DELETE FROM builds")
+        found = victim.run("check")
+        assert found.returncode == 3
+        assert "rows of steps refer to rows that builds lacks" in found.stdout
 
 
 def test_it_finds_a_damaged_page(victim: Victim) -> None:

@@ -8,21 +8,19 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
+from conftest import Master
+from conftest import on_both
 
 from litebot.master import recovery
 from litebot.master import schema
-from litebot.master.create import make_state_file
-from litebot.store.dialect import engine_for
+
+pytestmark = on_both
 
 
 @pytest.fixture
-def conn(tmp_path: Path) -> Iterator[sa.engine.Connection]:
+def conn(created: Master, tmp_path: Path) -> Iterator[sa.engine.Connection]:
     """The tables of a master that died after a log's chunk and before its number of lines."""
-    path = tmp_path / "state.sqlite"
-    make_state_file(path)
-    engine = engine_for(path)
-    with engine.connect() as conn:
-        schema.upgrade(conn)
+    with created.copy(tmp_path / "ci").connection() as conn:
         named = {"name": "x", "name_hash": "x"}
         conn.execute(Model.masters.insert().values(id=1, active=0, last_active=0, **named))
         conn.execute(Model.builders.insert().values(id=1, **named))
@@ -42,7 +40,6 @@ def conn(tmp_path: Path) -> Iterator[sa.engine.Connection]:
             conn.execute(Model.logchunks.insert().values(**chunk, **lines))
         conn.commit()
         yield conn
-    engine.dispose()
 
 
 def test_lines_that_were_stored_last_are_shown_and_the_log_is_finished(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Master
 from conftest import is_running
+from conftest import on_both
 from conftest import wait_for
 from history import faults
 from killed import Victim
@@ -98,6 +99,7 @@ class Committers(threading.Thread):
         self.join()
 
 
+@on_both
 @pytest.mark.timeout(120 + 60 * KILLS)
 def test_nothing_is_lost_doubled_or_stuck(victim: Victim) -> None:
     print(f"LITEBOT_CRASH_SEED={SEED} LITEBOT_CRASH_KILLS={KILLS}")

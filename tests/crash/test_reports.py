@@ -16,10 +16,13 @@ import pytest
 from conftest import EXCEPTION
 from conftest import SUCCESS
 from conftest import Master
+from conftest import on_both
 from conftest import succeeded
 from conftest import wait_for
 from killed import Victim
 from killed import copy_of
+
+pytestmark = on_both
 
 CONFIG = """
 reporter("mailer", reporters.BuildStatusGenerator(mode="all"))

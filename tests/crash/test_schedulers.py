@@ -12,9 +12,12 @@ import pytest
 from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
+from conftest import on_both
 from conftest import wait_for
 from killed import Victim
 from killed import copy_of
+
+pytestmark = on_both
 
 # Of each buildset of a scheduler, in their order, the revisions of its sourcestamps.
 REVISIONS = """

@@ -20,6 +20,7 @@ import pytest
 from conftest import Master
 from conftest import Reply
 from conftest import is_running
+from conftest import on_both
 from conftest import require
 from conftest import run
 from conftest import succeeded
@@ -27,7 +28,7 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-from litebot.store.dialect import engine_for
+pytestmark = on_both
 
 GIT = shutil.which("git") or "git"
 
@@ -374,8 +375,7 @@ def test_what_was_delivered_is_known_for_a_week(victim: Victim) -> None:
     push(victim, "1", X_GitHub_Delivery="a")
     push(victim, "2", X_GitHub_Delivery="b")
     victim.stop()
-    with engine_for(victim.state_file).begin() as conn:
-        conn.exec_driver_sql("UPDATE litebot_deliveries SET taken_at = taken_at - 8 * 86400")
+    victim.execute("UPDATE litebot_deliveries SET taken_at = taken_at - 8 * 86400")
     victim.start()
     push(victim, "3", X_GitHub_Delivery="c")
     assert len(victim.rows("SELECT * FROM litebot_deliveries")) == 1

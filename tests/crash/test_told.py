@@ -15,11 +15,14 @@ import pytest
 from conftest import CANCELLED
 from conftest import SUCCESS
 from conftest import Master
+from conftest import on_both
 from conftest import run
 from conftest import succeeded
 from conftest import wait_for
 from killed import Victim
 from killed import copy_of
+
+pytestmark = on_both
 
 DEAF = """
 class Deaf(steps.ShellCommand):
