@@ -577,7 +577,7 @@ def test_what_the_server_says_is_told(unmoved: Master, postgres: Postgres) -> No
     (port,) = free_ports(1)
     nobody = f"postgresql://ci@127.0.0.1:{port}/ci"
     refuses(unmoved, nobody, nobody, "Connection refused")
-    refuses(unmoved, postgres.url("nowhere"), 'database "nowhere" does not exist')
+    refuses(unmoved, postgres.url("absent"), 'database "absent" does not exist')
 
 
 def test_a_password_is_found_where_it_belongs_and_never_shown(
