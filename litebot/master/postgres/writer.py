@@ -80,7 +80,7 @@ class Writer:
         self._sql: ServerSql | None = None
         self._identity: tuple[int, Any] | None = None  # of the connection, for the server
         self._new = False  # the hook has not been called on it
-        self._in_doubt: str | None = None
+        self._in_doubt: bytes | None = None
         self._thread: int | None = None
         self._given_up = threading.Event()
 
@@ -239,7 +239,7 @@ class Writer:
                 return False
             assert self._handle is not None
             query = "SELECT pg_xact_status(%s::text::xid8)"
-            row = self._handle.execute(query, (self._in_doubt,)).fetchone()
+            row = self._handle.execute(query, (self._in_doubt.decode(),)).fetchone()
         except psycopg.errors.InvalidParameterValue:
             row = ("aborted",)  # the server has forgotten it: it is another one, or was set back
         except (psycopg.Error, StoreError) as error:
