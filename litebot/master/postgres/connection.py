@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import psycopg
+from psycopg import IsolationLevel
 from psycopg.errors import DeadlockDetected
 from psycopg.errors import SerializationFailure
 from psycopg.errors import lookup
@@ -74,6 +75,10 @@ class Cursor(psycopg.Cursor[Any]):
             conn.asked_at = None
 
 
+class NotAlone(Exception):
+    """A piece wants to be outside of the transaction that others are in."""
+
+
 class Shared(psycopg.Connection[Any]):
     """One that SQLAlchemy's connections share; only finish() closes it."""
 
@@ -94,6 +99,7 @@ class Connection(Shared):
         self.trouble: Exception | None = None
         self.number: bytes | None = None
         self.asked_at: float | None = None  # since when an answer is waited for
+        self._alone = False
         self._begun = False
         self._kept = False  # there is work of earlier pieces in the transaction
         self._savepoint = False
@@ -115,6 +121,8 @@ class Connection(Shared):
 
     def before(self, query: Any) -> None:
         """Say what has to come before this statement of a piece."""
+        if self._alone:
+            return
         writes = not (isinstance(query, str) and only_reads(query))
         if not self._begun:
             if not writes:
@@ -125,6 +133,30 @@ class Connection(Shared):
             self._say(NEXT_SAVEPOINT if self._release else SAVEPOINT)
             self._savepoint, self._release = True, False
         self._wrote = self._wrote or writes
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether statements stand alone, as VACUUM must: SQLAlchemy's AUTOCOMMIT.
+
+        A piece that wants it must be the only one of its batch, and not have written before.
+        """
+        return self._alone
+
+    @autocommit.setter
+    def autocommit(self, alone: bool) -> None:
+        if alone and self._begun and self.trouble is None:
+            self.trouble = NotAlone()
+            raise psycopg.ProgrammingError("the transaction has begun")
+        self._alone = alone
+
+    @property
+    def isolation_level(self) -> IsolationLevel | None:
+        """That of the server; SQLAlchemy sets it together with autocommit."""
+        return None
+
+    @isolation_level.setter
+    def isolation_level(self, value: IsolationLevel | int | None) -> None:
+        pass
 
     def note(self, error: psycopg.Error) -> None:
         """Remember an error that is not only that of its statement."""
