@@ -224,8 +224,8 @@ class Connection(Shared):
     def _say(self, statements: bytes) -> PGresult:
         """Run what has no parameters, in one trip; the last result.
 
-        By libpq itself, as this goes with every piece: psycopg's cursors take thrice the time, and
-        its pipelines five times as much again.
+        By libpq itself, as this goes with every piece: a cursor of psycopg's takes thrice the
+        time, and a pipeline costs more than the trips that it saves.
         """
         self.asked_at = time.monotonic()
         try:
