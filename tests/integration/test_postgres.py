@@ -74,6 +74,8 @@ def test_builds(master: Master) -> None:
     master.stop()
     assert "Traceback" not in master.log
     assert master.status()["last_start"]["stopped_at"] is not None
+    for command in ("cleanupdb", "upgrade-master"):
+        succeeded(master.run(command))
 
 
 def out(lines: int) -> str:

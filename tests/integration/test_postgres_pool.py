@@ -261,6 +261,32 @@ def test_sql_and_a_connection_are_one_transaction(store: Store, logged: Log) -> 
     assert logged.take() == [Mistake]
 
 
+def vacuum(conn: Connection) -> None:
+    conn.execution_options(isolation_level="AUTOCOMMIT")
+    conn.exec_driver_sql("VACUUM t")
+
+
+def test_what_must_stand_outside_of_a_transaction_does(store: Store) -> None:
+    asked = [store.do(add, "a"), store.do(vacuum), store.do(add, "b"), store.do(contents)]
+    store.wait(asked[-1])
+    assert [each.error for each in asked] == [None] * 4
+    assert store.content() == ["a", "b"]
+    query = f"SELECT state FROM pg_stat_activity WHERE datname = '{store.name}'"
+    assert store.postgres.rows("postgres", query) == [("idle",)]
+
+
+def test_outside_of_a_transaction_nothing_may_have_been_written(store: Store, logged: Log) -> None:
+    def work(conn: Connection) -> None:
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('lost')"))
+        vacuum(conn)
+
+    with pytest.raises(sa.exc.SQLAlchemyError):
+        store.wait(store.do(work))
+    store.wait(store.do(add, "a"))
+    assert store.content() == ["a"]
+    assert len(logged.take()) == 1
+
+
 def test_the_connection_belongs_to_its_thread(store: Store) -> None:
     with pytest.raises(sa.exc.ProgrammingError, match="belongs to its own thread"):
         store.pool.engine.connect()

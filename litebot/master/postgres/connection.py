@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import psycopg
-from psycopg import capabilities
+from psycopg import IsolationLevel
 from psycopg.errors import DeadlockDetected
 from psycopg.errors import SerializationFailure
+from psycopg.errors import lookup
+from psycopg.pq import DiagnosticField
+from psycopg.pq import ExecStatus
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from litebot.master.postgres.server import AWAY
 
@@ -27,12 +33,11 @@ DOES_MORE = re.compile(
     re.IGNORECASE,
 )
 
-BEGIN = "BEGIN"
-# It numbers the transaction; what asks after a loss whether it was committed needs that number.
-NUMBER = "SELECT pg_current_xact_id()::text"
-SAVEPOINT = "SAVEPOINT piece"
-RELEASE = "RELEASE piece"
-UNDO = "ROLLBACK TO piece"
+# By its number the server can tell after a loss whether a transaction was committed.
+BEGIN = b"BEGIN; SELECT pg_current_xact_id()::text"
+SAVEPOINT = b"SAVEPOINT piece"
+NEXT_SAVEPOINT = b"RELEASE piece; SAVEPOINT piece"
+UNDO = b"ROLLBACK TO piece"
 
 
 @lru_cache(2000)
@@ -42,37 +47,36 @@ def only_reads(statement: str) -> bool:
 
 
 class Cursor(psycopg.Cursor[Any]):
-    """Sends with a statement what its connection has to say before."""
+    """Has its connection say before a statement what has to be said."""
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Cursor:
         """As psycopg's."""
+        with self._told(query):
+            super().execute(query, params, **kwargs)
+        return self
+
+    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> None:
+        """As psycopg's."""
+        with self._told(query):
+            super().executemany(query, params_seq, **kwargs)
+
+    @contextmanager
+    def _told(self, query: Any) -> Iterator[None]:
         conn = self.connection
         assert isinstance(conn, Connection)
         conn.asked_at = time.monotonic()
         try:
-            before = conn.before(query)
-            if before:
-                conn.send(before, super().execute, query, params, **kwargs)
-            else:
-                super().execute(query, params, **kwargs)
+            conn.before(query)
+            yield
         except psycopg.Error as error:
             conn.note(error)
             raise
         finally:
             conn.asked_at = None
-        return self
 
-    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> None:
-        """As psycopg's."""
-        conn = self.connection
-        assert isinstance(conn, Connection)
-        try:
-            if before := conn.before(query):
-                conn.send(before, psycopg.Cursor(conn).execute, "SELECT 1")
-            super().executemany(query, params_seq, **kwargs)
-        except psycopg.Error as error:
-            conn.note(error)
-            raise
+
+class NotAlone(Exception):
+    """A piece wants to be outside of the transaction that others are in."""
 
 
 class Shared(psycopg.Connection[Any]):
@@ -93,8 +97,9 @@ class Connection(Shared):
         super().__init__(*args, **kwargs)
         self.cursor_factory = Cursor
         self.trouble: Exception | None = None
-        self.number: str | None = None
+        self.number: bytes | None = None
         self.asked_at: float | None = None  # since when an answer is waited for
+        self._alone = False
         self._begun = False
         self._kept = False  # there is work of earlier pieces in the transaction
         self._savepoint = False
@@ -114,37 +119,44 @@ class Connection(Shared):
         if self._outer:
             self._wrote = self._outer.pop() or self._wrote
 
-    def before(self, query: Any) -> list[str]:
-        """What has to be sent before this statement of a piece."""
+    def before(self, query: Any) -> None:
+        """Say what has to come before this statement of a piece."""
+        if self._alone:
+            return
         writes = not (isinstance(query, str) and only_reads(query))
-        before: list[str] = []
         if not self._begun:
             if not writes:
-                return before
-            before = [BEGIN, NUMBER]
+                return
             self._begun, self.number = True, None
+            self.number = self._say(BEGIN).get_value(0, 0)
         elif self._kept and not self._savepoint:
-            before = [RELEASE, SAVEPOINT] if self._release else [SAVEPOINT]
+            self._say(NEXT_SAVEPOINT if self._release else SAVEPOINT)
             self._savepoint, self._release = True, False
         self._wrote = self._wrote or writes
-        return before
 
-    def send(self, before: list[str], execute: Any, *args: Any, **kwargs: Any) -> None:
-        """Execute with all of that in one round trip, where libpq knows how."""
-        cursors = [psycopg.Cursor(self) for _ in before]
-        if capabilities.has_pipeline():
-            with self.pipeline():
-                for cursor, statement in zip(cursors, before, strict=True):
-                    cursor.execute(statement)
-                execute(*args, **kwargs)
-        else:
-            for cursor, statement in zip(cursors, before, strict=True):
-                cursor.execute(statement)
-            execute(*args, **kwargs)
-        if before[0] == BEGIN:
-            number = cursors[1].fetchone()
-            assert number is not None
-            self.number = number[0]
+    @property
+    def autocommit(self) -> bool:
+        """Whether statements stand alone, as VACUUM must: SQLAlchemy's AUTOCOMMIT.
+
+        A piece that wants it must be the only one of its batch, and not have written before.
+        """
+        return self._alone
+
+    @autocommit.setter
+    def autocommit(self, alone: bool) -> None:
+        if alone and self._begun and self.trouble is None:
+            self.trouble = NotAlone()
+            raise psycopg.ProgrammingError("the transaction has begun")
+        self._alone = alone
+
+    @property
+    def isolation_level(self) -> IsolationLevel | None:
+        """That of the server; SQLAlchemy sets it together with autocommit."""
+        return None
+
+    @isolation_level.setter
+    def isolation_level(self, value: IsolationLevel | int | None) -> None:
+        pass
 
     def note(self, error: psycopg.Error) -> None:
         """Remember an error that is not only that of its statement."""
@@ -176,7 +188,7 @@ class Connection(Shared):
             if self._kept:
                 self._say(UNDO)  # the savepoint stays, for what comes next
             else:
-                self._say("ROLLBACK")
+                self._say(b"ROLLBACK")
                 self._begun = False
         except psycopg.Error as error:
             self.note(error)
@@ -195,25 +207,33 @@ class Connection(Shared):
 
     def end(self) -> None:
         """Commit the transaction, on disk when it returns.  Raises psycopg.Error."""
-        if self._say("COMMIT") != "COMMIT":
+        if self._say(b"COMMIT").command_status != b"COMMIT":
             raise psycopg.InternalError("the server rolled it back instead")
         self._reset()
 
     def undo(self) -> None:
         """Roll the transaction back.  Raises psycopg.Error."""
         if self._begun:
-            self._say("ROLLBACK")
+            self._say(b"ROLLBACK")
         self._reset()
 
     def _reset(self) -> None:
         self.trouble = self.number = None
         self._begun = self._kept = self._savepoint = self._release = self._wrote = False
 
-    def _say(self, statement: str) -> str | None:
-        cursor = psycopg.Cursor(self)
+    def _say(self, statements: bytes) -> PGresult:
+        """Run what has no parameters, in one trip; the last result.
+
+        By libpq itself, as this goes with every piece: a cursor of psycopg's takes thrice the
+        time, and a pipeline costs more than the trips that it saves.
+        """
         self.asked_at = time.monotonic()
         try:
-            cursor.execute(statement.encode())
+            result = self.pgconn.exec_(statements)
         finally:
             self.asked_at = None
-        return cursor.statusmessage
+        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+            state = result.error_field(DiagnosticField.SQLSTATE)
+            kind = psycopg.OperationalError if state is None else lookup(state.decode())
+            raise kind(result.error_message.decode(errors="replace"))
+        return result

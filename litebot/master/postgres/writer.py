@@ -25,6 +25,7 @@ from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master import postgres
 from litebot.master.postgres.connection import Connection
+from litebot.master.postgres.connection import NotAlone
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
 from litebot.master.postgres.server import waits
@@ -62,7 +63,11 @@ class Lost(Exception):
 
 
 class Again(Exception):
-    """The server has chosen this transaction to fail so that another one can go on."""
+    """The transaction was rolled back, and may go well at another time or in smaller pieces."""
+
+
+# The server has chosen a transaction to fail so that another one can go on; or a piece wants none.
+AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, NotAlone)
 
 
 class Writer:
@@ -80,7 +85,7 @@ class Writer:
         self._sql: ServerSql | None = None
         self._identity: tuple[int, Any] | None = None  # of the connection, for the server
         self._new = False  # the hook has not been called on it
-        self._in_doubt: str | None = None
+        self._in_doubt: bytes | None = None
         self._thread: int | None = None
         self._given_up = threading.Event()
 
@@ -131,11 +136,13 @@ class Writer:
                     break
                 self._run(batch)
                 break
-            except Again:
+            except Again as again:
                 if len(batch) > 1:  # a smaller one has fewer locks that others wait for
                     for work in batch:
                         self.run([work])
                     break
+                if isinstance(again.__cause__, NotAlone):
+                    break  # it has written before: its own fault, and its result says so
                 self._given_up.wait(next(waiting))
             except Lost as lost:
                 self._drop()
@@ -208,7 +215,7 @@ class Writer:
         if isinstance(trouble, StoreError):
             handle.undo()
             raise trouble
-        again = isinstance(trouble, (errors.DeadlockDetected, errors.SerializationFailure))
+        again = isinstance(trouble, AGAIN)
         if again and not handle.is_lost:
             handle.undo()
             raise Again from trouble
@@ -239,7 +246,7 @@ class Writer:
                 return False
             assert self._handle is not None
             query = "SELECT pg_xact_status(%s::text::xid8)"
-            row = self._handle.execute(query, (self._in_doubt,)).fetchone()
+            row = self._handle.execute(query, (self._in_doubt.decode(),)).fetchone()
         except psycopg.errors.InvalidParameterValue:
             row = ("aborted",)  # the server has forgotten it: it is another one, or was set back
         except (psycopg.Error, StoreError) as error:
