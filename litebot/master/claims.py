@@ -7,16 +7,20 @@ whether something is free.  Source: buildbot/util/service.py, ClusteredBuildbotS
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from buildbot.db import changesources
 from buildbot.db import schedulers
+from buildbot.schedulers.dependent import Dependent
 from buildbot.util.service import ClusteredBuildbotService
 from sqlalchemy.dialects import postgresql
 from twisted.internet import defer
 from twisted.python import log
+
+from litebot.master.handover import subscriptions
 
 
 class ClaimedSchedulers(schedulers.SchedulersConnectorComponent):
@@ -30,7 +34,7 @@ class ClaimedSchedulers(schedulers.SchedulersConnectorComponent):
         if masterid is None:
             return _let_go(self.db, column, schedulerid)
         error = schedulers.SchedulerAlreadyClaimedError
-        return _claim(self.db, column, schedulerid, masterid, error)
+        return _claim(self.db, column, schedulerid, masterid, error, _learn)
 
 
 class ChangeSources(changesources.ChangeSourcesConnectorComponent):
@@ -50,17 +54,31 @@ class ChangeSources(changesources.ChangeSourcesConnectorComponent):
 
 
 def _claim(
-    db: Any, column: sa.Column[int], id: int, masterid: int, error: type[Exception]
+    db: Any,
+    column: sa.Column[int],
+    id: int,
+    masterid: int,
+    error: type[Exception],
+    also: Callable[[sa.engine.Connection, int], None] | None = None,
 ) -> defer.Deferred[None]:
     claims = column.table
 
     def thd(conn: sa.engine.Connection) -> None:
         row = {column.name: id, "masterid": masterid}
-        conn.execute(postgresql.insert(claims).values(row).on_conflict_do_nothing())
-        if conn.execute(sa.select(claims.c.masterid).where(column == id)).scalar() != masterid:
+        insert = postgresql.insert(claims).values(row).on_conflict_do_nothing()
+        if conn.execute(insert.returning(column)).first() is not None:
+            if also is not None:
+                also(conn, id)
+        elif conn.execute(sa.select(claims.c.masterid).where(column == id)).scalar() != masterid:
             raise error
 
     return db.pool.do_with_transaction(thd)
+
+
+def _learn(conn: sa.engine.Connection, schedulerid: int) -> None:
+    """A Dependent scheduler begins with what it was to learn where it was before."""
+    for objectid in subscriptions.of_scheduler(conn, schedulerid):
+        subscriptions.catch_up(conn, objectid)
 
 
 def _let_go(db: Any, column: sa.Column[int], id: int) -> defer.Deferred[None]:
@@ -115,6 +133,8 @@ async def give_away(master: Any) -> None:
         service.active = False
         try:
             await service.deactivate()
+            if isinstance(service, Dependent):  # what it was doing may go on
+                await service._subscription_lock.run(lambda: None)
             await service._unclaimService()
         except Exception:
             log.err(None, f"while giving away {service.name}")

@@ -20,7 +20,6 @@ from litebot.master import configured
 from litebot.master import told
 from litebot.master.handover.mq import from_master
 from litebot.master.recovery import takeover
-from litebot.master.recovery.requests import NOBODY_WAITS
 from litebot.master.recovery.requests import complete_buildsets
 
 AGAIN_S = 1.0
@@ -105,8 +104,6 @@ class Neighbours(service.AsyncService):
         for brids, event in ((taken.completed, "complete"), (taken.freed, "unclaimed")):
             models = await master.db.buildrequests.get_some(brids)
             types.buildrequest.announce(models, event)
-        for brid in taken.to_cancel:
-            _cancel(master, brid, NOBODY_WAITS)
 
     def _one_came_or_went(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
         if event["masterid"] != self.master.masterid:
@@ -135,7 +132,8 @@ class Neighbours(service.AsyncService):
         """Have the requests cancelled that users told a master to, and that are not."""
         unfinished = await self.master.db.pool.do(told.unfinished, claimed_by)
         for brid, reason in unfinished:
-            _cancel(self.master, brid, reason)
+            key = ("control", "buildrequests", str(brid), "cancel")
+            self.master.mq.produce(key, {"reason": reason})
 
     async def _tell_triggers(self) -> None:
         """Tell Trigger steps what has ended for which they wait."""
@@ -146,7 +144,3 @@ class Neighbours(service.AsyncService):
                 buildset = await self.master.data.get(("buildsets", str(bsid)))
                 if buildset is not None and buildset["complete"]:
                     scheduler._buildset_complete_cb((), buildset)
-
-
-def _cancel(master: Any, brid: int, reason: str) -> None:
-    master.mq.produce(("control", "buildrequests", str(brid), "cancel"), {"reason": reason})

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import CANCELLED
 from conftest import LITEBOT
 from conftest import RETRY
 from conftest import SUCCESS
@@ -125,7 +126,7 @@ def test_three_share_300_builds_and_one_is_killed(site: Callable[[str], Site]) -
 def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) -> None:
     here = site(
         """
-        builder("b", shell("true"))
+        builder("b", shell("true"), collapseRequests=True)
         each = schedulers.AnyBranchScheduler("each", treeStableTimer=None, builderNames=["b"])
         c["schedulers"].append(each)
         """
@@ -153,7 +154,7 @@ def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_pat
     here = site(
         f"""
         builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))
-        reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
+        reporter("mailer", reporters.BuildStartEndStatusGenerator())
         """
     )
     more = """
@@ -176,9 +177,48 @@ def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_pat
             go.touch()
         here.await_none(UNFINISHED_REQUESTS, "the request to end")
     here.await_quiet()
-    # Who has a reporter tells, each once.
-    expected = [f"{name} {ended}" for name in ("chat", "mailer") for ended in ("1 6", "2 0")]
+    # What both have tells of each beginning and end once, as does what only the other one has.
+    mailer = ("1 6", "1 None", "2 0", "2 None")
+    expected = ["chat 1 6", "chat 2 0", *(f"mailer {told}" for told in mailer)]
     assert here.lines_told() == expected
+
+
+def test_a_child_on_another_master_ends_with_its_parent(
+    site: Callable[[str], Site], tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    here = site(
+        f"""
+        c["workers"].append(worker.Worker("nowhere", "workerpw"))
+        builder("parent", steps.Trigger(schedulerNames=["children"], waitForFinish=True))
+        builder("child", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["nowhere"])
+        c["schedulers"].append(schedulers.Triggerable("children", builderNames=["child"]))
+        """
+    )
+    turned = """
+        for each in c["builders"]:
+            each.workernames = ["local" if each.name == "child" else "nowhere"]
+        """
+    one, two = here.master("one"), here.master("two", turned)
+    for master in (one, two):
+        master.start()
+    assert one.force("parent", "--no-wait").returncode == 0
+    at_two = "SELECT 1 FROM steps s JOIN builds b ON b.id = s.buildid WHERE masterid = {}"
+    at_two = at_two.format(here.masterid(two))
+    here.await_rows(at_two, "the child to run")
+    os.kill(one.pid, signal.SIGKILL)
+    ended = f"SELECT 1 FROM builds WHERE results = {CANCELLED}"
+    here.await_rows(ended, "the child to be cancelled", FAILOVER_S)
+    one.start()
+    here.await_rows(f"{at_two} AND s.complete_at IS NULL", "another child to run")
+    go.touch()
+    here.await_quiet()
+    query = "SELECT b.name, results FROM builds JOIN builders b ON b.id = builderid ORDER BY 1, 2"
+    assert here.rows(query) == [
+        *(("child", SUCCESS), ("child", CANCELLED)),
+        *(("parent", SUCCESS), ("parent", RETRY)),
+    ]
+    assert errors(two) == []
 
 
 @pytest.fixture

@@ -44,6 +44,9 @@ class Handovers(service.AsyncService):
         self._stopping = False
         self._races = 0
         self._again: set[int] = set()
+        self._telling = defer.DeferredLock()
+        self._is_to_tell = False
+        self._of_all = False
         self._running: dict[int, defer.Deferred[None]] = {}
 
     @defer.inlineCallbacks
@@ -72,9 +75,9 @@ class Handovers(service.AsyncService):
         await self.master.db.pool.do(_keep, wanting, self._first, alone)
         self._paused = False
         self.look()
-        await self._resubscribe()
+        await self._telling.run(self._tell)
 
-    async def _resubscribe(self, of_all: bool = False) -> None:
+    async def _resubscribe(self, of_all: bool) -> None:
         """Tell Dependent schedulers of buildsets whose event came before they listened."""
         by_objectid = {s.objectid: s for s in self._schedulers() if isinstance(s, Dependent)}
         for objectid, bsid in await self.master.db.pool.do(_unsettled):
@@ -94,10 +97,29 @@ class Handovers(service.AsyncService):
 
     def tell_dependents(self, *, of_all: bool = False) -> None:
         """See whether a Dependent scheduler has missed a buildset; `of_all`: or the end of one."""
-        if not self._paused and not self._stopping:
-            d = defer.ensureDeferred(self._resubscribe(of_all))
+        self._of_all |= of_all
+        if not (self._paused or self._stopping or self._is_to_tell):
+            self._is_to_tell = True
+            d = self._telling.run(self._tell)
             d.addErrback(lambda failure: failure.trap(StoreFailed))
             d.addErrback(lambda f: log.err(f, "while telling Dependent schedulers of buildsets"))
+
+    def _tell(self) -> defer.Deferred[None]:
+        of_all, self._of_all, self._is_to_tell = self._of_all, False, False
+        return defer.ensureDeferred(self._resubscribe(of_all))
+
+    def take_buildset(self, consumer: Any) -> bool:
+        """Whether this consumer of new buildsets is a Dependent scheduler's: it is told from here.
+
+        An event of another master may come when the scheduler has long acted on that buildset.
+        """
+        if self.master.db.is_sole_writer:
+            return False
+        for scheduler in self._schedulers():
+            if isinstance(scheduler, Dependent) and scheduler._buildset_new_consumer is consumer:
+                self.tell_dependents()
+                return True
+        return False
 
     def _schedulers(self) -> list[Any]:
         """Those that are active here and have what Buildbot's base class has."""

@@ -148,9 +148,23 @@ class State(state.StateConnectorComponent):
         self.pending.pop(scheduler or "", None)
 
     def _thd_subscribe(self, conn: sa.engine.Connection, objectid: int, bsids: list[int]) -> None:
-        effects.set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
-        subscriptions.settle(conn, objectid, bsids)
-        conn.commit()
+        if self.db.is_sole_writer or self._is_ours(conn, objectid):
+            effects.set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
+            subscriptions.settle(conn, objectid, bsids)
+            conn.commit()
+
+    def _is_ours(self, conn: sa.engine.Connection, objectid: int) -> bool:
+        """Whether the Dependent scheduler with this state is still on this master."""
+        schedulers, objects = self.db.model.schedulers, self.db.model.objects
+        name = sa.select(objects.c.name).where(objects.c.id == objectid).scalar_subquery()
+        for schedulerid in conn.execute(
+            sa.select(schedulers.c.id).where(schedulers.c.name == name)
+        ):
+            try:
+                effects.require_scheduler(conn, schedulerid[0], self.db.master.masterid)
+            except effects.NotOurs:
+                return False  # who has it now has learned all that is known
+        return True
 
 
 class Changes(ChangesConnectorComponent):

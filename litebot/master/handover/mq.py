@@ -13,6 +13,7 @@ from twisted.internet import defer
 from litebot.master.outbox import ENDS
 
 NEW_CHANGE = ("changes", None, "new")
+NEW_BUILDSET = ("buildsets", None, "new")
 COMPLETE_BUILDSET = ("buildsets", None, "complete")
 
 
@@ -28,6 +29,9 @@ class HandoverMQ(simple.SimpleMQ):
         outbox = self.master.outbox
         is_change = routingKey[0] == NEW_CHANGE[0] and routingKey[-1] == NEW_CHANGE[-1]
         if is_change and self.master.handovers.take(qref):
+            return
+        is_buildset = routingKey[0] == NEW_BUILDSET[0] and routingKey[-1] == NEW_BUILDSET[-1]
+        if is_buildset and self.master.handovers.take_buildset(qref):
             return
         is_end = len(routingKey) == 3 and ENDS.get(routingKey[0]) == routingKey[-1]
         origin = self.from_masterid

@@ -19,6 +19,7 @@ from buildbot.process.results import WARNINGS
 from buildbot.schedulers.dependent import Dependent
 
 from litebot.master import schema
+from litebot.master.handover.effects import set_state
 
 subscriptions, object_state = schema.subscriptions, Model.object_state
 
@@ -81,6 +82,30 @@ def waited_for(conn: sa.engine.Connection, objectid: int) -> list[int]:
     )
     bsids: list[int] = json.loads(conn.execute(query).scalar() or "[]")
     return bsids
+
+
+def catch_up(conn: sa.engine.Connection, objectid: int) -> None:
+    """Bring the state of a scheduler that nobody runs up to date; commits nothing."""
+    mine = subscriptions.c.objectid == objectid
+    rows = conn.execute(sa.select(subscriptions.c.bsid, subscriptions.c.wanted).where(mine)).all()
+    gained = {bsid for bsid, wanted in rows if wanted}
+    lost = {bsid for bsid, wanted in rows if not wanted}
+    bsids = sorted((set(waited_for(conn, objectid)) | gained) - lost)
+    set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
+    conn.execute(subscriptions.delete().where(mine))
+
+
+def of_scheduler(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
+    """The objectids under which a scheduler is to gain or to lose something."""
+    schedulers, objects = Model.schedulers, Model.objects
+    query = (
+        sa.select(subscriptions.c.objectid)
+        .join(objects, objects.c.id == subscriptions.c.objectid)
+        .join(schedulers, schedulers.c.name == objects.c.name)
+        .where(schedulers.c.id == schedulerid)
+        .distinct()
+    )
+    return list(conn.execute(query).scalars())
 
 
 def settle(conn: sa.engine.Connection, objectid: int, bsids: Iterable[int]) -> None:

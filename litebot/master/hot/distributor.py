@@ -96,6 +96,7 @@ class BotMaster(botmaster.BotMaster):
         stock: Any = self.brd
         stock.disownServiceParent()
         self.brd: Any = BuildRequestDistributor(self)
+        self._builders_byid: dict[int, Any] = {}  # another master may ask for one before a reconfig
         self.brd.setServiceParent(self)
 
     # A burst of requests within one turn is still taken as a whole.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
 from litebot.master import schema
-from litebot.master.handover import effects
-from litebot.master.handover.subscriptions import waited_for
+from litebot.master.handover.subscriptions import catch_up
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
@@ -66,14 +64,7 @@ def unsettled(scene: Scene) -> Iterator[Finding]:
 
 def settle(scene: Scene, finding: Finding) -> None:
     """Bring the state of a Dependent scheduler up to date."""
-    conn = scene.conn
-    mine = subscriptions.c.objectid == finding.id
-    rows = conn.execute(sa.select(subscriptions.c.bsid, subscriptions.c.wanted).where(mine)).all()
-    gained = {bsid for bsid, wanted in rows if wanted}
-    lost = {bsid for bsid, wanted in rows if not wanted}
-    bsids = sorted((set(waited_for(conn, finding.id)) | gained) - lost)
-    effects.set_state(conn, finding.id, "upstream_bsids", json.dumps(bsids))
-    conn.execute(subscriptions.delete().where(mine))
+    catch_up(scene.conn, finding.id)
 
 
 # Changes that some scheduler has not been given.

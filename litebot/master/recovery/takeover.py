@@ -39,8 +39,6 @@ class Taken:
     ended: list[int] = field(default_factory=list)
     freed: list[int] = field(default_factory=list)
     completed: list[int] = field(default_factory=list)
-    # Requests that a living master builds in vain.
-    to_cancel: list[int] = field(default_factory=list)
 
 
 def suspects(conn: sa.engine.Connection, masterid: int) -> list[int]:
@@ -137,8 +135,6 @@ def _sort(conn: sa.engine.Connection, taken: Taken) -> None:
             taken.completed.append(brid)
         elif claimed is None:
             taken.freed.append(brid)
-        else:
-            taken.to_cancel.append(brid)
 
 
 def _deconfigure(conn: sa.engine.Connection, dead: int) -> None:
