@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from conftest import wait_for
 from postgres import Postgres
 from proxy import Proxy
+from sqlalchemy.pool import NullPool
 from stand_in import Asked
 from stand_in import Log
 from stand_in import Reactor
@@ -20,6 +23,7 @@ from twisted.internet import defer
 from bench.postgres import USER
 from litebot.errors import StoreError
 from litebot.errors import TakenOver
+from litebot.master.postgres import driver_url
 from litebot.master.postgres import peers
 from litebot.master.postgres import session as module
 from litebot.master.postgres.events import Event
@@ -286,14 +290,42 @@ def test_one_that_was_taken_over_says_so_and_lets_go(
     assert locked(postgres, name) == set()
 
 
+def test_a_new_connection_waits_for_who_is_taking_over(postgres: Postgres, name: str) -> None:
+    postgres.execute(
+        name,
+        "INSERT INTO litebot_starts (id, master, pid, version, started_at)"
+        " VALUES (18, 'host:/1', 1, '0', 1)",
+    )
+    engine = sa.create_engine(driver_url(postgres.url(name)), poolclass=NullPool)
+    with engine.begin() as conn:
+        peers.fence(conn, 18)  # as long as nobody has taken it over
+    raised: list[TakenOver] = []
+
+    def connect_again() -> None:
+        with engine.begin() as conn:
+            try:
+                peers.fence(conn, 18)
+            except TakenOver as error:
+                raised.append(error)
+
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    thread = threading.Thread(target=connect_again)
+    with engine.begin() as conn:
+        values = "taken_over_at = 1, taken_over_by = 'host:/2'"
+        conn.exec_driver_sql(f"UPDATE litebot_starts SET {values} WHERE id = 18")
+        thread.start()
+        wait_for(lambda: postgres.rows(name, waiting) == [(1,)], "it to wait")
+    thread.join()
+    assert "host:/2 found it dead" in raised[0].what
+
+
 def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
     sites: Any, proxy: Proxy, name: str
 ) -> None:
     one = sites(1, proxy.url(USER, name)).start()
-    one.until(lambda: one.is_alone)
+    one.suspects = [2]
     proxy.freeze()
-    looks = one.session._due["look"]
-    one.until(lambda: one.session._due["look"] > looks)  # it asks, and gets no answer
+    one.tell(1)
     asked = Asked(one.session.stop())
     one.reactor.turn()
     assert not asked.called
