@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import urlencode
 
 import pytest
 from conftest import SUCCESS
 from conftest import Master
+from conftest import Reply
 from conftest import on_both
 
 pytestmark = on_both
@@ -28,17 +30,16 @@ def started(master: Master) -> Master:
     return master
 
 
+def send(master: Master, form: dict[str, str]) -> Reply:
+    kind = "application/x-www-form-urlencoded"
+    return master.visitor().request("POST", "/change_hook/base", urlencode(form), Content_Type=kind)
+
+
 def test_what_people_read_is_cut_and_what_is_built_is_not(
     started: Master, database_kind: str
 ) -> None:
     form = {"author": LONG, "committer": LONG, "revlink": LONG, "category": LONG, "comments": LONG}
-    reply = started.visitor().request(
-        "POST",
-        "/change_hook/base",
-        urlencode(form),
-        Content_Type="application/x-www-form-urlencoded",
-    )
-    assert reply.status == 200
+    assert send(started, form).status == 200
     assert started.finished_build("hello")["results"] == SUCCESS
     (change,) = started.rest("changes")["changes"]
     (buildset,) = started.rest("buildsets")["buildsets"]
@@ -55,3 +56,13 @@ def test_what_people_read_is_cut_and_what_is_built_is_not(
             "reason": 256,
         }
     assert started.force("hello", "--reason", LONG).returncode == 0
+
+    for form, said in (
+        ({"branch": LONG}, "branch is longer than 255 characters"),
+        ({"files": json.dumps([LONG * 3])}, "a name in files is longer than 1024 characters"),
+        ({"properties": json.dumps({LONG: 1})}, "a name in properties is longer than 256"),
+    ):
+        reply = send(started, {"author": "Ada", **form})
+        assert reply.status == (200 if database_kind == "sqlite" else 400)
+        assert database_kind == "sqlite" or said in reply.body.decode()
+    assert len(started.rest("changes")["changes"]) == (4 if database_kind == "sqlite" else 1)
