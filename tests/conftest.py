@@ -54,7 +54,7 @@ HTTP_TIMEOUT_S = 20
 LOG_TAIL_LINES = 60
 SUCCESS, FAILURE, EXCEPTION, RETRY, CANCELLED = 0, 2, 4, 5, 6
 
-# For what holds on either database.
+# For tests of what is stored and recovered, on either database.
 on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"], indirect=True)
 
 T = TypeVar("T")
@@ -416,8 +416,11 @@ def _watching() -> Iterator[Callable[[Master], Master]]:
 
 @pytest.fixture(scope="module")
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Which kind of database the masters of a test are on; see `on_both`."""
-    return getattr(request, "param", "sqlite")
+    """Which kind of database the masters of a test are on: see `on_both`.
+
+    LITEBOT_TEST_DATABASE=postgres has all others run on Postgres, too; not all know how.
+    """
+    return getattr(request, "param", os.environ.get("LITEBOT_TEST_DATABASE", "sqlite"))
 
 
 @pytest.fixture(scope="session")

@@ -332,7 +332,6 @@ def test_restart_gives_another_process_and_keeps_the_history(master: Master) -> 
     assert master.force("hello").returncode == 0
 
 
-@on_both
 def test_stop_clean_lets_the_build_finish(master: Master) -> None:
     master.define_builder("slow", waiting_step(master))
     master.start()
@@ -372,7 +371,6 @@ def test_a_build_that_kill_9_interrupts_is_retried_and_status_says_so(master: Ma
     assert repair["message"] in succeeded(master.run("status")).stdout
 
 
-@on_both
 def test_kill_9_of_an_idle_master_leaves_nothing_to_repair(master: Master) -> None:
     master.start()
     assert master.force("hello").returncode == 0

@@ -11,7 +11,6 @@ from conftest import LITEBOT
 from conftest import Master
 from conftest import is_running
 from conftest import litebot
-from conftest import on_both
 from conftest import wait_for
 
 SUCCESS, RETRY = 0, 5
@@ -26,7 +25,6 @@ def start_slow(master: Master, seconds: Path) -> None:
     wait_for(lambda: master.builds("slow"), "the build to start")
 
 
-@on_both
 def test_a_clean_stop_gives_running_builds_back(master: Master, tmp_path: Path) -> None:
     seconds = tmp_path / "seconds"
     start_slow(master, seconds)
