@@ -31,7 +31,6 @@ from typing import Any
 from typing import Self
 from typing import TypeVar
 from urllib.parse import urlencode
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -55,7 +54,7 @@ HTTP_TIMEOUT_S = 20
 LOG_TAIL_LINES = 60
 SUCCESS, FAILURE, EXCEPTION, RETRY, CANCELLED = 0, 2, 4, 5, 6
 
-# For what holds on either database.
+# For tests of what is stored and recovered, on either database.
 on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"], indirect=True)
 
 T = TypeVar("T")
@@ -173,7 +172,8 @@ class Master:
     def __init__(self, basedir: Path, password: str = "") -> None:
         self.basedir = basedir
         self.password = password
-        self.server: Postgres | None = None  # where a fixture made its database
+        self.server: Postgres | None = None  # where its database is, if on one
+        self.database = ""  # its name there
         self.pids: list[int] = []
 
     def copy(self, target: Path) -> Self:
@@ -182,7 +182,6 @@ class Master:
         master = type(self)(target, self.password)
         master.use_free_ports()
         if self.server is not None:
-            master.server = self.server
             master.use_database(self.server, f"TEMPLATE {self.database}")
         return master
 
@@ -265,8 +264,8 @@ class Master:
 
     def use_database(self, server: Postgres, options: str = "") -> None:
         """Set the database in litebot.toml to a new one, which is dropped with the master."""
-        self.server = server
-        self.set("database", "url", server.url(server.new_database(options)))
+        self.server, self.database = server, server.new_database(options)
+        self.set("database", "url", server.url(self.database))
 
     def set(self, section: str, key: str, value: str) -> None:
         """Set a key in litebot.toml."""
@@ -284,11 +283,6 @@ class Master:
         """Of the web page and for workers, as litebot.toml has them."""
         text = (self.basedir / "litebot.toml").read_text(encoding="utf-8")
         return [int(port) for port in re.findall(r"^port = (\d+)$", text, re.MULTILINE)]
-
-    @property
-    def database(self) -> str:
-        """The name of its database on a server."""
-        return urlsplit(load(self.basedir / "litebot.toml").database.url).path[1:]
 
     @contextmanager
     def connection(self) -> Iterator[sa.engine.Connection]:
@@ -422,8 +416,11 @@ def _watching() -> Iterator[Callable[[Master], Master]]:
 
 @pytest.fixture(scope="module")
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Which kind of database the masters of a test are on; see `on_both`."""
-    return getattr(request, "param", "sqlite")
+    """Which kind of database the masters of a test are on: see `on_both`.
+
+    LITEBOT_TEST_DATABASE=postgres has all others run on Postgres, too; not all know how.
+    """
+    return getattr(request, "param", os.environ.get("LITEBOT_TEST_DATABASE", "sqlite"))
 
 
 @pytest.fixture(scope="session")
@@ -438,9 +435,9 @@ def originals(
         if kind == "sqlite":
             master.create()
         else:
-            master.server = request.getfixturevalue("postgres")
-            url = master.server.url(master.server.new_database())
-            master.create("--database", url)
+            master.server = server = request.getfixturevalue("postgres")
+            master.database = server.new_database()
+            master.create("--database", server.url(master.database))
         return master
 
     return original

@@ -23,6 +23,7 @@ def cleanupdb(basedir: Basedir, quiet: bool, force: bool) -> None:
 
     from litebot.master.cleanup import clean_up
     from litebot.master.offline import with_database
+    from litebot.settings import load
 
     with Progress(disable=quiet or not sys.stderr.isatty(), transient=True) as bars:
         tasks = {}
@@ -33,7 +34,9 @@ def cleanupdb(basedir: Basedir, quiet: bool, force: bool) -> None:
             bars.update(tasks[what], completed=done)
 
         saved = with_database(basedir, lambda db: clean_up(db, progress, force=force))
+    on_file = load(basedir.settings_file).database.sqlite_path(basedir.path) is not None
     if not quiet:
         # Anew, what was compressed as well may come out a little larger.
         effect = f"saved {saved} bytes" if saved >= 0 else f"took {-saved} bytes more"
-        print(f"compression {effect}; free space went back to the file system")
+        where = "went back to the file system" if on_file else "is the server's to use anew"
+        print(f"compression {effect}; free space {where}")

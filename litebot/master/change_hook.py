@@ -9,6 +9,7 @@ import traceback
 from datetime import datetime
 from typing import Any
 
+from buildbot.db.model import Model
 from buildbot.util import bytes2unicode
 from buildbot.util import datetime2epoch
 from buildbot.util.twisted import async_to_deferred
@@ -21,6 +22,7 @@ from twisted.web import server
 from litebot.master import payloads
 from litebot.master.handover.sources import Delivery
 from litebot.master.handover.sources import origin
+from litebot.master.hot.changes import STAMP
 
 # Who sends what is one delivery, also when it comes again, says so in the first of these that is
 # there.
@@ -85,6 +87,9 @@ class ChangeHookResource(change_hook.ChangeHookResource):
                 payloads.check(dialect, request)
             changes, src = await defer.maybeDeferred(self.getChanges, request)
             changes = [checked(change) for change in changes]
+            if not self.master.db.is_sole_writer:
+                for change in changes:
+                    _require_short(change)
             if dialect == "base" and not self._is_of_users(dialect):
                 _require_content(changes)
         except MALFORMED as error:
@@ -160,6 +165,18 @@ def checked(change: dict[str, Any]) -> dict[str, Any]:
     result["properties"] = _properties(change.get("properties") or {})
     result["when_timestamp"] = _time(change.get("when_timestamp"))
     return result
+
+
+def _require_short(change: dict[str, Any]) -> None:
+    """Raise ValueError where a change would not fit its columns, and must not be cut."""
+    columns = Model.changes.c
+    texts = [(name, change.get(name) or "", columns[name]) for name in STAMP]
+    texts += [("a name in files", name, Model.change_files.c.filename) for name in change["files"]]
+    names = Model.change_properties.c.property_name
+    texts += [("a name in properties", name, names) for name in change["properties"]]
+    for what, text, column in texts:
+        if len(text) > column.type.length:
+            raise ValueError(f"{what} is longer than {column.type.length} characters")
 
 
 def _require_content(changes: list[dict[str, Any]]) -> None:

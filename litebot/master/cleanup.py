@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from collections.abc import Callable
+from pathlib import Path
 
 import sqlalchemy as sa
 from buildbot.db.model import Model
+from twisted.internet import threads
 
+from litebot.master import postgres
 from litebot.master.database import Database
 from litebot.store import dbapi
 
@@ -53,6 +56,10 @@ async def _log_ids(db: Database) -> AsyncIterator[int]:
 
 
 async def _give_back(db: Database, progress: Progress) -> None:
+    if not db.is_sole_writer:
+        progress("vacuuming", 0, 1)
+        await threads.deferToThread(vacuum, db.configured_db_config.db_url, Path(db.basedir))
+        return
     if not await db.pool.do(shrinks_in_pieces):
         progress("rewriting the file", 0, 1)
         await db.pool.do(rewrite)
@@ -68,18 +75,26 @@ async def _give_back(db: Database, progress: Progress) -> None:
 
 def shrinks_in_pieces(conn: sa.engine.Connection) -> bool:
     """Whether pages can leave the file in pieces: not where stock Buildbot has made it."""
-    if conn.dialect.name != "sqlite":
-        return False
     return conn.exec_driver_sql("PRAGMA auto_vacuum").scalar() == INCREMENTAL
 
 
 def rewrite(conn: sa.engine.Connection) -> None:
-    """Write the whole database anew; a SQLite file can shrink in pieces from then on."""
+    """Write the whole file anew; it can shrink in pieces from then on."""
     conn.execution_options(isolation_level="AUTOCOMMIT")
-    if conn.dialect.name == "sqlite":
-        conn.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL").close()
+    conn.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL").close()
     conn.exec_driver_sql("VACUUM").close()
     conn.close()
+
+
+def vacuum(url: str, basedir: Path) -> None:
+    """Have a server use anew the space of what was deleted; masters on it may go on meanwhile.
+
+    Raises StoreError.
+    """
+    engine = postgres.engine_for(url, basedir).execution_options(isolation_level="AUTOCOMMIT")
+    with postgres.told(url), engine.connect() as conn:
+        conn.exec_driver_sql("VACUUM")
+    engine.dispose()
 
 
 def free_pages(conn: sa.engine.Connection) -> int:

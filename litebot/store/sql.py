@@ -22,6 +22,9 @@ Row = tuple[Any, ...]
 class Sql(Protocol):
     """Statements on one connection.  Raises the errors of its driver."""
 
+    # Whether rows come in the order in which they were added, where nobody asks for one.
+    keeps_order: bool
+
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         """All rows of a query."""
 
@@ -67,6 +70,8 @@ class ApswSql:
     `engine` is one of store.dialect on the same handle.  `on_fatal` is told of full disks, I/O
     errors and damaged pages.  Raises the errors of litebot.store.dbapi.
     """
+
+    keeps_order = True
 
     def __init__(
         self,

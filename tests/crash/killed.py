@@ -159,6 +159,6 @@ class Victim(Master):
 
 def copy_of(created: Master, folder: Path) -> Victim:
     """A victim in a folder that does not exist yet."""
-    copied = Victim(created.basedir, created.password)
-    copied.server = created.server
-    return copied.copy(folder)
+    original = Victim(created.basedir, created.password)
+    original.server, original.database = created.server, created.database
+    return original.copy(folder)

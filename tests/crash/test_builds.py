@@ -19,8 +19,6 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-pytestmark = on_both
-
 OPEN = "SELECT 1 FROM builds WHERE complete_at IS NULL"
 HELD = (
     "SELECT 1 FROM buildrequests r JOIN buildrequest_claims c ON c.brid = r.id WHERE r.complete = 0"
@@ -38,6 +36,7 @@ def results(victim: Victim, table: str) -> list[int | None]:
     return [row[0] for row in victim.rows(f"SELECT results FROM {table} ORDER BY id")]
 
 
+@on_both
 def test_the_result_of_a_build_that_had_ended_counts(victim: Victim) -> None:
     victim.write_config('builder("b", shell("true"))')
     victim.start_to_die("db.builds.finishBuild:1")
@@ -52,6 +51,7 @@ def test_the_result_of_a_build_that_had_ended_counts(victim: Victim) -> None:
     assert f"its result counts  {page}\n" in victim.run("status").stdout
 
 
+@on_both
 @pytest.mark.parametrize("left", ["by litebot", "by Buildbot"])
 def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim, left: str) -> None:
     victim.write_config(
@@ -81,6 +81,7 @@ def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim, left:
     assert victim.repairs() == (["open buildset"] if left == "by Buildbot" else [])
 
 
+@on_both
 def test_lines_that_are_stored_are_shown(victim: Victim) -> None:
     victim.write_config('builder("b", shell("seq 500; sleep 60"))')
     victim.start_to_die("db.logs._write_all:1")
@@ -91,6 +92,7 @@ def test_lines_that_are_stored_are_shown(victim: Victim) -> None:
     assert shown == lines >= 500
 
 
+@on_both
 def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> None:
     go = tmp_path / "go"
     victim.write_config(f'builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))')
@@ -107,6 +109,7 @@ def test_kills_during_start_leave_no_zombies(victim: Victim, tmp_path: Path) -> 
     assert victim.rows(OPEN) == victim.rows(HELD) == []
 
 
+@on_both
 def test_a_claimed_request_whose_build_had_not_started_is_built(victim: Victim) -> None:
     victim.write_config('builder("b", shell("true"))')
     victim.start_to_die("db.buildrequests.claimBuildRequests:1")
@@ -119,6 +122,7 @@ def test_a_claimed_request_whose_build_had_not_started_is_built(victim: Victim) 
     assert results(victim, "builds") == [SUCCESS]
 
 
+@on_both
 def test_a_build_that_kills_its_master_is_given_up(victim: Victim) -> None:
     # The worker runs in the master's process, so the parent of a step's shell is the master.
     victim.write_config('builder("b", shell("echo attempt; kill -9 $PPID"))')
@@ -154,6 +158,7 @@ OF_CHILD = (
 )
 
 
+@on_both
 def test_a_running_child_of_a_dead_parent_is_cancelled(victim: Victim, tmp_path: Path) -> None:
     go = tmp_path / "go"
     victim.write_config(TRIGGERING.format(go=str(go), wait=True))
@@ -168,6 +173,7 @@ def test_a_running_child_of_a_dead_parent_is_cancelled(victim: Victim, tmp_path:
     assert victim.repairs() == ["orphan", "interrupted build", "build of a cancelled request"]
 
 
+@on_both
 def test_a_child_that_had_ended_when_its_parent_died_has_its_result(
     victim: Victim, tmp_path: Path
 ) -> None:
@@ -184,6 +190,7 @@ def test_a_child_that_had_ended_when_its_parent_died_has_its_result(
     assert victim.repairs() == ["finished build", "interrupted build"]
 
 
+@on_both
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_child_that_its_dead_parent_had_just_triggered_is_cancelled(
     victim: Victim, tmp_path: Path, wait: bool
@@ -199,6 +206,7 @@ def test_a_child_that_its_dead_parent_had_just_triggered_is_cancelled(
     assert victim.rows(OF_CHILD) == [(CANCELLED,), (SUCCESS,)]
 
 
+@on_both
 def test_what_a_stop_interrupts_is_retried(victim: Victim, tmp_path: Path) -> None:
     go = tmp_path / "go"
     victim.write_config(

@@ -22,8 +22,6 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-pytestmark = on_both
-
 CONFIG = """
 reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
 reporter("pusher", reporters.BuildSetStatusGenerator(mode="all"))
@@ -45,6 +43,7 @@ def await_told(victim: Victim) -> list[str]:
     return sorted(victim.told.read_text().splitlines())
 
 
+@on_both
 @pytest.mark.parametrize("point", ["db.builds.finishBuild:1", "db.buildrequests.complete:1"])
 def test_each_reporter_hears_of_each_end(victim: Victim, point: str) -> None:
     victim.told.touch()
@@ -56,6 +55,7 @@ def test_each_reporter_hears_of_each_end(victim: Victim, point: str) -> None:
     assert set(await_told(victim)) == {f"mailer 1 {SUCCESS}", f"pusher 1 {SUCCESS}"}
 
 
+@on_both
 def test_what_died_is_reported_too(victim: Victim) -> None:
     victim.told.touch()
     victim.write_config(CONFIG.format(command="kill -9 $PPID"))
@@ -71,6 +71,7 @@ def test_what_died_is_reported_too(victim: Victim) -> None:
     assert await_told(victim) == [f"mailer 2 {EXCEPTION}", f"pusher 2 {EXCEPTION}"]
 
 
+@on_both
 def test_a_reporter_that_fails_tries_again_over_a_restart(victim: Victim) -> None:
     victim.write_config(CONFIG.format(command="true"))
     victim.start()

@@ -17,8 +17,6 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-pytestmark = on_both
-
 # Of each buildset of a scheduler, in their order, the revisions of its sourcestamps.
 REVISIONS = """
 SELECT stamp.revision FROM buildsets s
@@ -107,6 +105,7 @@ def send(victim: Victim, **fields: str) -> None:
         victim.change(**fields)
 
 
+@on_both
 @pytest.mark.parametrize(
     "point",
     [
@@ -132,6 +131,7 @@ def test_each_scheduler_acts_once_on_a_change(victim: Victim, point: str) -> Non
     assert {row[0] for row in victim.rows("SELECT results FROM buildrequests")} == {SUCCESS}
 
 
+@on_both
 @pytest.mark.parametrize(
     "point",
     [
@@ -155,6 +155,7 @@ def test_a_dependent_scheduler_acts_once(victim: Victim, point: str) -> None:
     assert victim.rows("SELECT * FROM litebot_subscriptions") == []
 
 
+@on_both
 @pytest.mark.parametrize(
     "point",
     [
@@ -176,6 +177,7 @@ def test_a_timed_scheduler_acts_once_at_its_hour(victim: Victim, point: str) -> 
     assert len(revisions(victim, "hourly")) == 1
 
 
+@on_both
 @pytest.mark.parametrize(
     "point",
     [
@@ -226,6 +228,7 @@ def test_a_burst_on_many_branches_is_built_to_the_last_change(victim: Victim) ->
     assert victim.rows("SELECT * FROM scheduler_changes") == []
 
 
+@on_both
 def test_a_change_that_waits_while_its_timer_fires_is_built(victim: Victim) -> None:
     victim.write_config(
         """

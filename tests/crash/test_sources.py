@@ -28,8 +28,6 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-pytestmark = on_both
-
 GIT = shutil.which("git") or "git"
 
 POLLER = """
@@ -126,6 +124,7 @@ def await_poll(victim: Victim) -> None:
     wait_for(lambda: victim.log.count(said) >= before + 2, "a poll")
 
 
+@on_both
 @pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
 def test_each_commit_becomes_a_change_once(
     victim: Victim, repository: Repository, killed_at: int
@@ -243,6 +242,7 @@ def mail(subject: str) -> bytes:
     return f"From: ada@example.org\nSubject: {subject}\n\nText.\n".encode()
 
 
+@on_both
 def test_a_mail_is_moved_when_its_change_is_stored_and_that_is_once(victim: Victim) -> None:
     maildir = Maildir(victim)
     victim.write_config(MAILDIR)
@@ -321,6 +321,7 @@ def push(victim: Victim, *revisions: str, **headers: str) -> Reply | None:
         return None
 
 
+@on_both
 @pytest.mark.parametrize(
     ("point", "stored"),
     [
@@ -369,6 +370,7 @@ def test_a_delivery_is_one_and_another_is_another(victim: Victim) -> None:
     assert changes(victim)["3"] == 2
 
 
+@on_both
 def test_what_was_delivered_is_known_for_a_week(victim: Victim) -> None:
     victim.write_config(HOOKS)
     victim.start()
@@ -485,6 +487,7 @@ def github() -> Iterator[GitHub]:
         thread.join()
 
 
+@on_both
 @pytest.mark.parametrize(
     "point",
     [

@@ -22,8 +22,6 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-pytestmark = on_both
-
 DEAF = """
 class Deaf(steps.ShellCommand):
     # A step that does not notice in time that it is to stop.
@@ -68,6 +66,7 @@ def run_deaf_build(victim: Victim, go: Path) -> None:
     wait_for(lambda: victim.rows("SELECT 1 FROM steps WHERE name = 'shell'"), "the step to run")
 
 
+@on_both
 @pytest.mark.parametrize(
     ("path", "action"),
     [("builds/1", "stop"), ("builders/b/builds/1", "stop"), ("buildrequests/1", "cancel")],
@@ -100,6 +99,7 @@ def test_what_was_to_end_is_not_tried_again_after_a_stop(victim: Victim, go: Pat
     assert victim.rows("SELECT count(*) FROM builds") == [(1,)]
 
 
+@on_both
 def test_a_request_is_cancelled_that_nobody_has_begun(victim: Victim) -> None:
     victim.write_config('builder("b", shell("true"))\nc["builders"][0].workernames[:] = []\n')
     victim.start_to_die("db.buildrequests.claimBuildRequests:1")
@@ -127,6 +127,7 @@ def test_what_ended_before_it_could_stop_keeps_its_result(victim: Victim, go: Pa
     assert victim.repairs() == []
 
 
+@on_both
 def test_a_worker_stays_paused_and_is_used_again_when_told_so(victim: Victim) -> None:
     victim.write_config(WORKER)
     victim.start()
@@ -184,6 +185,7 @@ def test_a_worker_that_was_to_stop_is_told_again(
     wait_for(lambda: not victim.rows("SELECT * FROM litebot_told"), "that to be noted")
 
 
+@on_both
 def test_a_scheduler_stays_as_it_was_switched(victim: Victim) -> None:
     victim.write_config('builder("b", shell("true"))')
     victim.start()

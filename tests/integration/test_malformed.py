@@ -21,8 +21,7 @@ import sqlalchemy as sa
 from conftest import Master
 from conftest import Reply
 from conftest import Visitor
-
-from litebot.store.dialect import engine_for
+from conftest import on_both
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -433,7 +432,7 @@ def stored(master: Master) -> dict[str, int]:
         *("changes", "change_files", "change_properties", "sourcestamps", "users", "patches"),
         *("buildsets", "buildrequests", "builds", "litebot_deliveries"),
     )
-    with engine_for(master.state_file).connect() as conn:
+    with master.connection() as conn:
         count = "SELECT count(*) FROM {}"
         return {t: conn.execute(sa.text(count.format(t))).scalar_one() for t in tables}
 
@@ -453,12 +452,14 @@ def refused(master: Master, visitor: Visitor, cases: list[Case], seed: int) -> N
     assert "Unhandled" not in master.log[logged:]
 
 
+@on_both
 def test_malformed_hooks_are_refused(running: Master, seed: int) -> None:
     cases = list(hook_cases(random.Random(seed)))
     assert len(cases) >= 200
     refused(running, running.visitor(), cases, seed)
 
 
+@on_both
 def test_malformed_calls_of_the_rest_api_are_refused(running: Master, seed: int) -> None:
     cases = list(rest_cases(random.Random(seed)))
     assert len(cases) >= 100
@@ -483,6 +484,7 @@ def test_a_plain_hook_takes_a_change_that_says_something(running: Master, form: 
     assert stored(running)["changes"] == before + 1
 
 
+@on_both
 def test_what_the_rest_api_knows_is_done(running: Master) -> None:
     admin = running.login()
     (request,) = running.rest("buildrequests", limit=1)["buildrequests"]
@@ -496,6 +498,7 @@ def test_what_the_rest_api_knows_is_done(running: Master) -> None:
         "builders?name__contains=h",
         "builds?order=-number&limit=1",
         "builds?builderid__gt=0",
+        "buildrequests?limit=1",
     ]
     for query in queries:
         assert running.visitor().request("GET", f"/api/v2/{query}").status == 200

@@ -25,6 +25,7 @@ from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
 from conftest import litebot
+from conftest import on_both
 from conftest import run
 from conftest import succeeded
 from conftest import wait_for
@@ -318,6 +319,7 @@ def test_reconfig_with_an_error_changes_nothing_and_names_the_line(running: Mast
     running.reconfig()
 
 
+@on_both
 def test_restart_gives_another_process_and_keeps_the_history(master: Master) -> None:
     master.start()
     assert master.force("hello").returncode == 0
@@ -347,6 +349,7 @@ def test_stop_clean_lets_the_build_finish(master: Master) -> None:
 # crashes
 
 
+@on_both
 def test_a_build_that_kill_9_interrupts_is_retried_and_status_says_so(master: Master) -> None:
     master.define_builder("slow", waiting_step(master))
     master.start()
@@ -424,6 +427,7 @@ def test_status_of_a_running_master(running: Master) -> None:
     assert "found nothing to repair" in text
 
 
+@on_both
 def test_status_of_a_stopped_master(master: Master) -> None:
     never = master.run("status")
     assert never.returncode == 3

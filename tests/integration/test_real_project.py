@@ -12,10 +12,13 @@ import pytest
 from conftest import FAILURE
 from conftest import SUCCESS
 from conftest import Master
+from conftest import on_both
 from conftest import require
 from conftest import run
 from conftest import succeeded
 from conftest import wait_for
+
+pytestmark = on_both
 
 PROJECT, VERSION, TESTS = "pyflakes", "3.4.0", 750
 

@@ -15,6 +15,7 @@ import pytest
 from conftest import Master
 from conftest import Reply
 from conftest import Visitor
+from conftest import on_both
 from conftest import succeeded
 
 from litebot.users import UserFile
@@ -44,6 +45,7 @@ def may_act(visitor: Visitor) -> bool:
     return reply.status == 200
 
 
+@on_both
 def test_a_new_password_ends_the_sessions_of_the_old_one(running: Master, bob: Visitor) -> None:
     assert may_act(bob)
     typed = "battery staple\n"

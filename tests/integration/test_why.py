@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 from conftest import Master
+from conftest import on_both
 from conftest import succeeded
 from conftest import wait_for
 
@@ -40,6 +41,7 @@ def asked(master: Master) -> Master:
     return master
 
 
+@on_both
 def test_it_says_what_each_scheduler_made_of_a_change(asked: Master) -> None:
     ids = {s["name"]: s["schedulerid"] for s in asked.rest("schedulers")["schedulers"]}
     admin = asked.login()

@@ -88,6 +88,7 @@ LIST = pages.List(
         "claimed_by_masterid": "c.masterid",
         **{name: f"r.{name}" for name in OWN.split()},
     },
+    key="r.id",
 )
 
 

@@ -57,6 +57,7 @@ LIST = pages.List(
     count="builds",
     model_of=model_of,
     fields={"buildid": "id", **{name: name for name in COLUMNS.split(", ")[1:]}},
+    key="id",
 )
 
 

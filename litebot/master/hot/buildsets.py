@@ -17,6 +17,7 @@ from buildbot.data import base
 from buildbot.data import buildsets as data_buildsets
 from buildbot.db import buildsets
 from buildbot.db.base import cached
+from buildbot.db.model import Model
 from buildbot.process.buildrequest import BuildRequestCollapser
 from buildbot.process.results import SUCCESS
 from buildbot.process.results import worst_status
@@ -28,6 +29,7 @@ from twisted.python import log
 
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import AlsoEnds
+from litebot.master.hot.sql import fitting
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -114,7 +116,7 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
             bsid = sql.insert(
                 "buildsets",
                 submitted_at=submitted,
-                reason=reason,
+                reason=fitting(self.db, Model.buildsets.c.reason, reason),
                 rebuilt_buildid=rebuilt_buildid,
                 complete=0,
                 results=-1,

@@ -17,6 +17,7 @@ from buildbot.data import changes as data_changes
 from buildbot.data.resultspec import ResultSpec
 from buildbot.db import changes
 from buildbot.db.base import cached
+from buildbot.db.model import Model
 from buildbot.process import metrics
 from buildbot.process.users.users import createUserObject
 from buildbot.util import datetime2epoch
@@ -26,6 +27,7 @@ from twisted.python import log
 
 from litebot.master.hot import pages
 from litebot.master.hot.buildsets import thd_stamp
+from litebot.master.hot.sql import fitting
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -57,6 +59,7 @@ LIST = pages.List(
     count="changes",
     model_of=model_of,
     fields={name: name for name in FIELDS},
+    key="changeid",
 )
 
 
@@ -303,7 +306,9 @@ class Change(data_changes.Change):
         for change in prepared:
             src = change.pop("src", None)
             if src:
-                change["uid"] = yield createUserObject(self.master, change.get("author"), src)
+                # The shortest of the columns in which it is kept.
+                name = fitting(self.master.db, Model.users_info.c.attr_data, change.get("author"))
+                change["uid"] = yield createUserObject(self.master, name, src)
         changeids = yield self.master.db.changes.addChanges(prepared)
         for changeid in changeids:
             change = yield self.master.data.get(("changes", str(changeid)))
@@ -326,6 +331,8 @@ class Change(data_changes.Change):
         if change.get("codebase") is None and config.codebaseGenerator is not None:
             change["codebase"] = str(config.codebaseGenerator(self._as_seen(change)))
         change["codebase"] = change.get("codebase") or ""
+        for name in OTHERS:
+            change[name] = fitting(self.master.db, Model.changes.c[name], change.get(name))
         change["when_timestamp"] = epoch2datetime(change.get("when_timestamp"))
         return change
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from buildbot.data.base import ListResult
+from buildbot.db.model import Model
 
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -27,13 +28,15 @@ class List:
 
     `select` is a query without conditions whose rows `model_of` takes, and `count` the table that
     it selects from; what it joins must not add rows.  `fields` maps the data API's names to
-    columns, which are qualified where they are not the table's.
+    columns, which are qualified where they are not the table's, and `key` is the one that numbers
+    the rows.
     """
 
     select: str
     count: str
     model_of: Callable[[Row], Any]
     fields: dict[str, str]
+    key: str
 
     def can_select(self, spec: Any) -> bool:
         """Whether all that a ResultSpec asks for can be said in SQL."""
@@ -53,26 +56,25 @@ class List:
             conditions.append(condition)
             values += operands
         filtered = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = sql.rows(f"{self.select}{filtered}{self._tail(spec)}", *values)
+        rows = sql.rows(f"{self.select}{filtered}{self._tail(spec, sql)}", *values)
         models = [self.model_of(row) for row in rows]
         offset, limit = spec.offset, spec.limit
         spec.filters, spec.order, spec.offset, spec.limit = [], None, None, None
         if not (offset or limit):
             return models
         if all(condition in NEVER_CHANGE for condition in conditions):
-            total = sql.count(self.count, " AND ".join(conditions) or "1", *values)
+            total = sql.count(self.count, " AND ".join(conditions) or "TRUE", *values)
         else:
             joins = any(condition.startswith("c.") for condition in conditions)
             source = self.select.partition(" FROM ")[2] if joins else self.count
             [[total]] = sql.rows(f"SELECT count(*) FROM {source}{filtered}", *values)
         return ListResult(models, offset=offset, total=total, limit=limit)
 
-    def _tail(self, spec: Any) -> str:
+    def _tail(self, spec: Any, sql: Sql) -> str:
         """ORDER BY, LIMIT and OFFSET."""
-        order = [
-            f"{self.fields[name.lstrip('-')]}{' DESC' if name.startswith('-') else ''}"
-            for name in spec.order or ()
-        ]
+        order = [self._by(name) for name in spec.order or ()]
+        if not sql.keeps_order:
+            order.append(self.key)
         tail = f" ORDER BY {', '.join(order)}" if order else ""
         if spec.limit is not None:
             tail += f" LIMIT {int(spec.limit)}"
@@ -80,9 +82,19 @@ class List:
             tail += f" LIMIT {2**62}"  # SQLite has no offset without a limit
         return f"{tail} OFFSET {int(spec.offset)}" if spec.offset is not None else tail
 
+    def _by(self, name: str) -> str:
+        """What to order by; as in Python, where NULL is less than all else."""
+        column = self.fields[name.lstrip("-")]
+        own = Model.metadata.tables[self.count.split()[0]].c
+        foreign, _, plain = column.rpartition(".")
+        is_last = " NULLS LAST" if name.startswith("-") else " NULLS FIRST"
+        may_be_null = foreign == "c" or own[plain].nullable
+        return f"{column}{' DESC' if name.startswith('-') else ''}{is_last if may_be_null else ''}"
+
 
 def _condition(column: str, op: str, values: list[Any]) -> tuple[str, list[Any]]:
     """The SQL of a filter, and its parameters."""
+    values = [int(value) if isinstance(value, bool) else value for value in values]
     if op == "contains":
         likes = [f"{column} LIKE '%' || ? || '%'"] * len(values)
         return f"({' OR '.join(likes)})", values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,3 +13,14 @@ from litebot.store import dbapi
 AlsoEnds = Callable[[sa.engine.Connection], None]
 
 INTEGRITY_ERRORS = (dbapi.IntegrityError, sa.exc.IntegrityError)
+
+
+def fitting(db: Any, column: sa.Column[Any], text: Any) -> Any:
+    """A text as the database takes it for a column.
+
+    SQLite takes any.  For Postgres it is cut to the column's length, and without NUL: what is told
+    to people should not keep a change or a build from being stored.
+    """
+    if db.is_sole_writer or not isinstance(text, str):
+        return text
+    return text.replace("\0", "\ufffd")[: getattr(column.type, "length", None)]

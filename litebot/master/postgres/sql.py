@@ -35,6 +35,8 @@ class ServerSql:
     Raises SQLAlchemy's errors, as its own connections do.
     """
 
+    keeps_order = False
+
     def __init__(self, conn: Shared, connect: Callable[[], sa.engine.Connection]) -> None:
         self._conn = conn
         self._connect = connect
