@@ -46,6 +46,7 @@ setup(
             POSTGRES,
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "selenium>=4.20",
             "mercurial>=6.5",

@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ pytest.register_assert_rewrite("masters")
 LITEBOT = str(Path(sys.executable).with_name("litebot"))
 COMMAND_TIMEOUT_S = 60
 HTTP_TIMEOUT_S = 20
+MEASURED = "measured"  # a property of reports
 LOG_TAIL_LINES = 60
 SUCCESS, FAILURE, EXCEPTION, RETRY, CANCELLED = 0, 2, 4, 5, 6
 
@@ -553,3 +555,24 @@ def pytest_runtest_makereport(
             lines = master.log.splitlines()[-LOG_TAIL_LINES:]
             report.sections.append((f"{master.basedir}/twistd.log", "\n".join(lines)))
     return report
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Show a figure at the end of the run."""
+    return partial(record_property, MEASURED)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured, also by tests in other processes."""
+    reports = terminalreporter.getreports("passed")
+    lines = [
+        f"{report.nodeid}: {what}"
+        for report in reports
+        for name, what in report.user_properties
+        if name == MEASURED
+    ]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)

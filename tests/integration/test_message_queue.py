@@ -145,7 +145,9 @@ def test_a_listener_that_is_cut_off_catches_up(join: Join, postgres: Postgres, n
     wait_for_all(one, two)
 
 
-def test_one_that_stands_still_is_not_dead_and_one_that_is_killed_is(join: Join) -> None:
+def test_one_that_stands_still_is_not_dead_and_one_that_is_killed_is(
+    join: Join, measured: Callable[[str], None]
+) -> None:
     one, two = join("one", *["true"] * 5), join("two")
     one.start()
     two.start()
@@ -163,12 +165,17 @@ def test_one_that_stands_still_is_not_dead_and_one_that_is_killed_is(join: Join)
     killed_at = time.monotonic()
     wait_for(lambda: " is dead" in one.log, "the other to find it")
     found_s = time.monotonic() - killed_at
-    print(f"found after {found_s:.1f} s")
+    measured(f"found after {found_s:.1f} s")
     assert found_s < FOUND_WITHIN_S
 
 
 def test_one_that_was_taken_over_while_cut_off_writes_nothing_and_stops(
-    join: Join, postgres: Postgres, name: str, proxy: Proxy, tmp_path: Path
+    join: Join,
+    postgres: Postgres,
+    name: str,
+    proxy: Proxy,
+    tmp_path: Path,
+    measured: Callable[[str], None],
 ) -> None:
     go = tmp_path / "go"
     step = f"until [ -e {go} ]; do sleep 0.1; done"
@@ -183,7 +190,7 @@ def test_one_that_was_taken_over_while_cut_off_writes_nothing_and_stops(
     cut_at = time.monotonic()
     builds = "SELECT id, masterid, results FROM builds ORDER BY id"
     wait_for(lambda: len(postgres.rows(name, builds)) == 2, "the second attempt")
-    print(f"built elsewhere after {time.monotonic() - cut_at:.1f} s")
+    measured(f"built elsewhere after {time.monotonic() - cut_at:.1f} s")
     go.touch()
     assert two.finished_build("b", 2)["results"] == SUCCESS
     wait_for(lambda: "rc=0" in one.log, "the end of the step of which nothing can be written")

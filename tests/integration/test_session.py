@@ -219,7 +219,7 @@ def test_nobody_is_judged_when_all_come_back(
 
 
 def test_a_dead_one_is_locked_while_it_is_taken_over(
-    sites: Any, postgres: Postgres, name: str
+    sites: Any, postgres: Postgres, name: str, measured: Callable[[str], None]
 ) -> None:
     one, two = sites(1).start(), sites(2).start()
     one.suspects, two.suspects = [2], [1]
@@ -228,7 +228,7 @@ def test_a_dead_one_is_locked_while_it_is_taken_over(
     one.stop()
     stopped_at = time.monotonic()
     two.until(lambda: two.dead)
-    print(f"found after {time.monotonic() - stopped_at:.1f} s")
+    measured(f"found after {time.monotonic() - stopped_at:.1f} s")
     assert two.dead == [1]
     assert locked(postgres, name) == {1, 2}
     two.suspects = []

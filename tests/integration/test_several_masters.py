@@ -76,7 +76,9 @@ def kill(site: Site, master: Master, *others: Master) -> float:
 
 
 @pytest.mark.timeout(300)  # it is a lot of work for a busy machine
-def test_three_share_300_builds_and_one_is_killed(site: Callable[[str], Site]) -> None:
+def test_three_share_300_builds_and_one_is_killed(
+    site: Callable[[str], Site], measured: Callable[[str], None]
+) -> None:
     here = site(SHARED)
     masters = here.started("one", "two", "three")
     ids = {here.masterid(master): master.basedir.name for master in masters}
@@ -93,7 +95,7 @@ def test_three_share_300_builds_and_one_is_killed(site: Callable[[str], Site]) -
     for number in range(3):
         assert change(others[0], revision=f"late {number}", branch="x") == 200
     here.await_quiet(200)
-    print(f"the claims of the killed master were free after {free_s:.1f} s")
+    measured(f"the claims of the killed master were free after {free_s:.1f} s")
 
     finals = here.rows(FINAL)
     requests = (CHANGES + 3) * (BUILDERS + 1)  # and the one downstream
@@ -102,7 +104,7 @@ def test_three_share_300_builds_and_one_is_killed(site: Callable[[str], Site]) -
     assert set(per_request.values()) == {1}
     assert here.rows("SELECT DISTINCT complete, results FROM buildrequests") == [(1, SUCCESS)]
     shares = Counter(ids[masterid] for _, _, masterid in finals)
-    print(f"builds of each master: {dict(shares)}")
+    measured(f"builds of each master: {dict(shares)}")
     assert set(shares) == {"one", "two", "three"}
     assert min(shares.values()) >= 10
     # Each change is in one buildset, each buildset has one that depends on it.
@@ -250,7 +252,10 @@ def worker(tmp_path: Path) -> Iterator[Callable[[Sequence[Master]], None]]:
 
 
 def test_a_worker_goes_to_another_master(
-    site: Callable[[str], Site], worker: Callable[[Sequence[Master]], None], tmp_path: Path
+    site: Callable[[str], Site],
+    worker: Callable[[Sequence[Master]], None],
+    tmp_path: Path,
+    measured: Callable[[str], None],
 ) -> None:
     go = tmp_path / "go"
     here = site(
@@ -272,7 +277,9 @@ def test_a_worker_goes_to_another_master(
     moved_s = time.monotonic() - killed_at
     here.await_rows("SELECT 1 FROM builds WHERE number = 2", "the build to be tried again")
     retried_s = time.monotonic() - killed_at
-    print(f"the worker was at the other master after {moved_s:.1f} s, its build {retried_s:.1f} s")
+    measured(
+        f"the worker was at the other master after {moved_s:.1f} s, its build {retried_s:.1f} s"
+    )
     go.touch()
     here.await_quiet()
     assert here.rows("SELECT number, results FROM builds ORDER BY 1") == [(1, RETRY), (2, SUCCESS)]
