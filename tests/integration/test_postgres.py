@@ -155,7 +155,9 @@ def test_the_server_is_restarted_under_builds(
     whole(master)
 
 
-def test_the_server_is_out_of_reach_for_half_a_minute(master: Master, proxy: Proxy) -> None:
+def test_the_server_is_out_of_reach_for_half_a_minute(
+    master: Master, proxy: Proxy, name: str
+) -> None:
     busy(master)
     visitor, asked = master.login(), []
     visitor.timeout_s = 3 * AWAY_S
@@ -194,7 +196,8 @@ def test_the_server_is_out_of_reach_for_half_a_minute(master: Master, proxy: Pro
     whole(master, BUILDS + 1)
     assert master.status()["outage"] is None
     assert master.log.count("is away") == 1
-    assert master.log.count("is back") == 1
+    back = f"{proxy.url(USER, name)} is back after "  # the session has words of its own
+    assert master.log.count(f"[-] {back}") == 1
 
 
 def test_a_stop_while_the_server_is_away(master: Master, proxy: Proxy) -> None:
