@@ -84,6 +84,28 @@ def test_again_changes_nothing(conn: sa.engine.Connection, path: Path) -> None:
     assert version(path) == len(schema.MIGRATIONS)
 
 
+def test_tables_of_an_older_litebot_get_what_they_lack(
+    conn: sa.engine.Connection, path: Path
+) -> None:
+    schema.upgrade(conn)
+    for statement in (
+        "DROP TABLE litebot_events",
+        "DROP TABLE litebot_configured",
+        "ALTER TABLE litebot_starts DROP COLUMN taken_over_at",
+        "ALTER TABLE litebot_starts DROP COLUMN taken_over_by",
+        "ALTER TABLE litebot_outbox DROP COLUMN masterid",
+        "INSERT INTO litebot_outbox (reporter, kind, about, attempts) VALUES ('r', 'builds', 1, 0)",
+        "UPDATE litebot_schema SET version = 7",
+    ):
+        conn.exec_driver_sql(statement)
+    conn.commit()
+    schema.upgrade(conn)
+    assert version(path) == len(schema.MIGRATIONS)
+    assert conn.execute(sa.select(schema.starts)).all() == []
+    assert conn.execute(sa.select(schema.outbox.c.masterid)).scalars().all() == [0]
+    assert tables(path) == OURS
+
+
 def add_table(conn: sa.engine.Connection) -> None:
     conn.exec_driver_sql("CREATE TABLE litebot_new (x)")
 
