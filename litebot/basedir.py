@@ -73,6 +73,14 @@ class Basedir:
         """Its path as it can be typed in a shell."""
         return shlex.quote(str(self.path))
 
+    @property
+    def master_name(self) -> str:
+        """The name of a master here among others on its database, in the table masters.
+
+        Source: buildbot/master.py, whose basedir is the working directory.
+        """
+        return f"{os.uname().nodename}:{self.path.resolve()}"
+
     def require(self) -> None:
         """Raise BasedirError where no master was created here."""
         if not self.path.is_dir():

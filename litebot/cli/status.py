@@ -64,6 +64,8 @@ def _rows(found: Status) -> list[tuple[str, str]]:
         return rows
     if found.missing:
         rows.append(("missing", found.missing))
+    if found.masters:
+        rows.append(("others", ", ".join(found.masters)))
     if found.running:  # a stopped master has no builders, only a history of some
         rows.append(("builders", ", ".join(found.builders) or "none"))
     for build in found.running_builds:
@@ -108,7 +110,10 @@ def _how_it_ended(last_start: dict[str, Any] | None) -> str:
         return "never started"
     if last_start["stopped_at"] is None:
         return f"it ended without a clean stop; it ran since {_time(last_start['started_at'])}"
-    return f"since {_time(last_start['stopped_at'])}"
+    since = f"since {_time(last_start['stopped_at'])}"
+    if last_start.get("taken_over_by"):
+        return f"{since}: {last_start['taken_over_by']} found it dead and took over its builds"
+    return since
 
 
 def _database(database: dict[str, Any]) -> str:

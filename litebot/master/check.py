@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,12 +51,10 @@ def _look(
         if found:
             return found  # what the tables say is worth nothing
         runs = files.owner() is not None
-        # Source: buildbot/master.py, whose basedir is the working directory
-        name = f"{os.uname().nodename}:{files.path.resolve()}"
-        half_done = _ask(engine, settings, path, runs, name)
+        half_done = _ask(engine, settings, path, runs, files.master_name)
         if runs and half_done:
             time.sleep(AGAIN_AFTER_S)
-            still = _ask(engine, settings, path, runs, name)
+            still = _ask(engine, settings, path, runs, files.master_name)
             half_done = [finding for finding in half_done if finding in still]
         with engine.connect() as conn:
             return [*half_done, *_references(conn), *_logs(conn)]

@@ -40,6 +40,8 @@ class Status:
     # The oldest PENDING_SHOWN of them.
     pending_requests: list[dict[str, Any]] = field(default_factory=list)
     last_start: dict[str, Any] | None = None
+    # The names of the other masters that run on the same database.
+    masters: list[str] = field(default_factory=list)
     # What reporters have still to tell.
     reports: list[dict[str, Any]] = field(default_factory=list)
     # What the state file lacks of what was on disk, in words, until the next start deals with it.
@@ -68,7 +70,8 @@ def status(files: Basedir) -> Status:
     if path is None:
         try:
             with postgres.told(settings.database.url):
-                _fill(result, postgres.engine_for(settings.database.url, files.path), None)
+                engine = postgres.engine_for(settings.database.url, files.path)
+                _fill(result, engine, master=files.master_name)
         except StoreError as error:
             result.unreachable = error.what
         return result
@@ -80,14 +83,21 @@ def status(files: Basedir) -> Status:
     return result
 
 
-def _fill(result: Status, engine: sa.Engine, should_hold: tally.Content | None) -> None:
-    """Add what the database knows."""
+def _fill(
+    result: Status,
+    engine: sa.Engine,
+    should_hold: tally.Content | None = None,
+    master: str | None = None,
+) -> None:
+    """Add what the database knows; `master` is this one's name where there may be others."""
     with engine.connect() as conn:
         result.builders = _builders(conn)
         result.running_builds = _running_builds(conn)
         result.pending, result.pending_requests = _pending(conn)
         pages = Pages(conn, result.url)
-        result.last_start = _last_start(conn, pages)
+        result.last_start = _last_start(conn, pages, master)
+        if master is not None:
+            result.masters = _others(conn, master)
         result.reports = _reports(conn, pages)
         result.missing = tally.missing(should_hold, tally.look(conn))
 
@@ -172,11 +182,21 @@ class Pages:
         return f"{self._url}#/buildrequests/{brid}" if brid else None
 
 
-def _last_start(conn: sa.engine.Connection, pages: Pages) -> dict[str, Any] | None:
+def _others(conn: sa.engine.Connection, master: str) -> list[str]:
+    masters = Model.masters
+    others = sa.select(masters.c.name).where(masters.c.active == 1, masters.c.name != master)
+    return list(conn.execute(others.order_by(masters.c.name)).scalars())
+
+
+def _last_start(
+    conn: sa.engine.Connection, pages: Pages, master: str | None
+) -> dict[str, Any] | None:
     starts, repairs = schema.starts, schema.repairs
     if not sa.inspect(conn).has_table(starts.name):
         return None  # never started by litebot
     query = sa.select(starts).order_by(starts.c.id.desc()).limit(1)
+    if master is not None:
+        query = query.where(starts.c.master == master)
     row = conn.execute(query).mappings().first()
     if row is None:
         return None

@@ -137,12 +137,16 @@ def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) ->
     owner = "SELECT masterid FROM scheduler_masters JOIN schedulers s ON s.id = schedulerid"
     owner += " WHERE s.name = 'each' AND masterid = "
     assert here.rows(f"{owner}{here.masterid(one)}")
+    found, other = one.status(), two.status()["last_start"]
+    assert found["last_start"]["pid"] == one.pid
+    assert found["masters"] == [other["master"]]
     stop = subprocess.Popen([LITEBOT, "stop", str(one.basedir)], stdout=subprocess.DEVNULL)
     sent = 0
     while stop.poll() is None or sent < 10:  # before, while and after it moves
         assert change(two, revision=str(sent), branch="x") == 200
         sent += 1
     assert stop.returncode == 0
+    assert two.status()["masters"] == []
     here.await_rows(f"{owner}{here.masterid(two)}", "the scheduler to move", FAILOVER_S)
     built = "SELECT changeid, count(*) FROM litebot_built GROUP BY changeid"
     here.await_rows(f"SELECT 1 FROM ({built}) b HAVING count(*) = {sent}", "all to be given")
