@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MASTER ?= ci
-JOBS ?= auto
+JOBS ?= 3
 
 .DEFAULT_GOAL = help
 .PHONY: help run stop test lint types format docs conformance crash
@@ -34,7 +34,7 @@ stop: $(VENV)/.run ## stop what `make run` left running
 
 # Most tests wait for masters, so several run at a time; those of a file one after the other.
 test: $(VENV)/.test ## run every test (LITEBOT_TEST_ALL=1: a skipped one fails)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(VENV)/.test ## look for mistakes and for what the formatter would change
 	$(BIN)/ruff check
