@@ -379,8 +379,11 @@ def fail_everywhere(
 ) -> Outcome:
     """Let the power fail after each event, or after this part of them, in so many ways each."""
     outcome, promises = Outcome(), Promises(sent or {})
+    followed = 0
     for at, event in enumerate(events):
-        commits.follow(event)
+        while followed <= _whole_at(events, at):
+            commits.follow(events[followed])
+            followed += 1
         promises.follow(event, commits.count)
         if not disk.follow(event) or rng.random() >= points:
             continue
@@ -398,6 +401,19 @@ def fail_everywhere(
                 outcome.lost.append(f"after event {at}: {sorted(missing)}")
     outcome.answers, outcome.contents = promises.answers, examiner.found
     return outcome
+
+
+def _whole_at(events: list[Event], at: int) -> int:
+    """The event by which a frame of the log may be whole that this one begins, else this one.
+
+    Its page may be there already, from the log that was written at this place before.
+    """
+    file = events[at].file
+    if events[at].kind == "W" and len(events[at].data) == FRAME_HEADER_BYTES:
+        for later in range(at + 1, len(events)):
+            if (events[later].kind, events[later].file) == ("W", file):
+                return later
+    return at
 
 
 def is_all_recorded(disk: Disk, state_file: Path) -> bool:

@@ -117,6 +117,15 @@ def test_the_whole_log_is_there(building: Master) -> None:
     assert raw.endswith("".join(line[1:] for line in text.splitlines(keepends=True)))
 
 
+@pytest.fixture
+def uncommitted(repository: Path) -> Iterator[None]:
+    """What a test commits is undone: the next master builds from there."""
+    before = git(repository, "rev-parse", "HEAD")
+    yield
+    git(repository, "reset", "--quiet", "--hard", before)
+
+
+@pytest.mark.usefixtures("uncommitted")
 def test_a_commit_that_breaks_it_is_found(building: Master, repository: Path) -> None:
     messages = repository / "pyflakes" / "messages.py"
     text = messages.read_text(encoding="utf-8")

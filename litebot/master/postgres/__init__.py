@@ -7,6 +7,7 @@ names, ~/.pgpass.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,8 @@ def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
     Raises StoreError where psycopg is not installed.
     """
     require_driver(url)
+    # An interrupt that comes while a connection is closed is told by the command, in its words.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     secret = password(basedir)
     options: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": CONNECT_S}
     options |= {} if secret is None else {"password": secret}
