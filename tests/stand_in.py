@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from litebot.master.database import HOLD_S
+from litebot.master.readers import browsing
+from litebot.master.work import Pool
 
 PATIENCE_S = 20  # for a thread
 EPOCH_S = 1_700_000_000
@@ -138,6 +141,31 @@ class Asked:
 
     def _failed(self, failure: Failure) -> None:
         self.called, self.error = True, failure.value
+
+
+class Asks:
+    """Asks a pool, in a reactor that stands in."""
+
+    pool: Pool
+    reactor: Reactor
+
+    def do(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Asked:
+        return Asked(self.pool.do(work, *args, **kwargs))
+
+    def browse(self, work: Callable[..., Any], *args: Any) -> Asked:
+        """As do, for a visitor."""
+
+        def ask() -> Asked:
+            browsing.set(True)
+            return self.do(work, *args)
+
+        return contextvars.copy_context().run(ask)
+
+    def wait(self, asked: Asked) -> Any:
+        self.reactor.run_until(lambda: asked.called)
+        if asked.error is not None:
+            raise asked.error
+        return asked.result
 
 
 class Log(list[dict[str, Any]]):

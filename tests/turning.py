@@ -6,9 +6,7 @@ its fixtures.
 
 from __future__ import annotations
 
-import contextvars
 import threading
-from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,12 @@ import sqlalchemy as sa
 from faulty_vfs import FaultyDisk
 from faulty_vfs import faulty_disk
 from stand_in import Asked
+from stand_in import Asks
 from stand_in import Reactor
 
 from litebot.errors import StoreFailed
 from litebot.master import turns
 from litebot.master.database import create_file
-from litebot.master.readers import browsing
 from litebot.master.turns import TurnQueue
 from litebot.store import dbapi
 from litebot.store.connection import DURABILITY
@@ -36,7 +34,7 @@ FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 Connection = sa.engine.Connection
 
 
-class Store:
+class Store(Asks):
     """A turn queue on a file, or in memory."""
 
     def __init__(self, reactor: Reactor, path: Path | None) -> None:
@@ -45,7 +43,7 @@ class Store:
         self.failures: list[StoreFailed] = []
         pragmas = MASTER + DURABILITY["commit"] if path else ()
         self.handle = connect(path or ":memory:", pragmas, busy_timeout_ms=0)
-        self.queue = TurnQueue(self.handle, reactor, path, self.failures.append)
+        self.pool = self.queue = TurnQueue(self.handle, reactor, path, self.failures.append)
         self.queue.start()
         self.commits = 0
         self.handle.set_commit_hook(self._count)
@@ -53,24 +51,6 @@ class Store:
     def _count(self) -> bool:
         self.commits += 1
         return False
-
-    def do(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Asked:
-        return Asked(self.queue.do(work, *args, **kwargs))
-
-    def browse(self, work: Callable[..., Any], *args: Any) -> Asked:
-        """As do, for a visitor."""
-
-        def ask() -> Asked:
-            browsing.set(True)
-            return self.do(work, *args)
-
-        return contextvars.copy_context().run(ask)
-
-    def wait(self, asked: Asked) -> Any:
-        self.reactor.run_until(lambda: asked.called)
-        if asked.error is not None:
-            raise asked.error
-        return asked.result
 
     def content(self) -> list[Any]:
         """What another process would find in the file now."""

@@ -31,10 +31,8 @@ class ClaimedSchedulers(schedulers.SchedulersConnectorComponent):
         if self.db.is_sole_writer:
             return super().setSchedulerMaster(schedulerid, masterid)
         column = self.db.model.scheduler_masters.c.schedulerid
-        if masterid is None:
-            return _let_go(self.db, column, schedulerid)
         error = schedulers.SchedulerAlreadyClaimedError
-        return _claim(self.db, column, schedulerid, masterid, error, _learn)
+        return _set_master(self.db, column, schedulerid, masterid, error, _learn)
 
 
 class ChangeSources(changesources.ChangeSourcesConnectorComponent):
@@ -47,20 +45,21 @@ class ChangeSources(changesources.ChangeSourcesConnectorComponent):
         if self.db.is_sole_writer:
             return super().setChangeSourceMaster(changesourceid, masterid)
         column = self.db.model.changesource_masters.c.changesourceid
-        if masterid is None:
-            return _let_go(self.db, column, changesourceid)
         error = changesources.ChangeSourceAlreadyClaimedError
-        return _claim(self.db, column, changesourceid, masterid, error)
+        return _set_master(self.db, column, changesourceid, masterid, error)
 
 
-def _claim(
+def _set_master(
     db: Any,
     column: sa.Column[int],
     id: int,
-    masterid: int,
+    masterid: int | None,
     error: type[Exception],
     also: Callable[[sa.engine.Connection, int], None] | None = None,
 ) -> defer.Deferred[None]:
+    """Claim what has this id in `column` for a master, or let go of it; `also` with a new claim."""
+    if masterid is None:
+        return _let_go(db, column, id)
     claims = column.table
 
     def thd(conn: sa.engine.Connection) -> None:

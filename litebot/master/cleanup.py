@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from collections.abc import Callable
-from pathlib import Path
 
 import sqlalchemy as sa
 from buildbot.db.model import Model
-from twisted.internet import threads
 
-from litebot.master import postgres
 from litebot.master.database import Database
 from litebot.store import dbapi
 
@@ -58,7 +55,7 @@ async def _log_ids(db: Database) -> AsyncIterator[int]:
 async def _give_back(db: Database, progress: Progress) -> None:
     if not db.is_sole_writer:
         progress("vacuuming", 0, 1)
-        await threads.deferToThread(vacuum, db.configured_db_config.db_url, Path(db.basedir))
+        await db.pool.do(vacuum)
         return
     if not await db.pool.do(shrinks_in_pieces):
         progress("rewriting the file", 0, 1)
@@ -86,15 +83,11 @@ def rewrite(conn: sa.engine.Connection) -> None:
     conn.close()
 
 
-def vacuum(url: str, basedir: Path) -> None:
-    """Have a server use anew the space of what was deleted; masters on it may go on meanwhile.
-
-    Raises StoreError.
-    """
-    engine = postgres.engine_for(url, basedir).execution_options(isolation_level="AUTOCOMMIT")
-    with postgres.told(url), engine.connect() as conn:
-        conn.exec_driver_sql("VACUUM")
-    engine.dispose()
+def vacuum(conn: sa.engine.Connection) -> None:
+    """On a server: use anew the space of what was deleted; masters on it may go on meanwhile."""
+    conn.execution_options(isolation_level="AUTOCOMMIT")
+    conn.exec_driver_sql("VACUUM").close()
+    conn.close()
 
 
 def free_pages(conn: sa.engine.Connection) -> int:

@@ -211,25 +211,20 @@ def add(
     about: int,
     masterid: int,
     retry_at: float | None = None,
+    *,
+    with_others: bool = False,
 ) -> None:
-    """These reporters of this master have this to tell; commits nothing."""
-    for reporter in reporters:
-        row = {"masterid": masterid, "reporter": reporter, "kind": kind, "about": about}
-        conn.execute(outbox.insert().values(**row, attempts=0, retry_at=retry_at))
+    """These reporters of this master have this to tell; commits nothing.
 
-
-def add_with_others(
-    conn: sa.engine.Connection,
-    reporters: list[str],
-    kind: str,
-    about: int,
-    masterid: int,
-    retry_at: float | None = None,
-) -> None:
-    """As add, and also those that only other masters have, which find it at their next look."""
-    add(conn, reporters, kind, about, masterid, retry_at)
-    for reporter, other in configured.elsewhere(conn, kind, masterid, reporters):
-        add(conn, [reporter], kind, about, other, retry_at=0.0)
+    `with_others`: and those that only other masters have, which find it at their next look.
+    """
+    rows = [(reporter, masterid, retry_at) for reporter in reporters]
+    if with_others:
+        elsewhere = configured.elsewhere(conn, kind, masterid, reporters)
+        rows += [(reporter, other, 0.0) for reporter, other in elsewhere]
+    for reporter, whose, at in rows:
+        row = {"masterid": whose, "reporter": reporter, "kind": kind, "about": about}
+        conn.execute(outbox.insert().values(**row, attempts=0, retry_at=at))
 
 
 def _is(row: tuple[str, str, int]) -> sa.ColumnElement[bool]:
@@ -276,9 +271,9 @@ def _take_over(
     if of is not None:
         left = outbox.c.masterid.in_(of)
     unnamed = sa.and_(left, outbox.c.reporter == "")
-    put = add if of is None else add_with_others
     for kind, about in conn.execute(sa.select(outbox.c.kind, outbox.c.about).where(unnamed)).all():
-        put(conn, wanting(kind, about), kind, about, masterid, 0.0)
+        others = of is not None
+        add(conn, wanting(kind, about), kind, about, masterid, 0.0, with_others=others)
     conn.execute(outbox.delete().where(unnamed))
     known = outbox.c.reporter.in_(names)
     if of is None or of[0] == masterid:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import queue
 import threading
 import time
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from postgres import Postgres
 from proxy import Proxy
 from stand_in import Asked
+from stand_in import Asks
 from stand_in import Log
 from stand_in import Reactor
 
@@ -25,7 +25,6 @@ from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.postgres.pool import ServerPool
 from litebot.master.postgres.server import Server
-from litebot.master.readers import browsing
 from litebot.store.sql import Sql
 
 Connection = sa.engine.Connection
@@ -55,7 +54,7 @@ class RealTime(Reactor):
             self.turn()
 
 
-class Store:
+class Store(Asks):
     """A pool on a database of its own, with a table t(id, x unique), behind a proxy."""
 
     def __init__(self, postgres: Postgres) -> None:
@@ -66,8 +65,8 @@ class Store:
         self.proxy = Proxy(postgres.folder, postgres.port)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
-        url = self.proxy.url(USER, self.name)
-        self.pool = ServerPool(Server(url, Path("/")), self.reactor, self.failures.append)
+        server = Server(self.proxy.url(USER, self.name), Path("/"))
+        self.pool: ServerPool = ServerPool(server, self.reactor, self.failures.append)
 
     def open(self) -> None:
         self.wait(Asked(self.pool.open()))
@@ -76,26 +75,8 @@ class Store:
         self.wait(Asked(self.pool.stop()))
         self.proxy.close()
 
-    def do(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Asked:
-        return Asked(self.pool.do(work, *args, **kwargs))
-
     def do_sql(self, work: Callable[..., Any], *args: Any) -> Asked:
         return Asked(self.pool.do_sql(work, *args))
-
-    def browse(self, work: Callable[..., Any], *args: Any) -> Asked:
-        """As do, for a visitor."""
-
-        def ask() -> Asked:
-            browsing.set(True)
-            return self.do(work, *args)
-
-        return contextvars.copy_context().run(ask)
-
-    def wait(self, asked: Asked) -> Any:
-        self.reactor.run_until(lambda: asked.called)
-        if asked.error is not None:
-            raise asked.error
-        return asked.result
 
     def content(self) -> list[str]:
         """What others see in the table."""

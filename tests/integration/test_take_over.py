@@ -194,7 +194,7 @@ def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
 def test_a_reporter_that_only_another_master_has_is_told_by_that_one(tables: Tables) -> None:
     configured.write(tables.conn, LIVING, [("builds", "mail"), ("builds", "chat")])
     configured.write(tables.conn, DEAD, [("builds", "chat"), ("buildsets", "push")])
-    outbox.add_with_others(tables.conn, ["mail"], "builds", 1, MINE)
+    outbox.add(tables.conn, ["mail"], "builds", 1, MINE, with_others=True)
     rows = tables.conn.execute(sa.select(schema.outbox.c.reporter, schema.outbox.c.masterid))
     assert set(map(tuple, rows)) == {("mail", MINE), ("chat", DEAD)}
 

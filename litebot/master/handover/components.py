@@ -215,8 +215,8 @@ def _duty(master: Any, kind: str, id: int) -> AlsoEnds | None:
     reporters, alone = master.outbox.wanting(kind, id), master.db.is_sole_writer
     if alone and not reporters:
         return None
-    add = outbox.add if alone else outbox.add_with_others
-    return partial(add, reporters=reporters, kind=kind, about=id, masterid=master.masterid)
+    what = {"kind": kind, "about": id, "masterid": master.masterid}
+    return partial(outbox.add, reporters=reporters, **what, with_others=not alone)
 
 
 @dataclass(frozen=True)
