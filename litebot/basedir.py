@@ -133,15 +133,24 @@ class Basedir:
 
     def owner(self) -> Owner | None:
         """The master that runs here now, or None."""
+        give_up_at = time.monotonic() + LOCK_PATIENCE_S
+        while (text := self._who_locks()) == b"" and time.monotonic() < give_up_at:
+            time.sleep(0.02)  # it is about to let go, or has not said yet who it is
+        if text is not None:
+            return _read_owner(text)
+        return self._stock_owner()
+
+    def _who_locks(self) -> bytes | None:
+        """What the one says who has the lock; None where nobody has."""
         try:
             with self.lock_file.open("rb") as f:
                 try:
                     fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return _read_owner(f.read())
+                    return f.read()
         except FileNotFoundError:
             pass
-        return self._stock_owner()
+        return None
 
     def require_owner(self) -> Owner:
         """The master that runs here.  Raises MasterNotRunning."""

@@ -25,16 +25,18 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
+from litebot.master.handover.effects import NotOurs
 from litebot.master.readers import ReadingThreads
 from litebot.master.readers import browsing
 
-# Answers rather than faults: Buildbot's components raise these to say that somebody was faster.
+# Answers rather than faults: components raise these to say that somebody was faster.
 EXPECTED = (
     AlreadyClaimedError,
     AlreadyCompleteError,
     ChangeSourceAlreadyClaimedError,
     LogSlugExistsError,
     NotClaimedError,
+    NotOurs,
     SchedulerAlreadyClaimedError,
 )
 

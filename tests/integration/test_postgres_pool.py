@@ -23,6 +23,7 @@ from bench.postgres import USER
 from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master.handover.effects import NotOurs
 from litebot.master.postgres.pool import ServerPool
 from litebot.master.postgres.server import Server
 from litebot.store.sql import Sql
@@ -240,6 +241,14 @@ def test_sql_and_a_connection_are_one_transaction(store: Store, logged: Log) -> 
     assert isinstance(failed.error, Mistake)
     assert store.content() == ["sql and connection"]
     assert logged.take() == [Mistake]
+
+
+def test_that_another_master_was_faster_is_no_fault(store: Store) -> None:
+    def effect(_conn: Connection) -> None:
+        raise NotOurs
+
+    with pytest.raises(NotOurs):
+        store.wait(store.do(effect))
 
 
 def vacuum(conn: Connection) -> None:
