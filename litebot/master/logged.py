@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from twisted import logger
@@ -14,21 +15,25 @@ from zope.interface import implementer
 
 from litebot.errors import StoreFailed
 
+_whose: ContextVar[object] = ContextVar("whose")
+
 
 @contextmanager
 def logged_errors() -> Iterator[list[BaseException]]:
-    """The errors that are logged meanwhile, whoever logs them, in order."""
+    """The errors that what is called from here logs, in order; not those of other work."""
     errors: list[BaseException] = []
 
     def remember(event: dict[str, Any]) -> None:
-        if event.get("isError") and "failure" in event:
+        if event.get("isError") and "failure" in event and _whose.get(None) is errors:
             errors.append(event["failure"].value)
 
+    token = _whose.set(errors)
     log.addObserver(remember)
     try:
         yield errors
     finally:
         log.removeObserver(remember)
+        _whose.reset(token)
 
 
 @implementer(logger.ILogFilterPredicate)

@@ -30,7 +30,29 @@ from litebot.master.handover.sources import origin
 LAST_REV = "lastRev"
 
 
-class ExactGitPoller(GitPoller):
+class KeepsPlace:
+    """Goes on from the revisions that it knows when it is configured anew.
+
+    Buildbot's pollers forget them then, in the middle of a poll too, and pass over commits.
+    """
+
+    @property
+    def lastRev(self) -> Any:
+        """The last revision of each branch; None or nothing where none is known."""
+        return vars(self).get(LAST_REV)
+
+    @lastRev.setter
+    def lastRev(self, revisions: dict[str, str] | None) -> None:
+        if revisions or not vars(self).get(LAST_REV):
+            vars(self)[LAST_REV] = revisions
+
+    def activate(self) -> Any:
+        """As Buildbot's; another master may have come further meanwhile."""
+        vars(self).pop(LAST_REV, None)
+        return super().activate()  # type: ignore[misc]
+
+
+class ExactGitPoller(KeepsPlace, GitPoller):
     """Knows of each branch the last commit that is stored, also after an error in a poll."""
 
     _branches: tuple[str, ...] = ()  # of this poll
@@ -67,6 +89,8 @@ class ExactGitPoller(GitPoller):
             revs, value = value, {}
             for branch in self._branches:
                 _put(value, branch, (revs if branch in self._done else reached).get(branch))
+            if not value:
+                return
             self.lastRev = value
         await super().setState(key, value)
 
@@ -80,7 +104,7 @@ def _put(revisions: dict[str, str] | None, branch: str, revision: str | None) ->
         revisions[branch] = revision
 
 
-class ExactHgPoller(HgPoller):
+class ExactHgPoller(KeepsPlace, HgPoller):
     """Notes a head when all commits before it are stored, and knows which of them are.
 
     Buildbot's notes the head with the first of them.

@@ -41,9 +41,15 @@ builder("b", shell("true"))
 c["schedulers"].append(schedulers.AnyBranchScheduler("all", builderNames=["b"]))
 """
 
-# A git that does not give the author of commits that a file lists.
+# A git that stands still at what a file says, and does not give the author of commits that another
+# file lists.
 FAILING_GIT = """\
 #!/bin/sh
+held=$(cat {held} 2>/dev/null)
+case "$*" in *"${{held:-nothing}}"*)
+    echo "$*" > {holds}
+    while [ -e {held} ]; do sleep 0.05; done
+esac
 for revision in $(cat {refused} 2>/dev/null); do
     case "$*" in *%aN*$revision*) exit 1 ;; esac
 done
@@ -57,8 +63,13 @@ class Repository:
     def __init__(self, victim: Victim) -> None:
         self.path = victim.basedir / "repo"
         self.refused = victim.basedir / "refused"
+        self.held = victim.basedir / "held"
+        self.holds = victim.basedir / "holds"  # what stands still
         git = victim.basedir / "git"
-        git.write_text(FAILING_GIT.format(refused=self.refused, git=GIT), encoding="utf-8")
+        git.write_text(
+            FAILING_GIT.format(refused=self.refused, held=self.held, holds=self.holds, git=GIT),
+            encoding="utf-8",
+        )
         git.chmod(0o755)
         succeeded(run(GIT, "init", "--quiet", "-b", "main", self.path))
         self.git("config", "user.name", "Ada")
@@ -181,6 +192,31 @@ def test_a_branch_that_is_refused_for_ever_does_not_hold_up_others(
     assert "trying to poll branch refs/heads/bad" in victim.log
     repository.refused.unlink()
     await_changes(victim, "second", "refused")
+
+
+@pytest.mark.parametrize("in_the_middle_of", ["fetch", "rev-parse", "--ignore-missing", "%aN"])
+def test_a_reconfig_in_the_middle_of_a_poll_loses_no_commit(
+    victim: Victim, repository: Repository, in_the_middle_of: str
+) -> None:
+    repository.held.write_text(in_the_middle_of, encoding="utf-8")
+    repository.commit("main", "second", "third")
+    wait_for(repository.holds.exists, "the poller to ask")
+    victim.reconfig()
+    repository.held.unlink()
+    await_changes(victim, "second", "third")
+    assert "Traceback" not in victim.log
+
+
+def test_an_error_of_a_poll_is_not_one_of_a_reconfig_that_is_under_way(
+    victim: Victim, repository: Repository
+) -> None:
+    repository.held.write_text("%aN", encoding="utf-8")
+    (refused,) = repository.commit("main", "second")
+    repository.refused.write_text(refused, encoding="utf-8")
+    wait_for(repository.holds.exists, "the poller to ask")
+    victim.configure("os.remove(os.path.join(basedir, 'held'))\nimport time; time.sleep(1)")
+    victim.reconfig()
+    assert "trying to poll branch refs/heads/main" in victim.log
 
 
 def test_two_pollers_of_one_repository_are_two_sources(
@@ -387,39 +423,68 @@ HG_POLLER = """
 from buildbot.plugins import changes
 
 c["change_source"] = changes.HgPoller(
-    os.path.join(basedir, "hg"), branch="default", workdir="hg-work", hgbin={hg!r},
+    os.path.join(basedir, "hg"), branch="default", workdir="hg-work", hgbin="{hg}",
     pollInterval=1, pollAtLaunch=True,
 )
 builder("b", shell("true"))
 """
 
 
-@pytest.mark.parametrize("killed_at", [1, 2])
-def test_each_commit_of_mercurial_becomes_a_change_once(victim: Victim, killed_at: int) -> None:
-    hg = Path(sys.executable).with_name("hg")
-    require(hg.exists(), "there is no hg: pip install mercurial")
-    repository = victim.basedir / "hg"
-    succeeded(run(hg, "init", repository))
+class Mercurial:
+    """A Mercurial repository that a master polls."""
 
-    def commit(*names: str) -> None:
+    def __init__(self, victim: Victim) -> None:
+        self.hg = Path(sys.executable).with_name("hg")
+        require(self.hg.exists(), "there is no hg: pip install mercurial")
+        self.path = victim.basedir / "hg"
+        succeeded(run(self.hg, "init", self.path))
+
+    def run(self, *words: str) -> None:
+        succeeded(run(self.hg, "-R", self.path, *words))
+
+    def commit(self, *names: str) -> None:
+        """A commit of each name."""
         for name in names:
-            (repository / "file").write_text(name, encoding="utf-8")
-            succeeded(run(hg, "-R", repository, "commit", "-A", "-u", "Ada", "-m", name))
+            (self.path / "file").write_text(name, encoding="utf-8")
+            self.run("commit", "-A", "-u", "Ada", "-m", name)
 
-    commit("first")
-    victim.write_config(HG_POLLER.format(hg=str(hg)))
+
+@pytest.fixture
+def mercurial(victim: Victim) -> Mercurial:
+    """One that the victim's poller has looked at once."""
+    repository = Mercurial(victim)
+    repository.commit("first")
+    victim.write_config(HG_POLLER.format(hg=repository.hg))
     victim.start()
     wait_for(lambda: reached(victim), "the poller's first look")
+    return repository
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_each_commit_of_mercurial_becomes_a_change_once(
+    victim: Victim, mercurial: Mercurial, killed_at: int
+) -> None:
     victim.stop()
-    commit("second")
-    succeeded(run(hg, "-R", repository, "update", "--clean", "0"))
-    commit("beside")
-    succeeded(run(hg, "-R", repository, "merge", "--tool", ":local"))
-    commit("merge", "last")
+    mercurial.commit("second")
+    mercurial.run("update", "--clean", "0")
+    mercurial.commit("beside")
+    mercurial.run("merge", "--tool", ":local")
+    mercurial.commit("merge", "last")
     die(victim, f"db.changes.addChanges:{killed_at}")
     victim.start()
     wait_for(lambda: "last" in changes(victim), "the last change")
     assert changes(victim) == Counter(("second", "beside", "merge", "last"))
+
+
+def test_commits_of_mercurial_after_a_reconfig_become_changes(
+    victim: Victim, mercurial: Mercurial
+) -> None:
+    configured = HG_POLLER.format(hg=mercurial.hg)
+    victim.write_config(configured.replace("pollInterval=1, pollAtLaunch=True", "pollInterval=4"))
+    victim.reconfig()
+    mercurial.commit("second", "third")  # before it polls again
+    wait_for(lambda: "third" in changes(victim), "the last change")
+    assert changes(victim) == Counter(("second", "third"))
 
 
 PULLS = """
