@@ -218,6 +218,15 @@ class Master:
         """litebot build: force a build and follow it to its end."""
         return self.run("build", *options, builder, **kwargs)
 
+    def change(self, **fields: str) -> int:
+        """Send a change to the hook `base`; the HTTP status."""
+        form = {"author": "somebody", "comments": "a change", "project": "p", **fields}
+        kind = "application/x-www-form-urlencoded"
+        reply = self.visitor().request(
+            "POST", "/change_hook/base", urlencode(form), Content_Type=kind
+        )
+        return reply.status
+
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)

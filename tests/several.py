@@ -7,48 +7,16 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
+from configured import CONFIG
 from conftest import Master
 from conftest import wait_for
 from postgres import Postgres
 
-CONFIG = """\
-import os
-
-from buildbot.plugins import changes, reporters, schedulers, steps, util, worker
-from buildbot.reporters.base import ReporterBase
-
-c = BuildmasterConfig = {}
+# Fewer builds at a time: others are to have their share.
+SHARING = """
+TOLD = {told!r}
 c["workers"] = [worker.LocalWorker("local", max_builds=4)]
-c["www"] = {"change_hook_dialects": {"base": True}}
-c["builders"] = []
-c["schedulers"] = []
-
-
-def builder(name, *factories, **options):
-    options = {"workernames": ["local"], "collapseRequests": False, **options}
-    factory = util.BuildFactory(list(factories))
-    c["builders"].append(util.BuilderConfig(name=name, factory=factory, **options))
-    c["schedulers"].append(schedulers.ForceScheduler(name=f"force-{name}", builderNames=[name]))
-
-
-def shell(line):
-    return steps.ShellCommand(command=line, logEnviron=False)
-
-
-class Reporter(ReporterBase):
-    # Appends to a file, and fails while there is no such file.
-    def sendMessage(self, reports):
-        # Several masters do so at a time, which seeking the end would not stand.
-        with os.fdopen(os.open(TOLD, os.O_WRONLY | os.O_APPEND), "w") as file:
-            for report in reports:
-                for build in report["builds"]:
-                    file.write(f"{self.name} {build['buildid']} {build['results']}\\n")
-
-
-def reporter(name, generator):
-    c.setdefault("services", []).append(Reporter(name=name, generators=[generator]))
 """
 
 
@@ -65,7 +33,7 @@ class Site:
         self._folder = folder
         self._watch = watch
         self._password = ""
-        self._config = f"TOLD = {str(self.told)!r}\n{CONFIG}{textwrap.dedent(config)}"
+        self._config = CONFIG + SHARING.format(told=str(self.told)) + textwrap.dedent(config)
         self.url = postgres.url(self._database)
 
     def master(self, name: str, more: str = "") -> Master:
@@ -113,16 +81,6 @@ class Site:
     def lines_told(self) -> list[str]:
         """What the reporters have told, in order."""
         return sorted(self.told.read_text(encoding="utf-8").splitlines())
-
-
-def change(master: Master, **fields: str) -> int:
-    """Send a change to the hook of a master; the HTTP status."""
-    form = {"author": "somebody", "comments": "a change", "project": "p", **fields}
-    kind = "application/x-www-form-urlencoded"
-    reply = master.visitor().request(
-        "POST", "/change_hook/base", urlencode(form), Content_Type=kind
-    )
-    return reply.status
 
 
 def errors(master: Master) -> list[str]:

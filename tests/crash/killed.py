@@ -6,8 +6,8 @@ import json
 import os
 import textwrap
 from pathlib import Path
-from urllib.parse import urlencode
 
+from configured import CONFIG
 from conftest import Done
 from conftest import Master
 from conftest import is_running
@@ -16,72 +16,6 @@ from conftest import wait_for
 
 from litebot.basedir import Basedir
 from litebot.master.faults import KILL_AT
-
-CONFIG = """\
-import os
-
-from buildbot.plugins import reporters, schedulers, steps, util, worker
-from buildbot.process.properties import Properties
-from buildbot.reporters.base import ReporterBase
-
-c = BuildmasterConfig = {}
-c["workers"] = [worker.LocalWorker("local", max_builds=8)]
-c["www"] = {"change_hook_dialects": {"base": True}}
-c["builders"] = []
-c["schedulers"] = []
-
-
-def builder(name, *factories):
-    c["builders"].append(
-        util.BuilderConfig(
-            name=name,
-            workernames=["local"],
-            collapseRequests=False,
-            factory=util.BuildFactory(list(factories)),
-        )
-    )
-    c["schedulers"].append(schedulers.ForceScheduler(name=f"force-{name}", builderNames=[name]))
-
-
-def shell(line):
-    return steps.ShellCommand(command=line, logEnviron=False)
-
-
-class Telling:
-    # Its buildsets say in a property which changes they are about.
-    def addBuildsetForChanges(self, changeids=None, **kwargs):
-        properties = Properties()
-        properties.setProperty("covered", changeids, "test")
-        return super().addBuildsetForChanges(
-            changeids=changeids, properties=properties, **kwargs
-        )
-
-
-class SingleBranch(Telling, schedulers.SingleBranchScheduler):
-    pass
-
-
-class AnyBranch(Telling, schedulers.AnyBranchScheduler):
-    pass
-
-
-class Periodic(Telling, schedulers.Periodic):
-    pass
-
-
-class Reporter(ReporterBase):
-    # Appends to a file, and fails while there is no such file.
-    def sendMessage(self, reports):
-        with open(os.path.join(basedir, "told"), "r+") as file:
-            file.seek(0, 2)
-            for report in reports:
-                for build in report["builds"]:
-                    file.write(f"{self.name} {build['buildid']} {build['results']}\\n")
-
-
-def reporter(name, generator):
-    c.setdefault("services", []).append(Reporter(name=name, generators=[generator]))
-"""
 
 PROPERTY = """
 SELECT s.id, p.property_value FROM buildsets s
@@ -119,15 +53,6 @@ class Victim(Master):
             return int(brid)
         return int(succeeded(done).stdout)
 
-    def change(self, **fields: str) -> int:
-        """Send a change to the hook; the HTTP status."""
-        form = {"author": "somebody", "comments": "a change", "project": "p", **fields}
-        kind = "application/x-www-form-urlencoded"
-        reply = self.visitor().request(
-            "POST", "/change_hook/base", urlencode(form), Content_Type=kind
-        )
-        return reply.status
-
     def schedulers(self) -> dict[int, str]:
         """The scheduler that made each buildset."""
         return {bsid: json.loads(text)[0] for bsid, text in self.rows(PROPERTY, name="scheduler")}
@@ -162,3 +87,10 @@ def copy_of(created: Master, folder: Path) -> Victim:
     original = Victim(created.basedir, created.password)
     original.server, original.database = created.server, created.database
     return original.copy(folder)
+
+
+def joined(victim: Victim, folder: Path) -> Victim:
+    """Another on the same database, with the same configuration, not started yet."""
+    other = Victim(folder, victim.password)
+    other.create("--like", str(victim.basedir))
+    return other

@@ -1,6 +1,6 @@
-"""A master with everything in it, killed at random points while changes come; then its history.
+"""Masters with everything in them, killed at random points while changes come; then their history.
 
-LITEBOT_CRASH_KILLS says how often it is killed, LITEBOT_CRASH_SEED repeats a run.
+LITEBOT_CRASH_KILLS says how often one is killed, LITEBOT_CRASH_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -8,11 +8,17 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import LITEBOT
 from conftest import Master
 from conftest import is_running
 from conftest import on_both
@@ -20,6 +26,7 @@ from conftest import wait_for
 from history import faults
 from killed import Victim
 from killed import copy_of
+from killed import joined
 
 KILLS = int(os.environ.get("LITEBOT_CRASH_KILLS", "4"))
 SEED = int(os.environ.get("LITEBOT_CRASH_SEED") or random.SystemRandom().randrange(10**6))
@@ -73,22 +80,23 @@ MANY = 12
 class Committers(threading.Thread):
     """Send changes to whatever master answers, each once, until stopped."""
 
-    def __init__(self, victim: Victim, rng: random.Random) -> None:
+    def __init__(self, victims: Sequence[Victim], rng: random.Random) -> None:
         super().__init__()
         self.acknowledged: list[str] = []
-        self._victim = victim
+        self._victims = victims
         self._rng = rng
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
         number = 0
         while not self._stop_asked.wait(self._rng.random() * 2 * PAUSE_S):
-            if self._victim.rows(WAITING)[0][0] > MANY:
+            victim = self._rng.choice(self._victims)
+            if victim.rows(WAITING)[0][0] > MANY:
                 continue  # a master that is killed all the time gets little done
             number += 1
             branch = self._rng.choice(["main", "main", "a", "b"])
             try:
-                status = self._victim.change(branch=branch, revision=str(number))
+                status = victim.change(branch=branch, revision=str(number))
             except OSError:
                 continue  # there is no master, or it died meanwhile: it may be stored or not
             if status == 200:
@@ -104,7 +112,7 @@ class Committers(threading.Thread):
 def test_nothing_is_lost_doubled_or_stuck(victim: Victim) -> None:
     print(f"LITEBOT_CRASH_SEED={SEED} LITEBOT_CRASH_KILLS={KILLS}")
     rng = random.Random(SEED)
-    committers = Committers(victim, random.Random(SEED + 1))
+    committers = Committers([victim], random.Random(SEED + 1))
     committers.start()
     try:
         for _ in range(KILLS):
@@ -117,6 +125,53 @@ def test_nothing_is_lost_doubled_or_stuck(victim: Victim) -> None:
     await_rest(victim)
     print(f"{len(committers.acknowledged)} acknowledged changes")
     assert faults(victim, committers.acknowledged, WANTS) == []
+
+
+@pytest.fixture
+def victims(victim: Victim, watch: Callable[[Master], Master], tmp_path: Path) -> list[Victim]:
+    """Three that share a database, and the file that their reporters write."""
+    victim.configure(f"TOLD = {str(victim.told)!r}")
+    others = [joined(victim, tmp_path / name) for name in ("ci2", "ci3")]
+    for other in others:
+        watch(other)
+    return [victim, *others]
+
+
+@pytest.mark.parametrize("database_kind", ["postgres"], indirect=True)
+@pytest.mark.timeout(180 + 60 * KILLS)
+def test_several_masters_lose_and_double_nothing(victims: list[Victim]) -> None:
+    print(f"LITEBOT_CRASH_SEED={SEED} LITEBOT_CRASH_KILLS={KILLS}")
+    rng = random.Random(SEED)
+    committers = Committers(victims, random.Random(SEED + 1))
+    for victim in victims:
+        victim.start()
+    committers.start()
+    try:
+        for _ in range(KILLS):
+            time.sleep(rng.uniform(0.5, 4))
+            victim = rng.choice(victims)
+            end(victim, rng)
+            time.sleep(rng.choice([0, rng.uniform(0, 6)]))  # the others may take over
+            victim.start()
+    finally:
+        committers.stop()
+    await_rest(victims[0])
+    print(f"{len(committers.acknowledged)} acknowledged changes")
+    assert faults(victims[0], committers.acknowledged, WANTS) == []
+
+
+def end(victim: Victim, rng: random.Random) -> None:
+    """Kill it, stop it, or kill it while it stops."""
+    how = rng.choice(["kill", "kill", "stop", "both"])
+    if how == "kill":
+        victim.kill()
+        return
+    with subprocess.Popen([LITEBOT, "stop", str(victim.basedir)]):
+        if how == "both":
+            time.sleep(rng.uniform(0.3, 1.5))
+            with suppress(ProcessLookupError):
+                os.kill(victim.pid, signal.SIGKILL)
+    wait_for(lambda: not is_running(victim.pid), "its end")
 
 
 def await_end(victim: Victim) -> None:

@@ -27,6 +27,7 @@ from conftest import succeeded
 from conftest import wait_for
 from killed import Victim
 from killed import copy_of
+from killed import joined
 
 GIT = shutil.which("git") or "git"
 
@@ -239,6 +240,33 @@ c["change_source"] = [c["change_source"], changes.GitPoller(
     await_poll(victim)
     found = victim.rows("SELECT comments, project FROM changes ORDER BY project")
     assert found == [("second", "other"), ("second", "p")]
+
+
+@pytest.mark.parametrize("database_kind", ["postgres"], indirect=True)
+def test_a_poller_that_moves_goes_on_from_where_it_was(
+    victim: Victim,
+    repository: Repository,
+    watch: Callable[[Master], Master],
+    tmp_path: Path,
+) -> None:
+    victim.stop()
+    victim.write_config(f"basedir = {str(victim.basedir)!r}\n{POLLER}")  # of the repository
+    other = joined(victim, tmp_path / "other")
+    watch(other)
+    for master in (victim, other):
+        master.start()
+    repository.commit("main", "second")
+    await_changes(victim, "second")
+    repository.commit("main", "third", "fourth")
+    victim.kill()
+    repository.commit("main", "fifth")
+    await_changes(other, "second", "third", "fourth", "fifth")
+    victim.start()
+    repository.commit("main", "sixth")
+    other.stop()
+    await_changes(victim, "second", "third", "fourth", "fifth", "sixth")
+    repository.commit("main", "seventh")
+    await_changes(victim, "second", "third", "fourth", "fifth", "sixth", "seventh")
 
 
 MAILDIR = """

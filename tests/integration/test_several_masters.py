@@ -24,7 +24,6 @@ from conftest import succeeded
 from conftest import wait_for
 from postgres import Postgres
 from several import Site
-from several import change
 from several import errors
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +82,7 @@ def test_three_share_300_builds_and_one_is_killed(
     masters = here.started("one", "two", "three")
     ids = {here.masterid(master): master.basedir.name for master in masters}
     for number in range(CHANGES):
-        assert change(masters[number % 3], revision=str(number), branch="x") == 200
+        assert masters[number % 3].change(revision=str(number), branch="x") == 200
     here.await_rows(f"SELECT 1 FROM ({FINAL}) b HAVING count(*) >= 100", "the first hundred builds")
     # The one that has the schedulers, so that they have to move, too.
     ((owner,),) = here.rows("SELECT DISTINCT masterid FROM scheduler_masters")
@@ -93,7 +92,7 @@ def test_three_share_300_builds_and_one_is_killed(
     here.await_rows(running, "it to build something")
     free_s = kill(here, victim, *others)
     for number in range(3):
-        assert change(others[0], revision=f"late {number}", branch="x") == 200
+        assert others[0].change(revision=f"late {number}", branch="x") == 200
     here.await_quiet(200)
     measured(f"the claims of the killed master were free after {free_s:.1f} s")
 
@@ -143,7 +142,7 @@ def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) ->
     stop = subprocess.Popen([LITEBOT, "stop", str(one.basedir)], stdout=subprocess.DEVNULL)
     sent = 0
     while stop.poll() is None or sent < 10:  # before, while and after it moves
-        assert change(two, revision=str(sent), branch="x") == 200
+        assert two.change(revision=str(sent), branch="x") == 200
         sent += 1
     assert stop.returncode == 0
     assert two.status()["masters"] == []
