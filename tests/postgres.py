@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,3 +78,17 @@ class Postgres:
         command += ["-l", str(self.folder / "log"), "restart"]
         user = SYSTEM_USER if os.geteuid() == 0 else None
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=user, cwd="/")
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """No process of the server does anything meanwhile."""
+        first = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        processes = [int(pid) for pid in (first, *children)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)

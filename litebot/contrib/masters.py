@@ -18,6 +18,7 @@ from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python import log
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 PORT = 9989
@@ -116,5 +117,17 @@ class Masters:
             else:
                 log.msg(f"connected to the master at {self._names[at]}")
                 self._at, self._since = at, self._reactor.seconds()
+                _tell_of_its_end(protocol, self._names[at])
                 return protocol
         raise AssertionError("there is no endpoint")
+
+
+def _tell_of_its_end(protocol: Any, name: str) -> None:
+    """Log why a connection ends: what asked for it does not, and TLS may be refused only then."""
+    lost = protocol.connectionLost
+
+    def tell(reason: Failure) -> None:
+        log.msg(f"the connection to the master at {name} has ended: {reason.getErrorMessage()}")
+        lost(reason)
+
+    protocol.connectionLost = tell

@@ -155,6 +155,16 @@ def test_the_server_is_restarted_under_builds(
     whole(master)
 
 
+def test_the_server_stands_still_for_some_time(master: Master, postgres: Postgres) -> None:
+    busy(master)
+    with postgres.standing_still():
+        wait_for(lambda: master.status()["outage"], "status to tell of it")
+        reply: Reply = master.visitor().request("GET", "/api/v2/builders/b/builds")
+        assert reply.status == 503
+    whole(master)
+    assert master.status()["outage"] is None
+
+
 def test_the_server_is_out_of_reach_for_half_a_minute(
     master: Master, proxy: Proxy, name: str
 ) -> None:

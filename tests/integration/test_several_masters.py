@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from conftest import LITEBOT
 from conftest import RETRY
 from conftest import SUCCESS
 from conftest import Master
+from conftest import free_ports
 from conftest import run
 from conftest import succeeded
 from conftest import wait_for
@@ -227,20 +227,24 @@ def test_a_child_on_another_master_ends_with_its_parent(
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Callable[[Sequence[Master]], None]]:
-    """Call it with masters to start a worker "remote" of its own process that goes round them."""
+def worker(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Call it with a connection string to start a worker "remote" of its own process."""
     processes = []
 
-    def start(masters: Sequence[Master]) -> None:
+    def start(way: str, **env: str) -> None:
         command = str(Path(LITEBOT).with_name("buildbot-worker"))
-        places = ":".join(rf"127.0.0.1\:{master.ports[1]}" for master in masters)
-        way = f"--connection-string=masters:{places}"
         folder = tmp_path / "remote"
-        succeeded(run(command, "create-worker", way, folder, "ci", "remote", "workerpw"))
+        succeeded(
+            run(
+                command,
+                *("create-worker", f"--connection-string={way}", folder),
+                *("ci", "remote", "workerpw"),
+            )
+        )
         process = subprocess.Popen(
             [command, "start", "--nodaemon", str(folder)],
             # An editable installation of litebot leaves out the folder of Twisted's plugins.
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -256,7 +260,7 @@ def worker(tmp_path: Path) -> Iterator[Callable[[Sequence[Master]], None]]:
 
 def test_a_worker_goes_to_another_master(
     site: Callable[[str], Site],
-    worker: Callable[[Sequence[Master]], None],
+    worker: Callable[..., None],
     tmp_path: Path,
     measured: Callable[[str], None],
 ) -> None:
@@ -268,7 +272,7 @@ def test_a_worker_goes_to_another_master(
         """
     )
     one, two = here.started("one", "two")
-    worker([one, two])
+    worker(":".join(["masters", *(rf"127.0.0.1\:{master.ports[1]}" for master in (one, two))]))
     at = "SELECT 1 FROM connected_workers c JOIN workers w ON w.id = c.workerid"
     at += " WHERE w.name = 'remote' AND masterid = "
     here.await_rows(f"{at}{here.masterid(one)}", "the worker to come")
@@ -288,3 +292,27 @@ def test_a_worker_goes_to_another_master(
     assert here.rows("SELECT number, results FROM builds ORDER BY 1") == [(1, RETRY), (2, SUCCESS)]
     assert moved_s < FAILOVER_S
     assert retried_s < FAILOVER_S
+
+
+def test_a_worker_that_wants_tls_takes_no_other_certificate(
+    master: Master, worker: Callable[..., None], tmp_path: Path
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    files = ("-keyout", key, "-out", certificate)
+    succeeded(run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files))
+    (port,) = free_ports(1)
+    master.configure(
+        f"""
+        listen = "ssl:port={port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        c["protocols"] = {{"pb": {{"port": listen}}}}
+        c["workers"].append(worker.Worker("remote", "workerpw"))
+        """
+    )
+    master.start()
+    way = f"masters:localhost:port={port}:tls=yes"
+    worker(way)
+    log = tmp_path / "remote" / "twistd.log"
+    wait_for(lambda: log.exists() and "certificate verify failed" in log.read_text(), "a refusal")
+    worker(way, SSL_CERT_FILE=str(certificate))
+    wait_for(lambda: "Got workerinfo from 'remote'" in master.log, "the worker to come")

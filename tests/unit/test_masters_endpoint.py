@@ -47,6 +47,9 @@ class Place:
     def __init__(self) -> None:
         self.is_there = True
 
+    def connectionLost(self, _reason: object) -> None:
+        """As a protocol's."""
+
     def connect(self, _factory: Any) -> defer.Deferred[Any]:
         return defer.succeed(self) if self.is_there else defer.fail(error.ConnectionRefusedError())
 
