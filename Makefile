@@ -64,7 +64,7 @@ bench-short: $(VENV)/.test ## the same in short, failing where litebot is too sl
 bench-history: $(VENV)/.test ## measure litebot with a million builds of history
 	$(BIN)/python -m bench.growth $(BENCH)
 
-crash: $(VENV)/.test ## kill a master 200 times, lose power and fail a disk everywhere (an hour)
+crash: $(VENV)/.test ## kill masters 600 times, lose power and fail a disk everywhere (hours)
 	LITEBOT_CRASH_KILLS=$${LITEBOT_CRASH_KILLS:-200} $(BIN)/python -m pytest -s tests/crash/test_random_kills.py
 	LITEBOT_POWER_TIMES=$${LITEBOT_POWER_TIMES:-4} $(BIN)/python -m pytest -s tests/crash/test_power_loss.py
 	LITEBOT_DISK_CALLS=$${LITEBOT_DISK_CALLS:-0} $(BIN)/python -m pytest tests/unit/test_each_call_of_a_disk.py
