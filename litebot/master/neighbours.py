@@ -7,6 +7,7 @@ of them look for what is free now.  A state file has one master, which has no ne
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from buildbot.schedulers.triggerable import Triggerable
@@ -18,6 +19,7 @@ from litebot.errors import StoreFailed
 from litebot.master import claims
 from litebot.master import configured
 from litebot.master import told
+from litebot.master.handover.effects import NotOurs
 from litebot.master.handover.mq import from_master
 from litebot.master.recovery import takeover
 from litebot.master.recovery.requests import complete_buildsets
@@ -70,18 +72,22 @@ class Neighbours(service.AsyncService):
 
     # when one is dead
 
-    async def take_over(self, masterid: int, startid: int) -> None:
+    async def take_over(self, masterid: int, holder: int, startid: int) -> None:
         """Repair what the dead master with this id left, and go on with it.
 
-        `startid` is this start's.  May be called again at any time, and where nothing is left.
+        `holder` is the server's process that has its lock, `startid` is this start's.  May be
+        called again at any time, and where nothing is left.
         """
         master = self.master
-        taken = await master.db.pool.do_with_transaction(
-            takeover.take_over,
-            masterid,
-            (master.masterid, master.name, startid),
-            master.settings.recovery.max_attempts,
-        )
+        taken = None
+        with suppress(NotOurs):  # it may live again
+            taken = await master.db.pool.do_with_transaction(
+                takeover.take_over,
+                masterid,
+                holder,
+                (master.masterid, master.name, startid),
+                master.settings.recovery.max_attempts,
+            )
         if taken is None:
             return
         log.msg(f"litebot: the master {taken.name} is dead; its work is taken over")

@@ -388,13 +388,13 @@ class BuildMaster(master.BuildMaster):
     # other masters
 
     @async_to_deferred
-    async def take_over(self, masterid: int) -> None:
-        """Go on with the work of another master, which is dead and stays so meanwhile.
+    async def take_over(self, masterid: int, holder: int) -> None:
+        """Go on with the work of another master, dead as long as `holder` has its lock.
 
         Does nothing before this one has started and where it stops; it is asked again then.
         """
         if self._owner is not None and self._startid is not None and self.running:
-            await self.neighbours.take_over(masterid, self._startid)
+            await self.neighbours.take_over(masterid, holder, self._startid)
 
     def look_around(self) -> None:
         """See what there is to do: events may have been lost."""

@@ -73,7 +73,7 @@ class Site:
     def _note_gap(self) -> None:
         self.gaps += 1
 
-    def _note_dead(self, masterid: int) -> defer.Deferred[None]:
+    def _note_dead(self, masterid: int, _holder: int) -> defer.Deferred[None]:
         self.dead.append(masterid)
         return self.taking
 

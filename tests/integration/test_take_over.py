@@ -20,8 +20,10 @@ from litebot.master import configured
 from litebot.master import outbox
 from litebot.master import schema
 from litebot.master import told
+from litebot.master.handover.effects import NotOurs
 from litebot.master.postgres import application_name
 from litebot.master.postgres import driver_url
+from litebot.master.postgres.peers import MASTER_LOCK
 from litebot.master.recovery import takeover
 from litebot.master.recovery.takeover import Taken
 from litebot.master.recovery.takeover import suspects
@@ -31,10 +33,12 @@ NAMES = {DEAD: "dead", LIVING: "living", MINE: "mine"}
 
 
 class Tables:
-    """The tables of three masters that have begun."""
+    """The tables of three masters that have begun; `session` is that of MINE, with DEAD's lock."""
 
-    def __init__(self, conn: sa.engine.Connection) -> None:
+    def __init__(self, conn: sa.engine.Connection, session: psycopg.Connection[Any]) -> None:
         self.conn = conn
+        self.session = session
+        self.lock("pg_advisory_lock")
         self.put(Model.builders, id=1, name="b", name_hash="b")
         self.put(Model.workers, id=1, name="w", info={})
         for masterid, name in NAMES.items():
@@ -67,9 +71,14 @@ class Tables:
             sa.select(column).where(column.table.c[key] == id)
         ).scalar_one_or_none()
 
+    def lock(self, function: str) -> None:
+        """Take or let go of DEAD's lock."""
+        self.session.execute(f"SELECT {function}(%s, %s)".encode(), (MASTER_LOCK, DEAD))
+
     def take_over(self, max_attempts: int = 3) -> Taken:
         self.conn.commit()
-        taken = takeover.take_over(self.conn, DEAD, (MINE, "mine", MINE), max_attempts)
+        holder, mine = self.session.info.backend_pid, (MINE, "mine", MINE)
+        taken = takeover.take_over(self.conn, DEAD, holder, mine, max_attempts)
         self.conn.commit()
         assert taken is not None
         return taken
@@ -83,9 +92,9 @@ def database(postgres: Postgres) -> str:
 @pytest.fixture
 def tables(postgres: Postgres, database: str) -> Iterator[Tables]:
     engine = sa.create_engine(driver_url(postgres.url(database)))
-    with engine.connect() as conn:
+    with engine.connect() as conn, postgres.connect(database) as session:
         schema.make(conn)
-        yield Tables(conn)
+        yield Tables(conn, session)
     engine.dispose()
 
 
@@ -230,3 +239,38 @@ def test_what_a_dead_master_is_still_writing_is_undone(
     with pytest.raises(psycopg.OperationalError):
         writing.commit()
     assert tables.one(Model.builds.c.results, 1) == RETRY
+
+
+def test_who_may_live_again_is_left_alone(tables: Tables) -> None:
+    tables.request(1, claimed_by=DEAD)
+    tables.build(1, 1, DEAD)
+    tables.lock("pg_advisory_unlock")
+    with pytest.raises(NotOurs):
+        tables.take_over()
+    tables.conn.rollback()
+    assert tables.one(Model.builds.c.results, 1) is None
+    assert tables.one(schema.starts.c.taken_over_at, DEAD) is None
+
+
+def test_who_begins_again_meanwhile_is_left_alone(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.request(1, claimed_by=DEAD)
+    tables.build(1, 1, DEAD)
+    end_connections = takeover._end_connections
+
+    def lose_the_lock(conn: sa.engine.Connection, dead: int) -> None:
+        end_connections(conn, dead)
+        tables.lock("pg_advisory_unlock")
+
+    monkeypatch.setattr(takeover, "_end_connections", lose_the_lock)
+    with pytest.raises(NotOurs):
+        tables.take_over()
+
+
+def test_a_site_on_another_database_is_left_alone(tables: Tables, postgres: Postgres) -> None:
+    other = postgres.connect(postgres.new_database())
+    other.execute(f"SET SESSION application_name = '{application_name(DEAD)}'".encode())
+    tables.take_over()
+    assert other.execute("SELECT 1").fetchone() == (1,)
+    other.close()

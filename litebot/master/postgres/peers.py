@@ -18,6 +18,7 @@ from sqlalchemy.pool import StaticPool
 
 from litebot.errors import TakenOver
 from litebot.master import schema
+from litebot.master.handover.effects import NotOurs
 from litebot.master.postgres import DRIVER
 from litebot.master.postgres import application_name
 
@@ -83,6 +84,12 @@ class Peers:
         """Let go of a lock."""
         conn.execute("SELECT pg_advisory_unlock(%s, %s)", (MASTER_LOCK, masterid))
 
+    def process(self, conn: psycopg.Connection[Any]) -> int:
+        """The server's process of a connection: a pooler has the driver take another for it."""
+        row = conn.execute("SELECT pg_backend_pid()").fetchone()
+        assert row is not None
+        return int(row[0])
+
     def look(self, conn: psycopg.Connection[Any]) -> list[int]:
         """See who is there; the ids of those who are dead.  Raises psycopg.Error."""
         assert self._engine is not None
@@ -110,6 +117,15 @@ class Peers:
     def end_connections(self, conn: psycopg.Connection[Any], masterid: int) -> None:
         """End what a dead master has begun to write, so that nobody has to wait for it."""
         conn.execute(END_CONNECTIONS, (application_name(masterid),))
+
+
+def require_lock(conn: sa.engine.Connection, masterid: int, holder: int) -> None:
+    """Raise NotOurs where the lock of a master is not, or no more, with this server's process."""
+    query = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
+    query += " AND classid = :class AND objid = :masterid AND pid = :holder"
+    values = {"class": MASTER_LOCK, "masterid": masterid, "holder": holder}
+    if conn.execute(sa.text(query), values).first() is None:
+        raise NotOurs
 
 
 def fence(conn: sa.engine.Connection, startid: int) -> None:

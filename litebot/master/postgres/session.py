@@ -65,13 +65,14 @@ class Session:
     `masterid` and `name` are this master's in the table masters.  What is called on the reactor's
     thread, where it is set: `on_events` with events of other masters, in order; `on_gap` where
     some of these are lost; `on_dead` with the id of a master whose lock is held until the
-    Deferred that it returns fires; `on_failure` once, where it can't go on: with TakenOver where
-    another master has found this one dead.  `outage` says since when it is cut off, and why.
+    Deferred that it returns fires, and the server's process that holds it; `on_failure` once,
+    where it can't go on: with TakenOver where another master has found this one dead.  `outage`
+    says since when it is cut off, and why.
     """
 
     on_events: Callable[[list[Event]], None] | None = None
     on_gap: Callable[[], None] | None = None
-    on_dead: Callable[[int], defer.Deferred[Any]] | None = None
+    on_dead: Callable[[int, int], defer.Deferred[Any]] | None = None
     on_failure: Callable[[StoreError], object] | None = None
     outage: Outage | None = None
 
@@ -157,8 +158,10 @@ class Session:
             self._delivering = False
             self._wake()
 
-    def _found_dead(self, masterid: int, connection: int) -> None:
-        d = defer.maybeDeferred(self.on_dead, masterid) if self.on_dead else defer.succeed(None)
+    def _found_dead(self, masterid: int, holder: int, connection: int) -> None:
+        d: defer.Deferred[Any] = defer.succeed(None)
+        if self.on_dead is not None:
+            d = defer.maybeDeferred(self.on_dead, masterid, holder)
         d.addErrback(lambda failure: failure.trap(StoreFailed))
         d.addErrback(lambda f: log.err(f, f"while taking over from master {masterid}"))
         d.addBoth(lambda _: self._asked.append(partial(self._let_go, masterid, connection)))
@@ -328,7 +331,8 @@ class Session:
         if self._peers.lock(conn, masterid):
             self._taking[masterid] = float("inf")
             self._peers.end_connections(conn, masterid)
-            self._reactor.callFromThread(self._found_dead, masterid, self._connections)
+            holder = self._peers.process(conn)
+            self._reactor.callFromThread(self._found_dead, masterid, holder, self._connections)
 
     def _let_go(self, masterid: int, connection: int, conn: Conn) -> None:
         if connection == self._connections:

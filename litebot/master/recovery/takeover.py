@@ -18,6 +18,7 @@ from litebot.master import configured
 from litebot.master import recovery
 from litebot.master import schema
 from litebot.master.postgres import application_name
+from litebot.master.postgres.peers import require_lock
 from litebot.master.recovery.builds import OUTCOMES
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
@@ -65,13 +66,20 @@ def suspects(conn: sa.engine.Connection, masterid: int) -> list[int]:
 
 
 def take_over(
-    conn: sa.engine.Connection, dead: int, scene_of: tuple[int, str, int], max_attempts: int
+    conn: sa.engine.Connection,
+    dead: int,
+    holder: int,
+    scene_of: tuple[int, str, int],
+    max_attempts: int,
 ) -> Taken | None:
     """Repair what the master with the id `dead` left, in a transaction that the caller commits.
 
+    `holder` is the server's process that has its lock, and keeps it from starting meanwhile.
     `scene_of` is the id, the name and the startid of the master that does so.  None where there is
-    no such master.  Raises StoreError where connections of the dead one do not end.
+    no such master.  Raises NotOurs, after which nothing may be committed, where the lock is not
+    there any more; StoreError where connections of the dead one do not end.
     """
+    require_lock(conn, dead, holder)
     masterid, master, startid = scene_of
     name = conn.execute(sa.select(masters.c.name).where(masters.c.id == dead)).scalar()
     if name is None:
@@ -83,6 +91,7 @@ def take_over(
     recovery.keep(conn, startid, taken.findings)
     _sort(conn, taken)
     _deconfigure(conn, dead)
+    require_lock(conn, dead, holder)
     return taken
 
 
@@ -100,10 +109,9 @@ def _end_connections(conn: sa.engine.Connection, dead: int) -> None:
 
     Without waiting for their end a commit that was under way could come after what is read here.
     """
-    if conn.dialect.name != "postgresql":
-        return
     name = {"name": application_name(dead)}
-    theirs = "SELECT pid FROM pg_stat_activity WHERE application_name = :name"
+    theirs = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    theirs += " AND application_name = :name"
     pids = list(conn.execute(sa.text(theirs), name).scalars())
     give_up_at = time.monotonic() + END_S
     for pid in pids:
