@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -59,6 +60,9 @@ SUCCESS, FAILURE, EXCEPTION, RETRY, CANCELLED = 0, 2, 4, 5, 6
 # For tests of what is stored and recovered, on either database.
 on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"], indirect=True)
 
+FIRST_PORT = 12000
+PORTS = 1000  # of each process
+
 T = TypeVar("T")
 Done = subprocess.CompletedProcess[str]
 
@@ -82,13 +86,21 @@ def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> 
     return answer
 
 
+_ports = itertools.count(os.getpid())  # another run may be under way
+
+
 def free_ports(count: int) -> list[int]:
-    """TCP ports on the loopback address where nobody listens."""
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
+    """TCP ports on the loopback address where nobody listens, and which nobody else is given.
+
+    They are below those that a system chooses itself, and each process of a run has its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    found: list[int] = []
+    while len(found) < count:
+        port = FIRST_PORT + worker * PORTS + next(_ports) % PORTS
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+    return found
 
 
 def run(*command: str | Path, timeout_s: float = COMMAND_TIMEOUT_S, **kwargs: Any) -> Done:

@@ -7,13 +7,15 @@ import json
 import subprocess
 from pathlib import Path
 
+from conftest import CANCELLED
 from conftest import LITEBOT
+from conftest import RETRY
+from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
 from conftest import litebot
+from conftest import succeeded
 from conftest import wait_for
-
-SUCCESS, RETRY = 0, 5
 
 
 def start_slow(master: Master, seconds: Path) -> None:
@@ -125,3 +127,34 @@ def test_a_stop_lasts_until_the_process_is_gone(master: Master) -> None:
     master.stop()
     assert not is_running(master.pid)
     assert not (master.basedir / "twistd.pid").exists()
+
+
+def test_a_request_that_is_cancelled_while_its_build_begins(master: Master) -> None:
+    master.define_builder("b", "exec sleep 1000")
+    master.configure(
+        """
+        from buildbot.process.build import Build
+        from twisted.internet import defer, reactor, task
+
+
+        class Slow(Build):
+            @defer.inlineCallbacks
+            def startBuild(self, workerforbuilder):
+                while not os.path.exists(os.path.join(basedir, "go")):
+                    yield task.deferLater(reactor, 0.05)
+                yield super().startBuild(workerforbuilder)
+
+
+        c["builders"][-1].factory.buildClass = Slow
+        """
+    )
+    master.start()
+    brid = int(succeeded(master.force("b", "--no-wait")).stdout)
+    claimed = "SELECT 1 FROM buildrequest_claims"
+    wait_for(lambda: master.rows(claimed), "the request to be claimed")
+    visitor = master.login()
+    assert visitor.control(f"buildrequests/{brid}", "cancel", reason="no").status == 200
+    (master.basedir / "go").touch()
+    assert master.finished_build("b")["results"] == CANCELLED
+    assert master.rest(f"buildrequests/{brid}")["buildrequests"][0]["results"] == CANCELLED
+    assert master.status()["running_builds"] == []

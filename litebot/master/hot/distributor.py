@@ -13,6 +13,7 @@ from buildbot.process import buildrequestdistributor
 from buildbot.process.buildrequest import BuildRequest
 from buildbot.util import debounce
 from twisted.internet import defer
+from twisted.python import log
 
 PAGE = 20
 
@@ -89,7 +90,10 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
 
 
 class BotMaster(botmaster.BotMaster):
-    """Buildbot's, which starts builds at once instead of after 100 ms without a new request."""
+    """Buildbot's, which starts builds at once instead of after 100 ms without a new request.
+
+    A request that is cancelled while its build is about to begin has a build that ends.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,3 +112,20 @@ class BotMaster(botmaster.BotMaster):
         names = [builder.name for builder in builders if builder is not None]
         if names:
             self.brd.maybeStartBuildsOn(names)
+
+    def remove_in_progress_buildrequest(self, brid: int) -> None:
+        """Forget that a build of it is about to begin, and stop the build if it is cancelled.
+
+        A build that is told the reason itself says that it stops, and never ends.
+        Source: buildbot/process/build.py, startBuild
+        """
+        reason = super().remove_in_progress_buildrequest(brid)
+        if isinstance(reason, str):
+            self.master.reactor.callLater(0, self._stop_builds_of, brid, reason)
+
+    def _stop_builds_of(self, brid: int, reason: str) -> None:
+        for builder in self.builders.values():
+            for build in builder.building:
+                if brid in {request.id for request in build.requests}:
+                    d = build.stopBuild(reason)
+                    d.addErrback(log.err, f"while stopping {build}")
