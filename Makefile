@@ -32,9 +32,10 @@ run: $(VENV)/.run ## make a master in ./ci, start it, run one build and show its
 stop: $(VENV)/.run ## stop what `make run` left running
 	@$(BIN)/litebot stop $(MASTER)
 
-# Most tests wait for masters, so several run at a time; those of a file one after the other.
+# Most tests wait for masters, so several run at a time; those of a file one after the other, and the
+# files that take long, which come first, first.
 test: $(VENV)/.test ## run every test (LITEBOT_TEST_ALL=1: a skipped one fails)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test ## look for mistakes and for what the formatter would change
 	$(BIN)/ruff check

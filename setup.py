@@ -46,7 +46,7 @@ setup(
             POSTGRES,
             "pytest>=8",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.5",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.100",
             "selenium>=4.20",
             "mercurial>=6.5",
