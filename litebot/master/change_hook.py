@@ -6,6 +6,7 @@ import json
 import math
 import re
 import traceback
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -83,14 +84,17 @@ class ChangeHookResource(change_hook.ChangeHookResource):
     async def getAndSubmitChanges(self, request: server.Request) -> None:
         try:
             dialect = self._dialect(request)
-            if not self._is_of_users(dialect):
+            is_of_users = self._is_of_users(dialect)
+            if not is_of_users:
                 payloads.check(dialect, request)
             changes, src = await defer.maybeDeferred(self.getChanges, request)
+            if is_of_users:
+                changes = [_plain(change) for change in changes]
             changes = [checked(change) for change in changes]
             if not self.master.db.is_sole_writer:
                 for change in changes:
                     _require_short(change)
-            if dialect == "base" and not self._is_of_users(dialect):
+            if dialect == "base" and not is_of_users:
                 _require_content(changes)
         except MALFORMED as error:
             raise ValueError(_reason(error)) from error
@@ -146,6 +150,17 @@ def _reason(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     log.msg(f"change hook: {type(error).__name__} at {frame.filename}:{frame.lineno}: {error}")
     return f"it is not what this hook reads: {error}"
+
+
+def _plain(change: dict[str, Any]) -> dict[str, Any]:
+    """A change of a user's own class, where files may be any iterable, and revision a number."""
+    result = dict(change)
+    files, revision = change.get("files"), change.get("revision")
+    if isinstance(files, Iterable) and not isinstance(files, (str, bytes)):
+        result["files"] = list(files)
+    if isinstance(revision, int) and not isinstance(revision, bool):
+        result["revision"] = str(revision)
+    return result
 
 
 def checked(change: dict[str, Any]) -> dict[str, Any]:

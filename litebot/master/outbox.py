@@ -3,7 +3,8 @@
 A row of litebot_outbox is written in the transaction that ends the build or the buildset, one for
 each reporter that wants it, and deleted when the reporter is done with it.  Where the reporter
 logs an error, or its server answers with one, it is tried again, later and later; where the server
-says that it is the report which is wrong, only a few times.
+says that it is the report which is wrong, or none can be made, only a few times.  A report that
+can't be made beside others that are sent is not tried again, as these would be sent again too.
 
 Where several masters share a database each row says which of them is to tell it: the one on which
 the build or the buildset ended, or, where that has no such reporter, the first one that has.
@@ -12,6 +13,7 @@ the build or the buildset ended, or, where that has no such reporter, the first 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,7 +39,8 @@ ENDS = {"builds": "finished", "buildsets": "complete"}
 FIRST_RETRY_S = 10.0
 LAST_RETRY_S = 3600.0
 LOOK_EVERY_S = 5.0
-# Of a report that its server refuses; then only each start tries it once more.
+# Of a report that its server refuses, or that can't be made; then only each start tries it once
+# more.
 REFUSALS = 5
 LONGEST = 10  # doublings: more than LAST_RETRY_S
 ERROR_LENGTH = 500
@@ -48,17 +51,24 @@ class Delivery:
     """One event that is being given to one reporter, and how that has gone so far.
 
     `error` is what it logged or was answered last.  A server has `refused` requests that it will
-    always refuse, or has `failed`, so many times.
+    always refuse, or has `failed`, so many times.  The reporter `is_sending` once its generators
+    have made a report.
     """
 
     error: str | None = None
     refused: int = 0
     failed: int = 0
+    is_sending: bool = False
+
+    def begin_to_send(self) -> None:
+        """What has failed up to now was another generator's: what is sent must not come again."""
+        self.error, self.refused, self.failed = None, 0, 0
+        self.is_sending = True
 
     @property
     def is_final(self) -> bool:
         """Whether trying again is in vain."""
-        return self.refused > 0 and self.failed == 0
+        return self.failed == 0 and (self.refused > 0 or not self.is_sending)
 
 
 delivering: ContextVar[Delivery | None] = ContextVar("delivering", default=None)
@@ -135,6 +145,7 @@ class Outbox(service.AsyncMultiService):
         row = (reporter.name or "", key[0], int(key[1]))
         delivery = Delivery()
         self._in_flight.add(row)
+        _Sending.watch(reporter)
         try:
             await self.master.db.on_disk()
             delivering.set(delivery)
@@ -289,6 +300,24 @@ def _due(conn: sa.engine.Connection, masterid: int, now: float) -> list[tuple[st
     mine = sa.and_(outbox.c.masterid == masterid, outbox.c.retry_at <= now)
     rows = conn.execute(query.where(mine).order_by(outbox.c.id))
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+@dataclass
+class _Sending:
+    """A reporter's sendMessage that says to its delivery when it begins."""
+
+    send: Callable[..., Any]
+
+    @classmethod
+    def watch(cls, reporter: ReporterBase) -> None:
+        if not isinstance(reporter.sendMessage, cls):
+            reporter.sendMessage = cls(reporter.sendMessage)
+
+    def __call__(self, reports: Any) -> Any:
+        delivery = delivering.get()
+        if delivery is not None:
+            delivery.begin_to_send()
+        return self.send(reports)
 
 
 def _note_error(event: dict[str, Any]) -> None:

@@ -110,6 +110,62 @@ def waiting(victim: Victim) -> list[dict[str, Any]]:
     return [report for report in reports if report["error"]]
 
 
+AGAIN_AT_ONCE = """
+from litebot.master import outbox
+outbox.FIRST_RETRY_S, outbox.LOOK_EVERY_S = 0.1, 0.1
+"""
+GOOD = 'reporters.BuildStatusGenerator(mode="all")'
+BAD = """reporters.BuildStatusGenerator(
+    message_formatter=reporters.MessageFormatter(template="{{ build['nothing']['deeper'] }}")
+)"""
+
+
+def report_by(victim: Victim, *generators: str) -> None:
+    """Have one reporter tell of the ends of builds what these generators make."""
+    victim.write_config(
+        AGAIN_AT_ONCE
+        + 'builder("b", shell("true"))\n'
+        + f'c["services"] = [Reporter(name="mailer", generators=[{", ".join(generators)}])]\n'
+    )
+
+
+@on_both
+@pytest.mark.parametrize("generators", [(GOOD, BAD), (BAD, GOOD)], ids=["last", "first"])
+def test_a_generator_that_fails_repeats_no_others(
+    victim: Victim, generators: tuple[str, str]
+) -> None:
+    victim.told.touch()
+    report_by(victim, *generators)
+    victim.start()
+    victim.ask_for("b")
+    assert await_told(victim) == [f"mailer 1 {SUCCESS}"]
+    assert "UndefinedError" in victim.log
+
+
+def test_what_is_made_beside_a_generator_that_fails_is_sent_again(victim: Victim) -> None:
+    report_by(victim, BAD, GOOD)
+    victim.start()
+    victim.ask_for("b")
+    wait_for(lambda: [r for r in waiting(victim) if r["attempts"] > 5], "it to have failed often")
+    assert "No such file" in waiting(victim)[0]["error"]
+    victim.told.touch()
+    assert await_told(victim) == [f"mailer 1 {SUCCESS}"]
+
+
+def test_what_no_generator_makes_is_given_up(victim: Victim) -> None:
+    victim.told.touch()
+    report_by(victim, BAD)
+    victim.start()
+    victim.ask_for("b")
+    listed = wait_for(lambda: given_up(victim), "it to be given up")
+    assert "in 5 attempts" in listed
+    assert "has no attribute 'nothing'" in listed
+    victim.kill()
+    report_by(victim, GOOD)
+    victim.start()
+    assert await_told(victim) == [f"mailer 1 {SUCCESS}"]
+
+
 class Server(ThreadingHTTPServer):
     """Answers each POST with the next of `codes`, the last one again and again."""
 

@@ -27,6 +27,15 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 CONFIG = """
+from buildbot.www.hooks.base import BaseHookHandler
+
+
+class Own(BaseHookHandler):
+    # Changes that are what the field "change" says in Python.
+    def getChanges(self, request):
+        return [eval(request.args[b"change"][0])], None
+
+
 c["www"] = {
     "change_hook_dialects": {
         "base": True,
@@ -36,6 +45,7 @@ c["www"] = {
         "github": {"strict": False, "github_api_endpoint": "http://127.0.0.1:%d"},
         "gitlab": True,
         "gitorious": True,
+        "own": {"custom_class": Own},
         "poller": True,
     }
 }
@@ -209,6 +219,12 @@ WRONG: dict[type, list[Any]] = {
 }
 
 
+OWN_MALFORMED = (
+    *('{"files": "ab"}', '{"files": b"ab"}', '{"files": 5}', '{"files": {5}}'),
+    *('{"files": (5 for _ in "a")}', '{"revision": 1.5}', '{"revision": True}', '{"author": 5}'),
+)
+
+
 @dataclass(frozen=True)
 class Case:
     """A request that can't be understood, and what is wrong with it."""
@@ -322,6 +338,9 @@ def hook_cases(rng: random.Random) -> Iterator[Case]:
     yield Case("base: GET nothing", "/change_hook/base")
     yield Case("unknown dialect", "/change_hook/svnlook", b"author=a", {"Content_Type": FORM})
     yield Case("path no UTF-8", "/change_hook/%ff", b"author=%ff", {"Content_Type": FORM})
+    for own in OWN_MALFORMED:
+        body = urlencode({"change": own}).encode()
+        yield Case(f"own: {own}", "/change_hook/own", body, {"Content_Type": FORM})
     for poller in (b"poller=none", b"poller=%ff", b"poller="):
         yield Case("poller", "/change_hook/poller", poller, {"Content_Type": FORM})
 
@@ -482,6 +501,30 @@ def test_a_plain_hook_takes_a_change_that_says_something(running: Master, form: 
     reply = running.visitor().request("POST", "/change_hook/base", form, Content_Type=FORM)
     assert (reply.status, reply.body) == (200, b"1 change found")
     assert stored(running)["changes"] == before + 1
+
+
+@on_both
+@pytest.mark.parametrize(
+    "files", ['["a", "b"]', '("a", "b")', '{"a", b"b"}', '{"a": 1, "b": 2}', '(x for x in "ab")']
+)
+def test_a_class_of_ones_own_may_give_any_iterable_as_files(running: Master, files: str) -> None:
+    change = given_by_own(running, f'{{"author": "Ada", "files": {files}}}')
+    assert sorted(change["files"]) == ["a", "b"]
+
+
+@on_both
+def test_a_class_of_ones_own_may_give_a_number_as_revision(running: Master) -> None:
+    assert given_by_own(running, '{"author": "Ada", "revision": 1234}')["revision"] == "1234"
+
+
+def given_by_own(master: Master, change: str) -> dict[str, Any]:
+    """A change as it is stored, of a class that gives this Python expression."""
+    body = urlencode({"change": change}).encode()
+    reply = master.visitor().request("POST", "/change_hook/own", body, Content_Type=FORM)
+    assert (reply.status, reply.body) == (200, b"1 change found")
+    (last,) = master.rest("changes", order="-changeid", limit=1)["changes"]
+    found: dict[str, Any] = last
+    return found
 
 
 @on_both
