@@ -26,6 +26,7 @@ from litebot.errors import StoreFailed
 from litebot.master.handover.effects import NotOurs
 from litebot.master.postgres.pool import ServerPool
 from litebot.master.postgres.server import Server
+from litebot.master.work import Outage
 from litebot.store.sql import Sql
 
 Connection = sa.engine.Connection
@@ -66,8 +67,16 @@ class Store(Asks):
         self.proxy = Proxy(postgres.folder, postgres.port)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
-        server = Server(self.proxy.url(USER, self.name), Path("/"))
-        self.pool: ServerPool = ServerPool(server, self.reactor, self.failures.append)
+        self.pool = self._pool(self.proxy.url(USER, self.name))
+
+    def _pool(self, url: str) -> ServerPool:
+        return ServerPool(Server(url, Path("/")), self.reactor, self.failures.append)
+
+    def use(self, url: str) -> None:
+        """Go over to a pool on this url."""
+        self.wait(Asked(self.pool.stop()))
+        self.pool = self._pool(url)
+        self.open()
 
     def open(self) -> None:
         self.wait(Asked(self.pool.open()))
@@ -431,16 +440,57 @@ def test_a_connection_that_was_forgotten_is_made_anew(store: Store) -> None:
     assert store.content() == ["a", "b"]
 
 
-def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
+def tries(store: Store) -> int:
+    """How often a piece was run that takes long, and where no outage was told of."""
     runs: list[int] = []
+    told: list[Outage | None] = []
+    store.pool._on_outage = told.append
 
     def work(conn: Connection) -> None:
         runs.append(1)
         conn.execute(sa.text("SELECT pg_sleep(7)")).all()
 
+    store.wait(store.do(contents))
+    told.clear()
     store.wait(store.do(work))
-    assert len(runs) == 1
-    assert store.pool.outage is None
+    assert told == []
+    return len(runs)
+
+
+def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
+    assert tries(store) == 1
+
+
+def test_it_is_left_alone_behind_a_pooler(store: Store) -> None:
+    store.proxy.makes_up_pids = True
+    store.proxy.cut()
+    store.proxy.mend()
+    assert tries(store) == 1
+
+
+def test_it_is_left_alone_where_a_standby_is_named_first(store: Store) -> None:
+    standing_by = sa.text("SELECT pg_is_in_recovery()")
+    with store.postgres.standby() as standby:
+        before = Proxy(standby.folder, standby.port)
+        hosts = f"host=127.0.0.1:{before.port}&host=127.0.0.1:{store.proxy.port}"
+        store.use(f"postgresql://{USER}@/{store.name}?sslmode=disable&{hosts}")
+        assert tries(store) == 1
+        assert store.wait(store.browse(lambda conn: conn.execute(standing_by).scalar())) is False
+        assert before.connections == 3  # of the writer, of who looks after it and of a reader
+        before.close()
+
+
+def test_it_is_left_alone_where_there_is_no_room_to_ask(store: Store) -> None:
+    store.postgres.execute("postgres", "DROP ROLE IF EXISTS crowded")
+    store.postgres.execute("postgres", "CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
+    store.postgres.execute(store.name, "GRANT SELECT ON t TO crowded")
+    store.use(store.proxy.url("crowded", store.name))
+    there = store.proxy.connections
+    assert tries(store) == 1
+    assert store.proxy.connections > there
+    store.use(store.proxy.url(USER, store.name))
+    store.postgres.execute(store.name, "DROP OWNED BY crowded")
+    store.postgres.execute(store.name, "DROP ROLE crowded")
 
 
 def test_deadlocks_are_tried_again(store: Store) -> None:

@@ -219,7 +219,7 @@ class Session:
 
     def _open(self) -> None:
         """Connect and take the lock.  Raises psycopg.Error, StoreError, TakenOver."""
-        self._conn = conn = self._server.connect(psycopg.Connection, writes=True)
+        self._conn = conn = self._server.connect(psycopg.Connection)
         conn.execute(VANISHED)
         self._connections += 1
         give_up_at = time.monotonic() + OWN_LOCK_S
