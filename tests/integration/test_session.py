@@ -319,6 +319,20 @@ def test_a_new_connection_waits_for_who_is_taking_over(postgres: Postgres, name:
     assert "host:/2 found it dead" in raised[0].what
 
 
+def test_what_a_proxy_keeps_open_of_a_former_connection_is_ended(
+    sites: Any, proxy: Proxy, postgres: Postgres, name: str
+) -> None:
+    one = sites(1, proxy.url(USER, name)).start()
+    one.suspects = [2]
+    proxy.leave()
+    one.until(lambda: one.session.outage)
+    began_at = time.monotonic()
+    one.until(lambda: one.session.outage is None or one.failures)
+    assert one.failures == []
+    assert time.monotonic() - began_at < 5
+    assert locked(postgres, name) == {1}
+
+
 def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
     sites: Any, proxy: Proxy, name: str
 ) -> None:

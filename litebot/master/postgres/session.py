@@ -30,8 +30,11 @@ from litebot.master.postgres.events import Events
 from litebot.master.postgres.peers import Peers
 from litebot.master.postgres.peers import Suspects
 from litebot.master.postgres.peers import taken_over
+from litebot.master.postgres.server import Identity
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
+from litebot.master.postgres.server import end_former
+from litebot.master.postgres.server import identify
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
 from litebot.master.work import Outage
@@ -85,6 +88,7 @@ class Session:
         self._peers = Peers(masterid, name, suspects)
         self._thread: threading.Thread | None = None
         self._conn: Conn | None = None
+        self._identity: Identity | None = None  # of it
         self._guard = threading.Lock()  # of closing it
         self._asked: deque[Callable[[Conn], object]] = deque()
         self._wakes, self._waker = socket.socketpair()
@@ -224,6 +228,9 @@ class Session:
         self._connections += 1
         give_up_at = time.monotonic() + OWN_LOCK_S
         self._peers.check_own(conn)
+        if self._identity is not None:  # a proxy may not have told the server that it is gone
+            end_former(conn, self._identity)
+        self._identity = identify(conn)
         while not self._peers.lock(conn, self._peers.masterid):
             if self._ending:
                 raise psycopg.OperationalError("the master stops")
@@ -303,7 +310,7 @@ class Session:
         if conn is not None:
             conn.pgconn.consume_input()
             while (notify := conn.pgconn.notifies()) is not None:
-                self._has_news |= notify.be_pid != conn.pgconn.backend_pid
+                self._has_news |= self._is_news(notify.be_pid)
             if self._has_news and not self._delivering:
                 return
             due = [at for what, at in self._due.items() if what != "read" or not self._delivering]
@@ -318,8 +325,10 @@ class Session:
         self._woken = False
 
     def _notified(self, notify: psycopg.Notify) -> None:
-        if self._conn is not None and notify.pid != self._conn.pgconn.backend_pid:
-            self._has_news = True
+        self._has_news |= self._is_news(notify.pid)
+
+    def _is_news(self, pid: int) -> bool:
+        return self._identity is None or pid != self._identity.pid
 
     def _take(self, conn: Conn, masterid: int) -> None:
         """Have the work of a dead master taken over."""
