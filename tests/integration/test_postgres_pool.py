@@ -461,6 +461,28 @@ def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
     assert tries(store) == 1
 
 
+def test_limits_of_a_database_are_not_for_a_master(store: Store) -> None:
+    for name in ("statement_timeout", "lock_timeout", "idle_session_timeout"):
+        store.postgres.execute(store.name, f"ALTER DATABASE {store.name} SET {name} = '500ms'")
+    store.use(store.proxy.url(USER, store.name))
+    there = store.proxy.connections
+    with store.postgres.connect(store.name) as conn, conn.transaction():
+        conn.execute("SET idle_session_timeout = 0")
+        conn.execute("LOCK TABLE t")
+        asked = store.do(add, "a")
+        waits_until = time.monotonic() + 2
+        while time.monotonic() < waits_until:
+            assert not asked.called
+            store.reactor.turn()
+            time.sleep(0.01)
+    store.wait(asked)
+    store.wait(store.do(lambda conn: conn.execute(sa.text("SELECT pg_sleep(1)")).scalar()))
+    time.sleep(1)
+    store.wait(store.do(add, "b"))
+    assert store.content() == ["a", "b"]
+    assert store.proxy.connections == there
+
+
 def test_it_is_left_alone_behind_a_pooler(store: Store) -> None:
     store.proxy.makes_up_pids = True
     store.proxy.cut()

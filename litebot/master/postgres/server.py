@@ -35,16 +35,23 @@ OPTIONS = {
     "client_encoding": "utf8",
     "autocommit": True,
 }
-# The same for the server, so that a connection which we have lost holds no locks for long there.
+# The same for the server, so that a connection which we have lost holds no locks for long there;
+# and no limits that a role or a database has for statements of people.
 SETTINGS = """
 SELECT set_config('tcp_keepalives_idle', '3', false),
        set_config('tcp_keepalives_interval', '2', false),
        set_config('tcp_keepalives_count', '2', false),
        set_config('idle_in_transaction_session_timeout', '60000', false),
+       set_config('statement_timeout', '0', false),
+       set_config('lock_timeout', '0', false),
        CASE WHEN current_setting('synchronous_commit') = 'off'
             THEN set_config('synchronous_commit', 'on', false) END,
        CASE WHEN current_setting('server_version_num')::int >= 140000
-            THEN set_config('client_connection_check_interval', '2000', false) END
+            THEN set_config('client_connection_check_interval', '2000', false) END,
+       CASE WHEN current_setting('server_version_num')::int >= 140000
+            THEN set_config('idle_session_timeout', '0', false) END,
+       CASE WHEN current_setting('server_version_num')::int >= 170000
+            THEN set_config('transaction_timeout', '0', false) END
 """
 OLDEST = 130000  # pg_current_xact_id
 
