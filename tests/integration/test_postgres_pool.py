@@ -67,7 +67,7 @@ class Store(Asks):
         self.proxy = Proxy(postgres.folder, postgres.port)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
-        self.pool = self._pool(self.proxy.url(USER, self.name))
+        self.pool: ServerPool = self._pool(self.proxy.url(USER, self.name))
 
     def _pool(self, url: str) -> ServerPool:
         return ServerPool(Server(url, Path("/")), self.reactor, self.failures.append)
