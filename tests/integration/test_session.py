@@ -187,6 +187,25 @@ def test_what_waits_is_told_at_a_stop(sites: Any) -> None:
     assert two.heard == list(range(2000))
 
 
+def test_who_stops_while_cut_off_may_have_had_something_to_tell(
+    sites: Any, proxy: Proxy, name: str
+) -> None:
+    one, two = sites(1).start(), sites(2, proxy.url(USER, name)).start()
+    one.suspects, two.suspects = [2], [1]
+    one.knows_others()
+    two.knows_others()
+    proxy.cut()
+    two.tell(1)
+    two.until(lambda: two.session.outage)
+    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    assert one.gaps == 0  # it may come back
+    two.stop()
+    one.suspects = []
+    one.until(lambda: one.gaps)
+    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    assert (one.heard, one.gaps) == ([], 1)
+
+
 def test_order_survives_that_both_are_cut_off(sites: Any, postgres: Postgres, name: str) -> None:
     one, two = sites(1).start(), sites(2).start()
     one.suspects, two.suspects = [2], [1]

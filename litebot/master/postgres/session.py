@@ -67,9 +67,9 @@ class Session:
 
     `masterid` and `name` are this master's in the table masters.  What is called on the reactor's
     thread, where it is set: `on_events` with events of other masters, in order; `on_gap` where
-    some of these are lost; `on_dead` with the id of a master whose lock is held until the
-    Deferred that it returns fires; `on_failure` once, where it can't go on: with TakenOver where
-    another master has found this one dead.  `outage` says since when it is cut off, and why.
+    some of these are lost, or may be; `on_dead` with the id of a master whose lock is held until
+    the Deferred that it returns fires; `on_failure` once, where it can't go on: with TakenOver
+    where another master has found this one dead.  `outage` says since when it is cut off, and why.
     """
 
     on_events: Callable[[list[Event]], None] | None = None
@@ -152,14 +152,21 @@ class Session:
         try:
             if self.on_events is not None:
                 self.on_events([event for event in events if event.key != DROPPED])
-            if self.on_gap is not None and any(event.key == DROPPED for event in events):
+            if any(event.key == DROPPED for event in events):
                 log.msg("events of other masters are lost; looking at the database instead")
-                self.on_gap()
+                self._note_gap()
         except Exception:
             log.err(None, "while delivering events of other masters")
         finally:
             self._delivering = False
             self._wake()
+
+    def _note_gap(self) -> None:
+        try:
+            if self.on_gap is not None:
+                self.on_gap()
+        except Exception:
+            log.err(None, "while looking for what events would have told")
 
     def _found_dead(self, masterid: int, connection: int) -> None:
         d = defer.maybeDeferred(self.on_dead, masterid) if self.on_dead else defer.succeed(None)
@@ -283,6 +290,8 @@ class Session:
             dead = self._peers.look(conn)
             if self._peers.is_alone:
                 self._events.drop(waiting)
+            if self._peers.left:  # maybe while cut off, so with events that were not sent
+                self._reactor.callFromThread(self._note_gap)
             for masterid in dead:
                 self._take(conn, masterid)
         if self._events.outgoing and not self._peers.is_alone:
