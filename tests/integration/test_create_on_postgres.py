@@ -94,6 +94,24 @@ def test_a_database_that_holds_something_else_is_left_alone(
     assert postgres.rows(database, TABLES) == [(table,)]
 
 
+def test_two_sites_in_one_database_are_refused(
+    postgres: Postgres, database: str, watch: Callable[[Master], Master], tmp_path: Path
+) -> None:
+    master = watch(Master(tmp_path / "ci"))
+    master.create("--database", postgres.url(database))
+    postgres.execute(database, "CREATE SCHEMA other")
+    url = f"{postgres.url(database)}&options=-csearch_path%3Dother"
+    said = "holds the tables of a master, too"
+    refuses(tmp_path / "other", url, "the schema public of postgresql:", said, "Try: createdb")
+    postgres.execute(database, "CREATE TABLE other.litebot_starts (id int)")
+    started = master.run("start")
+    assert started.returncode == 1
+    assert "the schema other of postgresql:" in started.stderr
+    assert said in started.stderr
+    postgres.execute(database, "DROP SCHEMA other CASCADE")
+    master.start()
+
+
 def test_a_basedir_that_can_not_be_made_takes_the_tables_along(
     postgres: Postgres, database: str, tmp_path: Path
 ) -> None:

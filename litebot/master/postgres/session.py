@@ -257,8 +257,9 @@ class Session:
         if self._peers.startid is not None:
             return taken_over(self.name, "another master of its name")
         return StoreError(
-            f"{self._server.shown} has a running master named {self.name} already; a name is a"
-            " host's and a basedir's, and each master needs its own"
+            f"{self._server.shown} has a running master named {self.name} already, or another"
+            " master is taking over its work; a name is a host's and a basedir's, and each master"
+            " needs its own"
         )
 
     def _close(self) -> None:
