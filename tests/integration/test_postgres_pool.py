@@ -24,6 +24,7 @@ from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.handover.effects import NotOurs
+from litebot.master.postgres import PASSWORD_FILE
 from litebot.master.postgres.pool import ServerPool
 from litebot.master.postgres.server import Server
 from litebot.master.work import Outage
@@ -69,13 +70,13 @@ class Store(Asks):
         self.failures: list[StoreFailed] = []
         self.pool: ServerPool = self._pool(self.proxy.url(USER, self.name))
 
-    def _pool(self, url: str) -> ServerPool:
-        return ServerPool(Server(url, Path("/")), self.reactor, self.failures.append)
+    def _pool(self, url: str, basedir: Path = Path("/")) -> ServerPool:
+        return ServerPool(Server(url, basedir), self.reactor, self.failures.append)
 
-    def use(self, url: str) -> None:
+    def use(self, url: str, basedir: Path = Path("/")) -> None:
         """Go over to a pool on this url."""
         self.wait(Asked(self.pool.stop()))
-        self.pool = self._pool(url)
+        self.pool = self._pool(url, basedir)
         self.open()
 
     def open(self) -> None:
@@ -562,6 +563,27 @@ def test_a_full_disk_is_waited_for(store: Store) -> None:
     store.postgres.execute(store.name, "DROP TRIGGER refuse ON t")
     store.wait(asked)
     assert store.content() == ["a"]
+
+
+def test_a_password_may_change_while_it_runs(store: Store, tmp_path: Path) -> None:
+    def change(password: str) -> None:
+        store.postgres.execute("postgres", f"ALTER ROLE secretive PASSWORD '{password}'")
+        file.write_text(password + "\n")
+
+    file = tmp_path / PASSWORD_FILE
+    file.parent.mkdir()
+    store.postgres.execute("postgres", "DROP ROLE IF EXISTS secretive")
+    store.postgres.execute("postgres", "CREATE ROLE secretive LOGIN")
+    change("one")
+    url = store.postgres.tcp_url(store.name).replace(f"{USER}@", "secretive@")
+    store.use(url, tmp_path)
+    change("two")
+    store.postgres.rows(
+        "postgres",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'secretive'",
+    )
+    one = sa.text("SELECT 1")
+    assert store.wait(store.do(lambda conn: conn.execute(one).scalar())) == 1
 
 
 # giving up

@@ -62,18 +62,6 @@ def require_driver(url: str | URL) -> None:
         raise StoreError(f"{shown(url)} needs psycopg 3: {error}", EXTRA) from error
 
 
-def url_for_master(url: str | URL, basedir: Path) -> str:
-    """The url that a master's own engine connects to, with the password of its basedir.
-
-    Raises StoreError where psycopg is not installed.
-    """
-    require_driver(url)
-    made = driver_url(url)
-    secret = password(basedir)
-    made = made if secret is None else made.set(password=secret)
-    return made.render_as_string(hide_password=False)
-
-
 def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
     """An engine whose every connection is a new one, for the commands.
 

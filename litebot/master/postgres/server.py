@@ -143,10 +143,12 @@ class Server:
     """A database on a server, as litebot.toml names it."""
 
     def __init__(self, url: str | URL, basedir: Path) -> None:
-        """Raises StoreError where psycopg is not installed."""
+        """Raises OSError where the password of the basedir can't be read."""
         self.url = make_url(url)
         self.shown = postgres.shown(url)
-        made = make_url(postgres.url_for_master(url, basedir))
+        self._basedir = basedir
+        self._password = postgres.password(basedir)
+        made = postgres.driver_url(url)
         self._args, options = PGDialect_psycopg().create_connect_args(made)
         self._options = {**OPTIONS, **options}
         self.application_name: str = options.get("application_name", "litebot")
@@ -159,6 +161,10 @@ class Server:
         """
         options = {**self._options, "application_name": self.application_name}
         options.setdefault("target_session_attrs", "read-write")
+        with suppress(OSError):  # it may be another one by now
+            self._password = postgres.password(self._basedir)
+        if self._password is not None:
+            options["password"] = self._password
         conn = kind.connect(*self._args, **options)
         if conn.info.server_version < OLDEST:
             raise StoreError(
