@@ -59,6 +59,20 @@ def test_a_new_master_builds_at_once(
     assert postgres.rows(database, "SELECT results FROM builds") == [(0,)]
 
 
+def test_a_name_may_need_to_be_encoded(
+    postgres: Postgres, watch: Callable[[Master], Master], tmp_path: Path
+) -> None:
+    postgres.execute("postgres", 'DROP DATABASE IF EXISTS "our 5% ci"')
+    url = postgres.url("our%205%25%20ci")
+    refuses(tmp_path / "ci", url, 'database "our 5% ci" does not exist', "'our 5% ci'")
+    postgres.execute("postgres", 'CREATE DATABASE "our 5% ci"')
+    master = watch(Master(tmp_path / "ci"))
+    master.create("--database", url)
+    master.start()
+    assert master.status()["running"]
+    assert postgres.rows("our 5% ci", "SELECT count(*) FROM masters") == [(1,)]
+
+
 def test_a_database_with_a_master_is_left_to_it(
     postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
