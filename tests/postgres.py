@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +80,30 @@ class Postgres:
         command += ["-l", str(self.folder / "log"), "restart"]
         user = SYSTEM_USER if os.geteuid() == 0 else None
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=user, cwd="/")
+
+    @contextmanager
+    def standby(self) -> Iterator[Postgres]:
+        """A second server that follows this one, and has all that is in it now."""
+        found = programs()
+        assert found is not None
+        user = SYSTEM_USER if os.geteuid() == 0 else None
+        with tempfile.TemporaryDirectory(prefix="pg-") as name:
+            folder = Path(name)
+            if user:
+                shutil.chown(folder, user)
+
+            def run(program: str, *arguments: str) -> None:
+                command = [str(found / program), "-D", str(folder / "data"), *arguments]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=user, cwd="/")
+
+            source = (f"--host={self.folder}", f"--port={self.port}", f"--username={USER}")
+            run("pg_basebackup", *source, "--write-recovery-conf", "--checkpoint=fast")
+            options = f"-k {folder} -p {self.port} -c listen_addresses= -c fsync=off"
+            run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+            try:
+                yield Postgres(folder, self.port)
+            finally:
+                run("pg_ctl", "-m", "immediate", "stop")
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from contextlib import suppress
@@ -10,6 +11,9 @@ from pathlib import Path
 CHUNK_BYTES = 65536
 # The server's words that end a transaction which was committed: CommandComplete.
 COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
+# BackendKeyData: the number of the server's process, in which PgBouncer puts one of its own.
+KEY = re.compile(rb"K\0\0\0\x0c.{4}", re.DOTALL)
+MADE_UP = b"K\0\0\0\x0c\x7f\0\0\1"
 
 
 class Proxy:
@@ -29,6 +33,7 @@ class Proxy:
         self._lose_answers = 0
         self._answer = COMMITTED
         self.lost_answer = threading.Event()
+        self.makes_up_pids = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, user: str, name: str) -> str:
@@ -59,6 +64,15 @@ class Proxy:
             self._forgotten += self._pairs
             self._pairs.clear()
         self._flows.set()
+
+    def leave(self) -> None:
+        """Close connections for the clients; the server is told nothing."""
+        with self._lock:
+            self._forgotten += self._pairs
+            self._pairs.clear()
+            for client, _server in self._forgotten:
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
 
     def lose_next_answer_to_commit(self) -> None:
         """Close a connection in place of telling that its next transaction was committed."""
@@ -116,6 +130,8 @@ class Proxy:
                     self._lose_answers -= 1
                     self.lost_answer.set()
                     break
+                if self.makes_up_pids and source is pair[1]:
+                    data = KEY.sub(lambda _: MADE_UP, data, count=1)
                 sink.sendall(data)
         with self._lock:
             known = pair in self._pairs

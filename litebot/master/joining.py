@@ -14,6 +14,8 @@ from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
 from litebot.master.moving.unfinished import record
+from litebot.master.postgres.suiting import refuse_strangers
+from litebot.master.postgres.suiting import refuse_two_sites
 from litebot.settings import Settings
 from litebot.settings import load
 from litebot.settings import set_value
@@ -26,6 +28,8 @@ def require_masters(url: str, basedir: Path) -> None:
     try:
         with postgres.told(url), engine.connect() as conn:
             tables = set(sa.inspect(conn).get_table_names())
+            refuse_two_sites(conn, name)
+            refuse_strangers(conn, name)
     finally:
         engine.dispose()
     if record.name in tables:

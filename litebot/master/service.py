@@ -58,6 +58,8 @@ from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
 from litebot.master.postgres.peers import fence
+from litebot.master.postgres.suiting import refuse_strangers
+from litebot.master.postgres.suiting import refuse_two_sites
 from litebot.master.reconfig import Unchangeable
 from litebot.master.reconfig import check_changes
 from litebot.master.recovery.attempts import Attempts
@@ -287,6 +289,8 @@ class BuildMaster(master.BuildMaster):
         from litebot.master.postgres.session import Session
 
         server = Server(self.db.configured_db_config.db_url, self.files.path)
+        yield self.db.pool.do(refuse_two_sites, server.shown)
+        yield self.db.pool.do(refuse_strangers, server.shown)
         self.session = Session(server, self.reactor, self.masterid, self.name, suspects)
         self.session.on_failure = self._session_failed
         self.session.on_dead = self.take_over

@@ -59,6 +59,20 @@ def test_a_new_master_builds_at_once(
     assert postgres.rows(database, "SELECT results FROM builds") == [(0,)]
 
 
+def test_a_name_may_need_to_be_encoded(
+    postgres: Postgres, watch: Callable[[Master], Master], tmp_path: Path
+) -> None:
+    postgres.execute("postgres", 'DROP DATABASE IF EXISTS "our 5% ci"')
+    url = postgres.url("our%205%25%20ci")
+    refuses(tmp_path / "ci", url, 'database "our 5% ci" does not exist', "'our 5% ci'")
+    postgres.execute("postgres", 'CREATE DATABASE "our 5% ci"')
+    master = watch(Master(tmp_path / "ci"))
+    master.create("--database", url)
+    master.start()
+    assert master.status()["running"]
+    assert postgres.rows("our 5% ci", "SELECT count(*) FROM masters") == [(1,)]
+
+
 def test_a_database_with_a_master_is_left_to_it(
     postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
@@ -92,6 +106,24 @@ def test_a_database_that_holds_something_else_is_left_alone(
     with tables_made(postgres.url(database), tmp_path, must_be_empty=False) as made:
         assert not made
     assert postgres.rows(database, TABLES) == [(table,)]
+
+
+def test_two_sites_in_one_database_are_refused(
+    postgres: Postgres, database: str, watch: Callable[[Master], Master], tmp_path: Path
+) -> None:
+    master = watch(Master(tmp_path / "ci"))
+    master.create("--database", postgres.url(database))
+    postgres.execute(database, "CREATE SCHEMA other")
+    url = f"{postgres.url(database)}&options=-csearch_path%3Dother"
+    said = "holds the tables of a master, too"
+    refuses(tmp_path / "other", url, "the schema public of postgresql:", said, "Try: createdb")
+    postgres.execute(database, "CREATE TABLE other.litebot_starts (id int)")
+    started = master.run("start")
+    assert started.returncode == 1
+    assert "the schema other of postgresql:" in started.stderr
+    assert said in started.stderr
+    postgres.execute(database, "DROP SCHEMA other CASCADE")
+    master.start()
 
 
 def test_a_basedir_that_can_not_be_made_takes_the_tables_along(

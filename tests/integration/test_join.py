@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote
 
+import psycopg
 import pytest
 from conftest import Master
 from conftest import litebot
@@ -49,6 +50,25 @@ def test_an_unfinished_move_is_not_joined(
 ) -> None:
     postgres.execute(url.partition("@/")[2].partition("?")[0], "CREATE TABLE litebot_move (a int)")
     assert "holds an unfinished move" in refused(tmp_path, "--join", url)
+
+
+@pytest.mark.parametrize("running", ["bench", "stranger"])
+def test_who_can_not_end_the_connections_of_the_others_is_refused(
+    running: str, first: Path, url: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    postgres.execute("postgres", "DROP ROLE IF EXISTS stranger")
+    postgres.execute("postgres", "CREATE ROLE stranger LOGIN")
+    other = {"bench": "stranger", "stranger": "bench"}[running]
+    set_value(first / "litebot.toml", "database.url", url.replace("bench@", f"{running}@"))
+    with psycopg.connect(url, user=running, application_name="litebot master 1"):
+        said = refused(tmp_path, "--join", url.replace("bench@", f"{other}@"))
+        assert f"connects as the user {running}, and this one would as {other};" in said
+        if running == "stranger":
+            set_value(first / "litebot.toml", "database.url", url)
+            started = litebot("start", first)
+            assert started.returncode == 1
+            assert "connects as the user stranger" in started.stderr
+    succeeded(litebot("create-master", "--join", url, tmp_path / "ci2"))
 
 
 def test_a_state_file_is_not_shared(created: Master, tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.handover.effects import NotOurs
+from litebot.master.postgres import PASSWORD_FILE
 from litebot.master.postgres.pool import ServerPool
 from litebot.master.postgres.server import Server
+from litebot.master.work import Outage
 from litebot.store.sql import Sql
 
 Connection = sa.engine.Connection
@@ -66,8 +68,16 @@ class Store(Asks):
         self.proxy = Proxy(postgres.folder, postgres.port)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
-        server = Server(self.proxy.url(USER, self.name), Path("/"))
-        self.pool: ServerPool = ServerPool(server, self.reactor, self.failures.append)
+        self.pool: ServerPool = self._pool(self.proxy.url(USER, self.name))
+
+    def _pool(self, url: str, basedir: Path = Path("/")) -> ServerPool:
+        return ServerPool(Server(url, basedir), self.reactor, self.failures.append)
+
+    def use(self, url: str, basedir: Path = Path("/")) -> None:
+        """Go over to a pool on this url."""
+        self.wait(Asked(self.pool.stop()))
+        self.pool = self._pool(url, basedir)
+        self.open()
 
     def open(self) -> None:
         self.wait(Asked(self.pool.open()))
@@ -431,16 +441,79 @@ def test_a_connection_that_was_forgotten_is_made_anew(store: Store) -> None:
     assert store.content() == ["a", "b"]
 
 
-def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
+def tries(store: Store) -> int:
+    """How often a piece was run that takes long, and where no outage was told of."""
     runs: list[int] = []
+    told: list[Outage | None] = []
+    store.pool._on_outage = told.append
 
     def work(conn: Connection) -> None:
         runs.append(1)
         conn.execute(sa.text("SELECT pg_sleep(7)")).all()
 
+    store.wait(store.do(contents))
+    told.clear()
     store.wait(store.do(work))
-    assert len(runs) == 1
-    assert store.pool.outage is None
+    assert told == []
+    return len(runs)
+
+
+def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
+    assert tries(store) == 1
+
+
+def test_limits_of_a_database_are_not_for_a_master(store: Store) -> None:
+    for name in ("statement_timeout", "lock_timeout", "idle_session_timeout"):
+        store.postgres.execute(store.name, f"ALTER DATABASE {store.name} SET {name} = '500ms'")
+    store.use(store.proxy.url(USER, store.name))
+    there = store.proxy.connections
+    with store.postgres.connect(store.name) as conn, conn.transaction():
+        conn.execute("SET idle_session_timeout = 0")
+        conn.execute("LOCK TABLE t")
+        asked = store.do(add, "a")
+        waits_until = time.monotonic() + 2
+        while time.monotonic() < waits_until:
+            assert not asked.called
+            store.reactor.turn()
+            time.sleep(0.01)
+    store.wait(asked)
+    store.wait(store.do(lambda conn: conn.execute(sa.text("SELECT pg_sleep(1)")).scalar()))
+    time.sleep(1)
+    store.wait(store.do(add, "b"))
+    assert store.content() == ["a", "b"]
+    assert store.proxy.connections == there
+
+
+def test_it_is_left_alone_behind_a_pooler(store: Store) -> None:
+    store.proxy.makes_up_pids = True
+    store.proxy.cut()
+    store.proxy.mend()
+    assert tries(store) == 1
+
+
+def test_it_is_left_alone_where_a_standby_is_named_first(store: Store) -> None:
+    standing_by = sa.text("SELECT pg_is_in_recovery()")
+    with store.postgres.standby() as standby:
+        before = Proxy(standby.folder, standby.port)
+        hosts = f"host=127.0.0.1:{before.port}&host=127.0.0.1:{store.proxy.port}"
+        store.use(f"postgresql://{USER}@/{store.name}?sslmode=disable&{hosts}")
+        assert tries(store) == 1
+        assert store.wait(store.browse(lambda conn: conn.execute(standing_by).scalar())) is False
+        assert before.connections == 3  # of the writer, of who looks after it and of a reader
+        before.close()
+
+
+def test_it_is_left_alone_where_there_is_no_room_to_ask(store: Store) -> None:
+    store.postgres.execute("postgres", "DROP ROLE IF EXISTS crowded")
+    store.postgres.execute("postgres", "CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
+    store.postgres.execute(store.name, "GRANT SELECT ON t TO crowded")
+    store.use(store.proxy.url("crowded", store.name))
+    there = store.proxy.connections
+    assert tries(store) == 1
+    assert store.proxy.connections > there
+    store.use(store.proxy.url(USER, store.name))
+    store.postgres.execute(store.name, "DROP OWNED BY crowded")
+    store.postgres.execute(store.name, "DROP ROLE crowded")
 
 
 def test_deadlocks_are_tried_again(store: Store) -> None:
@@ -490,6 +563,27 @@ def test_a_full_disk_is_waited_for(store: Store) -> None:
     store.postgres.execute(store.name, "DROP TRIGGER refuse ON t")
     store.wait(asked)
     assert store.content() == ["a"]
+
+
+def test_a_password_may_change_while_it_runs(store: Store, tmp_path: Path) -> None:
+    def change(password: str) -> None:
+        store.postgres.execute("postgres", f"ALTER ROLE secretive PASSWORD '{password}'")
+        file.write_text(password + "\n")
+
+    file = tmp_path / PASSWORD_FILE
+    file.parent.mkdir()
+    store.postgres.execute("postgres", "DROP ROLE IF EXISTS secretive")
+    store.postgres.execute("postgres", "CREATE ROLE secretive LOGIN")
+    change("one")
+    url = store.postgres.tcp_url(store.name).replace(f"{USER}@", "secretive@")
+    store.use(url, tmp_path)
+    change("two")
+    store.postgres.rows(
+        "postgres",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'secretive'",
+    )
+    one = sa.text("SELECT 1")
+    assert store.wait(store.do(lambda conn: conn.execute(one).scalar())) == 1
 
 
 # giving up

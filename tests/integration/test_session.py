@@ -187,6 +187,25 @@ def test_what_waits_is_told_at_a_stop(sites: Any) -> None:
     assert two.heard == list(range(2000))
 
 
+def test_who_stops_while_cut_off_may_have_had_something_to_tell(
+    sites: Any, proxy: Proxy, name: str
+) -> None:
+    one, two = sites(1).start(), sites(2, proxy.url(USER, name)).start()
+    one.suspects, two.suspects = [2], [1]
+    one.knows_others()
+    two.knows_others()
+    proxy.cut()
+    two.tell(1)
+    two.until(lambda: two.session.outage)
+    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    assert one.gaps == 0  # it may come back
+    two.stop()
+    one.suspects = []
+    one.until(lambda: one.gaps)
+    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    assert (one.heard, one.gaps) == ([], 1)
+
+
 def test_order_survives_that_both_are_cut_off(sites: Any, postgres: Postgres, name: str) -> None:
     one, two = sites(1).start(), sites(2).start()
     one.suspects, two.suspects = [2], [1]
@@ -317,6 +336,20 @@ def test_a_new_connection_waits_for_who_is_taking_over(postgres: Postgres, name:
         wait_for(lambda: postgres.rows(name, waiting) == [(1,)], "it to wait")
     thread.join()
     assert "host:/2 found it dead" in raised[0].what
+
+
+def test_what_a_proxy_keeps_open_of_a_former_connection_is_ended(
+    sites: Any, proxy: Proxy, postgres: Postgres, name: str
+) -> None:
+    one = sites(1, proxy.url(USER, name)).start()
+    one.suspects = [2]
+    proxy.leave()
+    one.until(lambda: one.session.outage)
+    began_at = time.monotonic()
+    one.until(lambda: one.session.outage is None or one.failures)
+    assert one.failures == []
+    assert time.monotonic() - began_at < 5
+    assert locked(postgres, name) == {1}
 
 
 def test_a_stop_does_not_wait_for_a_server_that_says_nothing(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -29,8 +30,10 @@ PASSWORD_FILE = "secrets/database-password"  # noqa: S105 (no password, but wher
 
 
 def driver_url(url: str | URL) -> URL:
-    """A postgresql:// url as SQLAlchemy needs it for psycopg 3."""
-    return make_url(url).set(drivername=DRIVER)
+    """A postgresql:// url as SQLAlchemy needs it for psycopg 3; not for another call of this."""
+    made = make_url(url)
+    # SQLAlchemy decodes all but this part, libpq all.
+    return made.set(drivername=DRIVER, database=made.database and unquote(made.database))
 
 
 def application_name(masterid: int) -> str:
@@ -60,18 +63,6 @@ def require_driver(url: str | URL) -> None:
         import psycopg  # noqa: F401
     except ImportError as error:
         raise StoreError(f"{shown(url)} needs psycopg 3: {error}", EXTRA) from error
-
-
-def url_for_master(url: str | URL, basedir: Path) -> str:
-    """The url that a master's own engine connects to, with the password of its basedir.
-
-    Raises StoreError where psycopg is not installed.
-    """
-    require_driver(url)
-    made = driver_url(url)
-    secret = password(basedir)
-    made = made if secret is None else made.set(password=secret)
-    return made.render_as_string(hide_password=False)
 
 
 def engine_for(url: str | URL, basedir: Path) -> sa.Engine:

@@ -12,6 +12,7 @@ from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
 from litebot.master.moving.unfinished import record
+from litebot.master.postgres.suiting import refuse_two_sites
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def tables_made(url: str, basedir: Path, *, must_be_empty: bool) -> Iterator[boo
                 encoding = conn.exec_driver_sql("SHOW server_encoding").scalar_one()
                 postgres.refuse_encoding(encoding, postgres.shown(url))
                 schema.lock(conn)
+                refuse_two_sites(conn, postgres.shown(url))
                 there = set(sa.inspect(conn).get_table_names())
                 if there and must_be_empty:
                     raise _in_use(there, postgres.shown(url))

@@ -53,7 +53,8 @@ Suspects = Callable[[sa.engine.Connection, int], list[int]]
 class Peers:
     """What one master knows of the others; used in the thread of its session.
 
-    `startid` is that of its row in litebot_starts, once it has one.
+    `startid` is that of its row in litebot_starts, once it has one; `left` are those who went
+    between the last two looks, also while this one was away.
     """
 
     def __init__(self, masterid: int, name: str, suspects: Suspects) -> None:
@@ -61,6 +62,8 @@ class Peers:
         self.name = name
         self.startid: int | None = None
         self.is_alone = False
+        self.left: set[int] = set()
+        self._there: set[int] = set()
         self._suspects = suspects
         self._engine: sa.Engine | None = None
         self._connected_at = 0.0
@@ -84,12 +87,6 @@ class Peers:
         """Let go of a lock."""
         conn.execute("SELECT pg_advisory_unlock(%s, %s)", (MASTER_LOCK, masterid))
 
-    def process(self, conn: psycopg.Connection[Any]) -> int:
-        """The server's process of a connection: a pooler has the driver take another for it."""
-        row = conn.execute("SELECT pg_backend_pid()").fetchone()
-        assert row is not None
-        return int(row[0])
-
     def look(self, conn: psycopg.Connection[Any]) -> list[int]:
         """See who is there; the ids of those who are dead.  Raises psycopg.Error."""
         assert self._engine is not None
@@ -101,6 +98,8 @@ class Peers:
         except sa.exc.DBAPIError as error:
             raise error.orig or error from None
         self.is_alone = not locked and not suspects
+        there = locked.union(suspects)  # who lost the lock and did not stop may come back
+        self.left, self._there = self._there - there, there
         now = time.monotonic()
         free = [masterid for masterid in suspects if masterid not in locked]
         self._free_since = {each: self._free_since.get(each, now) for each in free}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 from typing import TypeVar
 
 import psycopg
@@ -33,18 +35,33 @@ OPTIONS = {
     "client_encoding": "utf8",
     "autocommit": True,
 }
-# The same for the server, so that a connection which we have lost holds no locks for long there.
+# The same for the server, so that a connection which we have lost holds no locks for long there;
+# and no limits that a role or a database has for statements of people.
 SETTINGS = """
 SELECT set_config('tcp_keepalives_idle', '3', false),
        set_config('tcp_keepalives_interval', '2', false),
        set_config('tcp_keepalives_count', '2', false),
        set_config('idle_in_transaction_session_timeout', '60000', false),
+       set_config('statement_timeout', '0', false),
+       set_config('lock_timeout', '0', false),
        CASE WHEN current_setting('synchronous_commit') = 'off'
             THEN set_config('synchronous_commit', 'on', false) END,
        CASE WHEN current_setting('server_version_num')::int >= 140000
-            THEN set_config('client_connection_check_interval', '2000', false) END
+            THEN set_config('client_connection_check_interval', '2000', false) END,
+       CASE WHEN current_setting('server_version_num')::int >= 140000
+            THEN set_config('idle_session_timeout', '0', false) END,
+       CASE WHEN current_setting('server_version_num')::int >= 170000
+            THEN set_config('transaction_timeout', '0', false) END
 """
 OLDEST = 130000  # pg_current_xact_id
+
+# Not what libpq knows of a connection: a pooler makes that number up.
+IDENTIFY = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+# A pooler may have given it to the new connection, or to somebody else, since.
+END_FORMER = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = %s AND backend_start = %s AND pid <> pg_backend_pid()
+"""
 
 # States in which a server does nothing for anybody, and after which it goes on.  A disk that is
 # full is one: there may be space again.
@@ -92,26 +109,62 @@ def cut_off(conn: psycopg.Connection[Any]) -> None:
             sock.close()
 
 
+class Identity(NamedTuple):
+    """Of a connection, for the server: its process there, and when that was started."""
+
+    pid: int
+    started_at: datetime
+
+
+def identify(conn: psycopg.Connection[Any]) -> Identity:
+    """The identity of a connection.  Raises psycopg.Error."""
+    row = conn.execute(IDENTIFY).fetchone()
+    if row is None:
+        raise psycopg.OperationalError("the server does not know the connection")
+    return Identity(*row)
+
+
+def end_former(conn: psycopg.Connection[Any], former: Identity) -> bool:
+    """End what is left in the server of a connection that was lost; whether anything was."""
+    return conn.execute(END_FORMER, former).fetchone() is not None
+
+
+def answers(conn: psycopg.Connection[Any]) -> bool:
+    """Whether the server of a connection, which may be lost, says anything to a new one.
+
+    Also that it has too many: the driver does not tell why a connection is refused.
+    """
+    with suppress(psycopg.Error):
+        return psycopg.pq.PGconn.ping(conn.info.dsn.encode()) == psycopg.pq.Ping.OK
+    return False
+
+
 class Server:
     """A database on a server, as litebot.toml names it."""
 
     def __init__(self, url: str | URL, basedir: Path) -> None:
-        """Raises StoreError where psycopg is not installed."""
+        """Raises OSError where the password of the basedir can't be read."""
         self.url = make_url(url)
         self.shown = postgres.shown(url)
-        made = make_url(postgres.url_for_master(url, basedir))
+        self._basedir = basedir
+        self._password = postgres.password(basedir)
+        made = postgres.driver_url(url)
         self._args, options = PGDialect_psycopg().create_connect_args(made)
         self._options = {**OPTIONS, **options}
         self.application_name: str = options.get("application_name", "litebot")
 
-    def connect(self, kind: type[C], *, writes: bool = False) -> C:
+    def connect(self, kind: type[C]) -> C:
         """A new connection, on which each statement is a transaction of its own.
 
+        Of several hosts that the url names it is to the one that can be written to.
         Raises psycopg.Error; StoreError where the server is too old.
         """
         options = {**self._options, "application_name": self.application_name}
-        if writes:
-            options.setdefault("target_session_attrs", "read-write")
+        options.setdefault("target_session_attrs", "read-write")
+        with suppress(OSError):  # it may be another one by now
+            self._password = postgres.password(self._basedir)
+        if self._password is not None:
+            options["password"] = self._password
         conn = kind.connect(*self._args, **options)
         if conn.info.server_version < OLDEST:
             raise StoreError(

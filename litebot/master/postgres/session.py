@@ -30,8 +30,11 @@ from litebot.master.postgres.events import Events
 from litebot.master.postgres.peers import Peers
 from litebot.master.postgres.peers import Suspects
 from litebot.master.postgres.peers import taken_over
+from litebot.master.postgres.server import Identity
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
+from litebot.master.postgres.server import end_former
+from litebot.master.postgres.server import identify
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
 from litebot.master.work import Outage
@@ -64,8 +67,8 @@ class Session:
 
     `masterid` and `name` are this master's in the table masters.  What is called on the reactor's
     thread, where it is set: `on_events` with events of other masters, in order; `on_gap` where
-    some of these are lost; `on_dead` with the id of a master whose lock is held until the
-    Deferred that it returns fires, and the server's process that holds it; `on_failure` once,
+    some of these are lost, or may be; `on_dead` with the id of a master whose lock is held until
+    the Deferred that it returns fires, and the server's process that holds it; `on_failure` once,
     where it can't go on: with TakenOver where another master has found this one dead.  `outage`
     says since when it is cut off, and why.
     """
@@ -86,6 +89,7 @@ class Session:
         self._peers = Peers(masterid, name, suspects)
         self._thread: threading.Thread | None = None
         self._conn: Conn | None = None
+        self._identity: Identity | None = None  # of it
         self._guard = threading.Lock()  # of closing it
         self._asked: deque[Callable[[Conn], object]] = deque()
         self._wakes, self._waker = socket.socketpair()
@@ -149,14 +153,21 @@ class Session:
         try:
             if self.on_events is not None:
                 self.on_events([event for event in events if event.key != DROPPED])
-            if self.on_gap is not None and any(event.key == DROPPED for event in events):
+            if any(event.key == DROPPED for event in events):
                 log.msg("events of other masters are lost; looking at the database instead")
-                self.on_gap()
+                self._note_gap()
         except Exception:
             log.err(None, "while delivering events of other masters")
         finally:
             self._delivering = False
             self._wake()
+
+    def _note_gap(self) -> None:
+        try:
+            if self.on_gap is not None:
+                self.on_gap()
+        except Exception:
+            log.err(None, "while looking for what events would have told")
 
     def _found_dead(self, masterid: int, holder: int, connection: int) -> None:
         d: defer.Deferred[Any] = defer.succeed(None)
@@ -222,11 +233,14 @@ class Session:
 
     def _open(self) -> None:
         """Connect and take the lock.  Raises psycopg.Error, StoreError, TakenOver."""
-        self._conn = conn = self._server.connect(psycopg.Connection, writes=True)
+        self._conn = conn = self._server.connect(psycopg.Connection)
         conn.execute(VANISHED)
         self._connections += 1
         give_up_at = time.monotonic() + OWN_LOCK_S
         self._peers.check_own(conn)
+        if self._identity is not None:  # a proxy may not have told the server that it is gone
+            end_former(conn, self._identity)
+        self._identity = identify(conn)
         while not self._peers.lock(conn, self._peers.masterid):
             if self._ending:
                 raise psycopg.OperationalError("the master stops")
@@ -246,8 +260,9 @@ class Session:
         if self._peers.startid is not None:
             return taken_over(self.name, "another master of its name")
         return StoreError(
-            f"{self._server.shown} has a running master named {self.name} already; a name is a"
-            " host's and a basedir's, and each master needs its own"
+            f"{self._server.shown} has a running master named {self.name} already, or another"
+            " master is taking over its work; a name is a host's and a basedir's, and each master"
+            " needs its own"
         )
 
     def _close(self) -> None:
@@ -279,6 +294,8 @@ class Session:
             dead = self._peers.look(conn)
             if self._peers.is_alone:
                 self._events.drop(waiting)
+            if self._peers.left:  # maybe while cut off, so with events that were not sent
+                self._reactor.callFromThread(self._note_gap)
             for masterid in dead:
                 self._take(conn, masterid)
         if self._events.outgoing and not self._peers.is_alone:
@@ -306,7 +323,7 @@ class Session:
         if conn is not None:
             conn.pgconn.consume_input()
             while (notify := conn.pgconn.notifies()) is not None:
-                self._has_news |= notify.be_pid != conn.pgconn.backend_pid
+                self._has_news |= self._is_news(notify.be_pid)
             if self._has_news and not self._delivering:
                 return
             due = [at for what, at in self._due.items() if what != "read" or not self._delivering]
@@ -321,17 +338,20 @@ class Session:
         self._woken = False
 
     def _notified(self, notify: psycopg.Notify) -> None:
-        if self._conn is not None and notify.pid != self._conn.pgconn.backend_pid:
-            self._has_news = True
+        self._has_news |= self._is_news(notify.pid)
+
+    def _is_news(self, pid: int) -> bool:
+        return self._identity is None or pid != self._identity.pid
 
     def _take(self, conn: Conn, masterid: int) -> None:
         """Have the work of a dead master taken over."""
         if time.monotonic() < self._taking.get(masterid, 0.0):
             return
+        assert self._identity is not None
         if self._peers.lock(conn, masterid):
             self._taking[masterid] = float("inf")
             self._peers.end_connections(conn, masterid)
-            holder = self._peers.process(conn)
+            holder = self._identity.pid
             self._reactor.callFromThread(self._found_dead, masterid, holder, self._connections)
 
     def _let_go(self, masterid: int, connection: int, conn: Conn) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 from buildbot.util import twisted
+from psycopg import errors
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -84,6 +85,9 @@ class Watch:
             finally:
                 conn.close()
         except psycopg.Error as error:
+            silent = isinstance(error, errors.ConnectionTimeout)
+            if not silent and self._writer.server_answers():
+                return None  # it has no room for one more connection, and may well be at work
             return Outage(f"it does not answer; {words_of(error)}")
         # "Client": it waits for us to take its answer.
         if row is not None and row[0] == "active" and row[1] != "Client":

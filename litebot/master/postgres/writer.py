@@ -26,8 +26,12 @@ from litebot.errors import StoreFailed
 from litebot.master import postgres
 from litebot.master.postgres.connection import Connection
 from litebot.master.postgres.connection import NotAlone
+from litebot.master.postgres.server import Identity
 from litebot.master.postgres.server import Server
+from litebot.master.postgres.server import answers
 from litebot.master.postgres.server import cut_off
+from litebot.master.postgres.server import end_former
+from litebot.master.postgres.server import identify
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
 from litebot.master.postgres.sql import ServerSql
@@ -38,23 +42,15 @@ from litebot.master.work import Work
 GONE_WITHIN_S = 5.0
 DRIVER = "postgresql+psycopg://"
 
-END_FORMER = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
-"""
-WHEN_STARTED = "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-
 # Called before the first batch on a connection that is not the first, in its transaction.
 Hook = Callable[[sa.engine.Connection], None]
 
 
 @dataclass(frozen=True)
 class Asking:
-    """A statement that has been sent: on which connection, and when (of time.monotonic()).
+    """A statement that has been sent: on which connection, and when (of time.monotonic())."""
 
-    `identity` is the process id of the connection in the server, and when that was started.
-    """
-
-    identity: tuple[int, Any]
+    identity: Identity
     since: float
 
 
@@ -83,7 +79,7 @@ class Writer:
         self._handle: Connection | None = None
         self._connection: sa.engine.Connection | None = None
         self._sql: ServerSql | None = None
-        self._identity: tuple[int, Any] | None = None  # of the connection, for the server
+        self._identity: Identity | None = None  # of the connection
         self._new = False  # the hook has not been called on it
         self._in_doubt: bytes | None = None
         self._thread: int | None = None
@@ -101,6 +97,11 @@ class Writer:
         handle = self._handle
         if handle is not None:
             cut_off(handle)
+
+    def server_answers(self) -> bool:
+        """Whether the server of the connection says anything to a new one; may take seconds."""
+        handle = self._handle
+        return handle is not None and answers(handle)
 
     @property
     def asking(self) -> Asking | None:
@@ -258,14 +259,13 @@ class Writer:
         return bool(status == "committed")
 
     def _connect(self) -> None:
-        handle = self._server.connect(Connection, writes=True)
+        handle = self._server.connect(Connection)
         try:
             self._end_former(handle)
-            row = handle.execute(WHEN_STARTED).fetchone()
+            self._identity = identify(handle)
         except BaseException:
             handle.finish()
             raise
-        self._identity = (handle.info.backend_pid, row and row[0])
         self._handle = handle
         self._sql = ServerSql(handle, self._connected)
         self._new = True
@@ -274,9 +274,7 @@ class Writer:
         """What the server still does for the connection that was lost is ended first."""
         waited_s = 0.0
         for wait_s in waits():
-            if self._identity is None:
-                return
-            if handle.execute(END_FORMER, self._identity).fetchone() is None:
+            if self._identity is None or not end_former(handle, self._identity):
                 return
             if waited_s > GONE_WITHIN_S:
                 raise psycopg.OperationalError("the former connection can't be ended")
