@@ -124,7 +124,7 @@ class Neighbours(service.AsyncService):
         master.handovers.look()
         master.handovers.tell_dependents(of_all=True)
         master.botmaster.maybeStartBuildsForAllBuilders()
-        await master.reminder.read()
+        await master.reminder.remind()
         await self.cancel_again(master.masterid)
         await self._tell_triggers()
 

@@ -227,11 +227,11 @@ def test_a_child_on_another_master_ends_with_its_parent(
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Callable[..., None]]:
+def worker(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Call it with a connection string to start a worker "remote" of its own process."""
     processes = []
 
-    def start(way: str, **env: str) -> None:
+    def start(way: str, **env: str) -> subprocess.Popen[bytes]:
         command = str(Path(LITEBOT).with_name("buildbot-worker"))
         folder = tmp_path / "remote"
         succeeded(
@@ -250,6 +250,7 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., None]]:
             start_new_session=True,
         )
         processes.append(process)
+        return process
 
     yield start
     for process in processes:
@@ -260,7 +261,7 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
 def test_a_worker_goes_to_another_master(
     site: Callable[[str], Site],
-    worker: Callable[..., None],
+    worker: Callable[..., subprocess.Popen[bytes]],
     tmp_path: Path,
     measured: Callable[[str], None],
 ) -> None:
@@ -294,8 +295,47 @@ def test_a_worker_goes_to_another_master(
     assert retried_s < FAILOVER_S
 
 
+def test_a_worker_is_told_to_stop_until_it_has(
+    site: Callable[[str], Site],
+    worker: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path,
+) -> None:
+    go = tmp_path / "go"
+    here = site(
+        f"""
+        c["workers"].append(worker.Worker("remote", "workerpw"))
+        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["remote"])
+        """
+    )
+    one, two = here.started("one", "two")
+    way = f"tcp:127.0.0.1:{one.ports[1]}"
+    process = worker(way)
+    at_one = "SELECT w.id FROM connected_workers c JOIN workers w ON w.id = c.workerid"
+    at_one += " WHERE w.name = 'remote'"
+    ((workerid,),) = here.await_rows(at_one, "the worker to come")
+    assert one.force("b", "--no-wait").returncode == 0
+    here.await_rows("SELECT 1 FROM steps", "the step to run")
+    assert two.login().control(f"workers/{workerid}", "stop", reason="kernel").status == 200
+    two.stop()
+    two.start()  # one looks for what it has not heard of, while the worker still builds
+    go.touch()
+    wait_for(lambda: process.poll() is not None, "the worker to end")
+    here.await_none(at_one, "its master to note it")
+    assert here.rows("SELECT * FROM litebot_told") == []
+    process = worker(way)
+    here.await_rows(at_one, "the worker to come again")
+    succeeded(one.force("b"))
+    assert process.poll() is None
+    assert here.rows("SELECT graceful FROM workers WHERE name = 'remote'") == [(0,)]
+    # What a master has kept and told nobody, as it was killed at that moment.
+    row = f"('workers', {workerid}, 'stop', 'kernel')"
+    here.rows(f"INSERT INTO litebot_told (kind, about, action, reason) VALUES {row} RETURNING 1")
+    two.stop()
+    wait_for(lambda: process.poll() is not None, "the worker to end again")
+
+
 def test_a_worker_that_wants_tls_takes_no_other_certificate(
-    master: Master, worker: Callable[..., None], tmp_path: Path
+    master: Master, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
