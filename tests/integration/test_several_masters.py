@@ -154,6 +154,37 @@ def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) ->
     assert [errors(master) for master in (one, two)] == [[], []]
 
 
+def test_a_scheduler_that_is_disabled_is_so_for_all(site: Callable[[str], Site]) -> None:
+    here = site(
+        """
+        builder("b", shell("true"))
+        builder("after", shell("true"))
+        (upstream,) = [each for each in c["schedulers"] if each.name == "force-b"]
+        c["schedulers"].append(schedulers.Dependent("downstream", upstream, ["after"]))
+        """
+    )
+    one, two = here.started("one", "two")
+    ids = dict(here.rows("SELECT name, id FROM schedulers"))
+    admin = two.login()
+    for name in ("force-b", "downstream"):
+        path = f"schedulers/{ids[name]}"
+        assert admin.control(path, "enable", enabled=False).status == 200
+    for master in (one, two):
+        (shown,) = master.rest("forceschedulers/force-b")["forceschedulers"]
+        listed = {each["name"]: each for each in master.rest("forceschedulers")["forceschedulers"]}
+        assert [shown["enabled"], listed["force-b"]["enabled"]] == [False, False]
+        succeeded(master.force("b"))
+    assert here.rows("SELECT * FROM litebot_subscriptions") == []
+    path = f"schedulers/{ids['downstream']}"
+    assert admin.control(path, "enable", enabled=True).status == 200
+    succeeded(two.force("b"))
+    after = "SELECT r.id FROM buildrequests r JOIN builders b ON b.id = r.builderid"
+    after += " WHERE b.name = 'after'"
+    here.await_rows(after, "the buildset that depends on the last one")
+    here.await_quiet()
+    assert len(here.rows(after)) == 1
+
+
 def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_path: Path) -> None:
     go = tmp_path / "go"
     here = site(
