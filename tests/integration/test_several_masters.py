@@ -185,6 +185,30 @@ def test_a_scheduler_that_is_disabled_is_so_for_all(site: Callable[[str], Site])
     assert len(here.rows(after)) == 1
 
 
+def test_what_one_has_no_more_goes_to_another_one(site: Callable[[str], Site]) -> None:
+    here = site(
+        """
+        builder("b", shell("true"))
+        each = schedulers.AnyBranchScheduler("each", treeStableTimer=None, builderNames=["b"])
+        c["schedulers"].append(each)
+        port = "tcp:0:interface=127.0.0.1"
+        c["change_source"] = [changes.PBChangeSource(port=port, user="u", passwd="p")]
+        """
+    )
+    one, two = here.started("one", "two")
+    claims = "SELECT masterid FROM scheduler_masters JOIN schedulers s ON s.id = schedulerid"
+    claims += " WHERE s.name = 'each' UNION ALL SELECT masterid FROM changesource_masters"
+    first, second = here.masterid(one), here.masterid(two)
+    assert here.rows(claims) == [(first,), (first,)]
+    one.configure('c["schedulers"].remove(each)\nc["change_source"] = []')
+    one.reconfig()
+    wait_for(lambda: here.rows(claims) == [(second,), (second,)], "both to move", FAILOVER_S)
+    assert two.change(revision="1", branch="x") == 200
+    here.await_rows("SELECT 1 FROM litebot_built", "the scheduler to act")
+    here.await_quiet()
+    assert [errors(master) for master in (one, two)] == [[], []]
+
+
 def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_path: Path) -> None:
     go = tmp_path / "go"
     here = site(
