@@ -22,6 +22,7 @@ HOT = {
 }
 MODULES = {
     **HOT,
+    "buildbot.data.forceschedulers": "litebot.master.forceschedulers",
     "buildbot.data.masters": "litebot.master.masters",
     "buildbot.data.workers": "litebot.master.told",
 }

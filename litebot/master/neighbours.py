@@ -42,7 +42,7 @@ class Neighbours(service.AsyncService):
         if not self.master.db.is_sole_writer:
             # One that starts has given back what its former self had.
             key = ("masters", None, None)
-            self._consumer = yield self.master.mq.startConsuming(self._one_came_or_went, key)
+            self._consumer = yield self.master.mq.startConsuming(self._one_has_changed, key)
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
@@ -54,11 +54,13 @@ class Neighbours(service.AsyncService):
     # what they are told
 
     async def introduce(self) -> None:
-        """Say what this master has configured."""
+        """Say what this master has configured; what it has no more is free for the others."""
         master = self.master
         if not master.db.is_sole_writer:
             write, what = configured.write, list(self._configured())
             await master.db.pool.do_with_transaction(write, master.masterid, what)
+            event = {"masterid": master.masterid, "name": master.name, "active": True}
+            master.data.rtypes.master.produceEvent(event, "updated")
 
     def _configured(self) -> Iterator[tuple[str, str]]:
         for scheduler in self.master.allSchedulers():
@@ -111,7 +113,7 @@ class Neighbours(service.AsyncService):
             models = await master.db.buildrequests.get_some(brids)
             types.buildrequest.announce(models, event)
 
-    def _one_came_or_went(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
+    def _one_has_changed(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
         if event["masterid"] != self.master.masterid:
             self.look_around()
 
@@ -130,7 +132,7 @@ class Neighbours(service.AsyncService):
         master.handovers.look()
         master.handovers.tell_dependents(of_all=True)
         master.botmaster.maybeStartBuildsForAllBuilders()
-        await master.reminder.read()
+        await master.reminder.remind()
         await self.cancel_again(master.masterid)
         await self._tell_triggers()
 

@@ -142,21 +142,24 @@ class Worker(data_workers.Worker):
 
 
 class Reminder(service.AsyncService):
-    """Tells workers that come back after a crash what they were told before it."""
+    """Tells workers what they were told at a master that is dead now, or where that was lost.
+
+    What there is to tell is only in the table: others add to it, and what is done is forgotten.
+    """
 
     name: str | None = "reminder"
 
     def __init__(self) -> None:
         super().__init__()
-        self._remind: dict[int, tuple[str, str]] = {}
+        self._coming: set[int] = set()  # workers that are being attached
         self._consumers: list[Any] = []
 
     @defer.inlineCallbacks
     def startService(self) -> Any:
         yield super().startService()
-        yield defer.ensureDeferred(self.read())
-        # A worker's state is updated as the last thing when it is attached.
+        # A worker's state is updated as the last thing when it is attached, and at other times.
         for callback, event in (
+            (self._comes, "connected"),
             (self._is_there, "state_updated"),
             (self._has_gone, "disconnected"),
         ):
@@ -169,26 +172,38 @@ class Reminder(service.AsyncService):
             yield consumer.stopConsuming()
         yield super().stopService()
 
-    async def read(self) -> None:
-        """Learn what there is to remind of; also of what a master did that is dead now."""
-        self._remind = await self.master.db.pool.do(_of_workers)
+    async def remind(self) -> None:
+        """Tell the workers of this master what they were told and are not done with."""
+        workers = self.master.workers.workers.values()
+        here = {worker.workerid for worker in workers if worker.conn is not None}
+        for workerid, action, reason in await self.master.db.pool.do(_of_workers):
+            if workerid in here:
+                key = ("control", "worker", str(workerid), action)
+                self.master.mq.produce(key, {"reason": reason})
 
-    def _is_there(self, _key: tuple[str, ...], worker: dict[str, Any]) -> None:
-        if worker["connected_to"] and worker["workerid"] in self._remind:
-            action, reason = self._remind.pop(worker["workerid"])
-            key = ("control", "worker", str(worker["workerid"]), action)
-            self.master.mq.produce(key, {"reason": reason})
+    def _comes(self, _key: tuple[str, ...], worker: dict[str, Any]) -> None:
+        if origin(self.master.mq.impl) is None:
+            self._coming.add(worker["workerid"])
+
+    def _is_there(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
+        if worker["workerid"] not in self._coming or origin(self.master.mq.impl) is not None:
+            return None
+        self._coming.discard(worker["workerid"])
+        return defer.ensureDeferred(self.remind())
 
     def _has_gone(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
+        if origin(self.master.mq.impl) is not None:
+            return None
+        self._coming.discard(worker["workerid"])
         # Where it is the master that goes, this one or another, the worker comes to the next one.
-        if not self.master.running or origin(self.master.mq.impl) is not None:
+        if not self.master.running:
             return None
         return self.master.db.pool.do_with_transaction(_forget_worker, worker["workerid"])
 
 
-def _of_workers(conn: sa.engine.Connection) -> dict[int, tuple[str, str]]:
+def _of_workers(conn: sa.engine.Connection) -> list[tuple[int, str, str]]:
     query = sa.select(told.c.about, told.c.action, told.c.reason).where(told.c.kind == WORKERS)
-    return {row[0]: (row[1], row[2]) for row in conn.execute(query)}
+    return [(row[0], row[1], row[2]) for row in conn.execute(query)]
 
 
 def _forget_worker(conn: sa.engine.Connection, workerid: int) -> None:

@@ -154,6 +154,61 @@ def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) ->
     assert [errors(master) for master in (one, two)] == [[], []]
 
 
+def test_a_scheduler_that_is_disabled_is_so_for_all(site: Callable[[str], Site]) -> None:
+    here = site(
+        """
+        builder("b", shell("true"))
+        builder("after", shell("true"))
+        (upstream,) = [each for each in c["schedulers"] if each.name == "force-b"]
+        c["schedulers"].append(schedulers.Dependent("downstream", upstream, ["after"]))
+        """
+    )
+    one, two = here.started("one", "two")
+    ids = dict(here.rows("SELECT name, id FROM schedulers"))
+    admin = two.login()
+    for name in ("force-b", "downstream"):
+        path = f"schedulers/{ids[name]}"
+        assert admin.control(path, "enable", enabled=False).status == 200
+    for master in (one, two):
+        (shown,) = master.rest("forceschedulers/force-b")["forceschedulers"]
+        listed = {each["name"]: each for each in master.rest("forceschedulers")["forceschedulers"]}
+        assert [shown["enabled"], listed["force-b"]["enabled"]] == [False, False]
+        succeeded(master.force("b"))
+    assert here.rows("SELECT * FROM litebot_subscriptions") == []
+    path = f"schedulers/{ids['downstream']}"
+    assert admin.control(path, "enable", enabled=True).status == 200
+    succeeded(two.force("b"))
+    after = "SELECT r.id FROM buildrequests r JOIN builders b ON b.id = r.builderid"
+    after += " WHERE b.name = 'after'"
+    here.await_rows(after, "the buildset that depends on the last one")
+    here.await_quiet()
+    assert len(here.rows(after)) == 1
+
+
+def test_what_one_has_no_more_goes_to_another_one(site: Callable[[str], Site]) -> None:
+    here = site(
+        """
+        builder("b", shell("true"))
+        each = schedulers.AnyBranchScheduler("each", treeStableTimer=None, builderNames=["b"])
+        c["schedulers"].append(each)
+        port = "tcp:0:interface=127.0.0.1"
+        c["change_source"] = [changes.PBChangeSource(port=port, user="u", passwd="p")]
+        """
+    )
+    one, two = here.started("one", "two")
+    claims = "SELECT masterid FROM scheduler_masters JOIN schedulers s ON s.id = schedulerid"
+    claims += " WHERE s.name = 'each' UNION ALL SELECT masterid FROM changesource_masters"
+    first, second = here.masterid(one), here.masterid(two)
+    assert here.rows(claims) == [(first,), (first,)]
+    one.configure('c["schedulers"].remove(each)\nc["change_source"] = []')
+    one.reconfig()
+    wait_for(lambda: here.rows(claims) == [(second,), (second,)], "both to move", FAILOVER_S)
+    assert two.change(revision="1", branch="x") == 200
+    here.await_rows("SELECT 1 FROM litebot_built", "the scheduler to act")
+    here.await_quiet()
+    assert [errors(master) for master in (one, two)] == [[], []]
+
+
 def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_path: Path) -> None:
     go = tmp_path / "go"
     here = site(
@@ -227,11 +282,11 @@ def test_a_child_on_another_master_ends_with_its_parent(
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Callable[..., None]]:
+def worker(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Call it with a connection string to start a worker "remote" of its own process."""
     processes = []
 
-    def start(way: str, **env: str) -> None:
+    def start(way: str, **env: str) -> subprocess.Popen[bytes]:
         command = str(Path(LITEBOT).with_name("buildbot-worker"))
         folder = tmp_path / "remote"
         succeeded(
@@ -250,6 +305,7 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., None]]:
             start_new_session=True,
         )
         processes.append(process)
+        return process
 
     yield start
     for process in processes:
@@ -260,7 +316,7 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
 def test_a_worker_goes_to_another_master(
     site: Callable[[str], Site],
-    worker: Callable[..., None],
+    worker: Callable[..., subprocess.Popen[bytes]],
     tmp_path: Path,
     measured: Callable[[str], None],
 ) -> None:
@@ -294,8 +350,47 @@ def test_a_worker_goes_to_another_master(
     assert retried_s < FAILOVER_S
 
 
+def test_a_worker_is_told_to_stop_until_it_has(
+    site: Callable[[str], Site],
+    worker: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path,
+) -> None:
+    go = tmp_path / "go"
+    here = site(
+        f"""
+        c["workers"].append(worker.Worker("remote", "workerpw"))
+        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["remote"])
+        """
+    )
+    one, two = here.started("one", "two")
+    way = f"tcp:127.0.0.1:{one.ports[1]}"
+    process = worker(way)
+    at_one = "SELECT w.id FROM connected_workers c JOIN workers w ON w.id = c.workerid"
+    at_one += " WHERE w.name = 'remote'"
+    ((workerid,),) = here.await_rows(at_one, "the worker to come")
+    assert one.force("b", "--no-wait").returncode == 0
+    here.await_rows("SELECT 1 FROM steps", "the step to run")
+    assert two.login().control(f"workers/{workerid}", "stop", reason="kernel").status == 200
+    two.stop()
+    two.start()  # one looks for what it has not heard of, while the worker still builds
+    go.touch()
+    wait_for(lambda: process.poll() is not None, "the worker to end")
+    here.await_none(at_one, "its master to note it")
+    assert here.rows("SELECT * FROM litebot_told") == []
+    process = worker(way)
+    here.await_rows(at_one, "the worker to come again")
+    succeeded(one.force("b"))
+    assert process.poll() is None
+    assert here.rows("SELECT graceful FROM workers WHERE name = 'remote'") == [(0,)]
+    # What a master has kept and told nobody, as it was killed at that moment.
+    row = f"('workers', {workerid}, 'stop', 'kernel')"
+    here.rows(f"INSERT INTO litebot_told (kind, about, action, reason) VALUES {row} RETURNING 1")
+    two.stop()
+    wait_for(lambda: process.poll() is not None, "the worker to end again")
+
+
 def test_a_worker_that_wants_tls_takes_no_other_certificate(
-    master: Master, worker: Callable[..., None], tmp_path: Path
+    master: Master, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")

@@ -35,24 +35,38 @@ class Links:
 
 
 def links(master: Any, scheduler: str | None, reason: str) -> Links:
-    """Of a buildset that this scheduler adds."""
-    dependents = [
-        s for s in master.allSchedulers() if isinstance(s, Dependent) and s.enabled and s.objectid
-    ]
+    """Of a buildset that this scheduler adds, whoever is disabled."""
+    dependents = [s for s in master.allSchedulers() if isinstance(s, Dependent) and s.objectid]
     gain = tuple(s.objectid for s in dependents if scheduler and s.upstream_name == scheduler)
     own = [s.objectid for s in dependents if s.name == scheduler and reason == DOWNSTREAM]
     return Links(gain, own[0] if own else None)
 
 
 def note(conn: sa.engine.Connection, links: Links, bsid: int, ssids: list[int]) -> None:
-    """Write down who gains and who loses a subscription by this buildset; commits nothing."""
-    for objectid in links.gain:
+    """Write down who gains and who loses a subscription by this buildset; commits nothing.
+
+    What is added while a scheduler is disabled is not for it.
+    """
+    # Only the master that has a scheduler knows in memory whether it is enabled.
+    disabled = _disabled(conn, links.gain) if links.gain else set()
+    for objectid in set(links.gain) - disabled:
         conn.execute(subscriptions.insert().values(objectid=objectid, bsid=bsid, wanted=1))
     if links.lose is not None:
         upstream = _upstream_of(conn, links.lose, ssids)
         if upstream is not None:
             row = {"objectid": links.lose, "bsid": upstream, "wanted": 0}
             conn.execute(subscriptions.insert().values(row))
+
+
+def _disabled(conn: sa.engine.Connection, objectids: Iterable[int]) -> set[int]:
+    """Those of these schedulers that are disabled."""
+    schedulers, objects = Model.schedulers, Model.objects
+    query = (
+        sa.select(objects.c.id)
+        .join(schedulers, schedulers.c.name == objects.c.name)
+        .where(objects.c.id.in_(list(objectids)), schedulers.c.enabled == 0)
+    )
+    return set(conn.execute(query).scalars())
 
 
 def _upstream_of(conn: sa.engine.Connection, objectid: int, ssids: list[int]) -> int | None:
