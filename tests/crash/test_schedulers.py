@@ -112,6 +112,17 @@ c["schedulers"] += [
 ]
 """
 
+DISABLED = """
+builder("b", shell("true"))
+c["schedulers"] += [
+    SingleBranch("first", branch="main", reason=str(N), builderNames=["b"]),
+    SingleBranch("also", branch="main", builderNames=["b"]),
+    schedulers.Nightly(
+        "hourly", month=1, dayOfMonth=1, reason=str(N), onlyIfChanged=True, builderNames=["b"]
+    ),
+]
+"""
+
 # A reconfig hangs in one part as long as there is the file `hang`.
 HANGING = """
 from buildbot.util.service import BuildbotService
@@ -360,6 +371,32 @@ def test_what_comes_while_a_scheduler_is_disabled_is_not_for_it(victim: Victim) 
     await_revision(victim, "2", "first", "also")
     assert revisions(victim, "first") == ["2"]
     assert revisions(victim, "also") == ["1", "2"]
+
+
+def test_a_disabled_scheduler_stays_so_over_a_reconfig(victim: Victim) -> None:
+    victim.write_config("N = 1" + DISABLED)
+    victim.start()
+    admin = victim.login()
+    ids = {s["name"]: s["schedulerid"] for s in victim.rest("schedulers")["schedulers"]}
+    for scheduler in ("first", "hourly"):
+        path = f"schedulers/{ids[scheduler]}"
+        assert admin.control(path, "enable", enabled=False).status == 200
+    assert victim.change(branch="main", revision="1") == 200
+    await_revision(victim, "1", "also")
+    victim.write_config("N = 2" + DISABLED)
+    victim.reconfig()
+    assert victim.change(branch="main", revision="2") == 200
+    await_revision(victim, "2", "also")
+    for scheduler in ("first", "hourly"):
+        path = f"schedulers/{ids[scheduler]}"
+        assert admin.control(path, "enable", enabled=True).status == 200
+    assert victim.change(branch="main", revision="3") == 200
+    await_revision(victim, "3", "first", "also")
+    assert revisions(victim, "first") == ["3"]
+    assert revisions(victim, "also") == ["1", "2", "3"]
+    waiting = "SELECT changeid FROM scheduler_changes WHERE schedulerid = :hourly"
+    wait_for(lambda: victim.rows(waiting, hourly=ids["hourly"]) == [(3,)], "change 3 to wait")
+    assert "AssertionError" not in victim.log
 
 
 @on_both

@@ -103,6 +103,9 @@ class Handovers(service.AsyncService):
         self._lose_patience()
         if not self._paused:
             return
+        for scheduler in self._schedulers():
+            if not scheduler.enabled:  # Buildbot has it listen again where it is changed
+                await scheduler._stopConsumingChanges()
         wanting = [s.serviceid for s in self._schedulers() if s._change_consumer is not None]
         alone = self.master.db.is_sole_writer
         await self.master.db.pool.do(_keep, wanting, self._first, alone)
