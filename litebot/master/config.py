@@ -86,6 +86,7 @@ class ConfigLoader(FileLoader):
                 # First, so that what they set counts as set: an auth, a database.
                 for configurator in config_dict.pop("configurators", []):
                     IConfigurator(configurator).configure(config_dict)
+                config_dict = dict(config_dict)  # it may be an imported module's
                 self.notes = tuple(fill(config_dict, settings, self.files, filename))
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised

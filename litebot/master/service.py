@@ -48,6 +48,7 @@ from litebot.master.database import HOT
 from litebot.master.database import Database
 from litebot.master.handover.changes import Handovers
 from litebot.master.handover.components import COMPONENTS
+from litebot.master.handover.manager import SchedulerManager
 from litebot.master.handover.mq import MQ_CLASS
 from litebot.master.hot.distributor import BotMaster
 from litebot.master.http import HTTPClientService
@@ -141,7 +142,13 @@ class BuildMaster(master.BuildMaster):
         # Buildbot makes its parts by class in the middle of create_child_services, and they
         # register themselves with each other right after.  So ours take their places at the
         # moment of the assignment, before anything has been set up on Buildbot's.
-        parts = {"db": self._make_db, "data": Data, "botmaster": BotMaster, "www": WWWService}
+        parts = {
+            "db": self._make_db,
+            "data": Data,
+            "botmaster": BotMaster,
+            "scheduler_manager": SchedulerManager,
+            "www": WWWService,
+        }
         make = parts.get(name)
         super().__setattr__(name, value if make is None else make())
 
@@ -359,7 +366,7 @@ class BuildMaster(master.BuildMaster):
 
     @defer.inlineCallbacks
     def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
-        """As Buildbot does; schedulers are given changes when all of them are ready."""
+        """As Buildbot does; changes wait while the builders and the schedulers change."""
         yield defer.ensureDeferred(self.handovers.pause())
         try:
             yield super().reconfigServiceWithBuildbotConfig(new_config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import LITEBOT
 from conftest import SUCCESS
 from conftest import Master
 from conftest import is_running
@@ -76,6 +78,87 @@ class Soon(schedulers.NightlyTriggerable):
 builder("child", shell("true"))
 builder("parent", steps.Trigger(schedulerNames=["nightly"], waitForFinish=False))
 c["schedulers"].append(Soon("nightly", builderNames=["child"]))
+"""
+
+# Each value of N is another configuration of the same schedulers, and a class of its own for one.
+RECONFIGURED = """
+from twisted.internet import reactor, task
+
+
+def soon(function, *args, **kwargs):
+    return task.deferLater(reactor, 0.1, function, *args, **kwargs)
+
+
+class Slow(SingleBranch):
+    # It takes its time for a change, and until it listens again.
+    def addBuildsetForChanges(self, **kwargs):
+        return soon(super().addBuildsetForChanges, **kwargs)
+
+    def startConsumingChanges(self, **kwargs):
+        return soon(super().startConsumingChanges, **kwargs)
+
+
+class SlowAlso(Slow):
+    pass
+
+
+builder("b", shell("true"))
+c["builders"][0].workernames[:] = []
+c["schedulers"] += [
+    SingleBranch("same", branch="main", builderNames=["b"]),
+    Slow("changed", branch="main", reason=str(N), builderNames=["b"]),
+    (Slow, SlowAlso)[N % 2]("replaced", branch="main", builderNames=["b"]),
+    AnyBranch("stable", treeStableTimer=0.1 + N / 100, builderNames=["b"]),
+]
+"""
+
+DISABLED = """
+builder("b", shell("true"))
+c["schedulers"] += [
+    SingleBranch("first", branch="main", reason=str(N), builderNames=["b"]),
+    SingleBranch("also", branch="main", builderNames=["b"]),
+    schedulers.Nightly(
+        "hourly", month=1, dayOfMonth=1, reason=str(N), onlyIfChanged=True, builderNames=["b"]
+    ),
+]
+"""
+
+# A reconfig hangs in one part as long as there is the file `hang`.
+HANGING = """
+from buildbot.util.service import BuildbotService
+from twisted.internet import defer, reactor, task
+
+
+@defer.inlineCallbacks
+def hang():
+    while os.path.exists(os.path.join(basedir, "hang")):
+        open(os.path.join(basedir, "hanging"), "w").close()
+        yield task.deferLater(reactor, 0.05)
+
+
+class Poller(changes.GitPoller):
+    def reconfigService(self, *args, **kwargs):
+        return hang().addCallback(lambda _: super(Poller, self).reconfigService(*args, **kwargs))
+
+
+class Service(BuildbotService):
+    def reconfigService(self, n):
+        return hang()
+
+
+builder(f"b{N}", shell("true"))
+c["schedulers"].append(
+    SingleBranch("first", branch="main", reason=str(N), builderNames=[f"b{N}"])
+)
+"""
+
+HANGING_POLLER = """
+project = os.path.join(basedir, "project")
+c["change_source"] = Poller(project, branches=["main"], pollInterval=900 + N)
+"""
+
+HANGING_SERVICE = """
+c["services"] = [Service(name="service", n=N)]
 """
 
 
@@ -288,3 +371,114 @@ def test_what_comes_while_a_scheduler_is_disabled_is_not_for_it(victim: Victim) 
     await_revision(victim, "2", "first", "also")
     assert revisions(victim, "first") == ["2"]
     assert revisions(victim, "also") == ["1", "2"]
+
+
+def test_a_disabled_scheduler_stays_so_over_a_reconfig(victim: Victim) -> None:
+    victim.write_config("N = 1" + DISABLED)
+    victim.start()
+    admin = victim.login()
+    ids = {s["name"]: s["schedulerid"] for s in victim.rest("schedulers")["schedulers"]}
+    for scheduler in ("first", "hourly"):
+        path = f"schedulers/{ids[scheduler]}"
+        assert admin.control(path, "enable", enabled=False).status == 200
+    assert victim.change(branch="main", revision="1") == 200
+    await_revision(victim, "1", "also")
+    victim.write_config("N = 2" + DISABLED)
+    victim.reconfig()
+    assert victim.change(branch="main", revision="2") == 200
+    await_revision(victim, "2", "also")
+    for scheduler in ("first", "hourly"):
+        path = f"schedulers/{ids[scheduler]}"
+        assert admin.control(path, "enable", enabled=True).status == 200
+    assert victim.change(branch="main", revision="3") == 200
+    await_revision(victim, "3", "first", "also")
+    assert revisions(victim, "first") == ["3"]
+    assert revisions(victim, "also") == ["1", "2", "3"]
+    waiting = "SELECT changeid FROM scheduler_changes WHERE schedulerid = :hourly"
+    wait_for(lambda: victim.rows(waiting, hourly=ids["hourly"]) == [(3,)], "change 3 to wait")
+    assert "AssertionError" not in victim.log
+
+
+@on_both
+def test_each_scheduler_acts_once_on_what_comes_while_it_is_changed(victim: Victim) -> None:
+    victim.write_config("N = 0" + RECONFIGURED)
+    victim.start()
+    sent = [str(n) for n in range(1, 61)]
+
+    def send_all() -> set[int]:
+        return {victim.change(branch="main", revision=revision) for revision in sent}
+
+    with ThreadPoolExecutor(1) as client:
+        codes = client.submit(send_all)
+        n = 0
+        while not codes.done() or n < 3:
+            n += 1
+            victim.write_config(f"N = {n}" + RECONFIGURED)
+            victim.reconfig()
+    assert codes.result() == {200}
+    await_revision(victim, sent[-1], "same", "changed", "replaced", "stable")
+    for scheduler in ("same", "changed", "replaced", "stable"):
+        assert victim.covered(scheduler) == [int(revision) for revision in sent], scheduler
+
+
+@pytest.fixture
+def hanging(victim: Victim) -> Callable[[str], subprocess.Popen[str]]:
+    """Start a reconfig that hangs where this text of a configuration says."""
+
+    def begin(part: str) -> subprocess.Popen[str]:
+        victim.write_config("N = 1" + HANGING + part)
+        victim.start()
+        (victim.basedir / "hang").touch()
+        victim.write_config("N = 2" + HANGING + part)
+        reconfig = subprocess.Popen([LITEBOT, "reconfig", victim.basedir], text=True)
+        wait_for((victim.basedir / "hanging").exists, "the reconfig to hang")
+        return reconfig
+
+    return begin
+
+
+def go_on(victim: Victim, reconfig: subprocess.Popen[str]) -> None:
+    """Let it hang no longer, and wait for its end."""
+    (victim.basedir / "hang").unlink()
+    assert reconfig.wait(30) == 0
+
+
+BUILDERS = """
+SELECT b.name FROM buildrequests r JOIN builders b ON b.id = r.builderid ORDER BY r.id
+"""
+
+
+def test_a_poller_that_hangs_in_a_reconfig_keeps_no_change_back(
+    victim: Victim, hanging: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    reconfig = hanging(HANGING_POLLER)
+    assert victim.change(branch="main", revision="1") == 200
+    await_revision(victim, "1", "first")
+    assert reconfig.poll() is None
+    go_on(victim, reconfig)
+    assert victim.rows(BUILDERS) == [("b2",)]
+
+
+def test_a_change_waits_for_the_new_builders(
+    victim: Victim, hanging: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    reconfig = hanging(HANGING_SERVICE)
+    assert victim.change(branch="main", revision="1") == 200
+    time.sleep(1)
+    assert revisions(victim, "first") == []
+    go_on(victim, reconfig)
+    await_revision(victim, "1", "first")
+    assert victim.rows(BUILDERS) == [("b2",)]
+
+
+def test_a_change_waits_for_no_service_that_hangs(
+    victim: Victim, hanging: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    reconfig = hanging(HANGING_SERVICE)
+    assert victim.change(branch="main", revision="1") == 200
+    await_revision(victim, "1", "first")
+    assert reconfig.poll() is None
+    go_on(victim, reconfig)
+    assert victim.change(branch="main", revision="2") == 200
+    await_revision(victim, "2", "first")
+    assert revisions(victim, "first") == ["1", "2"]

@@ -64,6 +64,19 @@ def test_a_new_port_is_what_the_status_and_the_page_have(master: Master) -> None
     assert master.rest("builders")["builders"]
 
 
+def test_settings_are_applied_where_a_module_has_the_configuration(master: Master) -> None:
+    path = master.basedir / "master.cfg"
+    text = f"basedir = {str(master.basedir)!r}\n" + path.read_text(encoding="utf-8")
+    (master.basedir / "mine.py").write_text(text, encoding="utf-8")
+    path.write_text("from mine import *\n", encoding="utf-8")
+    master.start()
+    (port,) = free_ports(1)
+    replace_in(master.basedir / "litebot.toml", f"port = {master.ports[0]}", f"port = {port}")
+    master.reconfig()
+    assert master.status()["url"] == f"http://127.0.0.1:{port}/"
+    assert master.rest("builders")["builders"]
+
+
 def test_the_same_port_on_another_address(master: Master) -> None:
     master.start()
     toml = master.basedir / "litebot.toml"

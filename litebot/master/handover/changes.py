@@ -17,6 +17,7 @@ from twisted.python import log
 from litebot.errors import StoreFailed
 from litebot.master import configured
 from litebot.master import schema
+from litebot.master.deferreds import after
 from litebot.master.handover import subscriptions
 from litebot.master.handover.effects import Handover
 from litebot.master.handover.effects import NotOurs
@@ -26,6 +27,9 @@ from litebot.master.handover.effects import handing_over
 handovers = schema.handovers
 
 AT_ONCE = 100
+
+# How long a part of a reconfig may keep changes from the schedulers, or one change the reconfig.
+PATIENCE_S = 10.0
 
 
 class Handovers(service.AsyncService):
@@ -41,6 +45,7 @@ class Handovers(service.AsyncService):
         super().__init__()
         self._first = 0
         self._paused = True
+        self._patience: Any = None
         self._stopping = False
         self._races = 0
         self._again: set[int] = set()
@@ -64,12 +69,43 @@ class Handovers(service.AsyncService):
     # while the configuration changes
 
     async def pause(self) -> None:
-        """Hand over nothing until resume: schedulers come and go."""
+        """Hand over nothing until resume: builders come and go, and then the schedulers.
+
+        Where it takes long to come to the schedulers, they go on as they are until then.
+        """
         self._first = await self.master.db.pool.do(last_change)
         self._paused = True
+        self._patience = self.master.reactor.callLater(PATIENCE_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._paused = False
+        self.look()
+        self.tell_dependents()
+
+    async def rest(self) -> None:
+        """Hand over nothing until resume, and wait for what is being handed over.
+
+        Else a scheduler could be changed, or replaced, while it deals with a change.
+        """
+        self._lose_patience()
+        self._paused = True
+        running = [after(d) for d in self._running.values()]
+        resting = defer.DeferredList(running, consumeErrors=True)
+        await resting.addTimeout(PATIENCE_S, self.master.reactor)
+
+    def _lose_patience(self) -> None:
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        self._patience = None
 
     async def resume(self) -> None:
         """Look for what the schedulers that want changes have missed, and forget the others."""
+        self._lose_patience()
+        if not self._paused:
+            return
+        for scheduler in self._schedulers():
+            if not scheduler.enabled:  # Buildbot has it listen again where it is changed
+                await scheduler._stopConsumingChanges()
         wanting = [s.serviceid for s in self._schedulers() if s._change_consumer is not None]
         alone = self.master.db.is_sole_writer
         await self.master.db.pool.do(_keep, wanting, self._first, alone)
@@ -157,6 +193,8 @@ class Handovers(service.AsyncService):
 
     def _ended(self, schedulerid: int) -> None:
         del self._running[schedulerid]
+        if schedulerid in self._again:  # another scheduler may have its place now
+            self.look()
 
     async def _hand_over_all(self, scheduler: Any) -> None:
         schedulerid = scheduler.serviceid
@@ -180,7 +218,8 @@ class Handovers(service.AsyncService):
             races = -1
             while races != self._races and not handover.done:
                 races = self._races
-                await self._give(scheduler, handover, (*key, "new"), change)
+                if not await self._give(scheduler, handover, (*key, "new"), change):
+                    return
                 if not getattr(scheduler, "treeStableTimer", None):
                     break  # it has no such timers
         if not handover.done:
@@ -188,16 +227,19 @@ class Handovers(service.AsyncService):
 
     async def _give(
         self, scheduler: Any, handover: Handover, key: tuple[str, ...], change: Any
-    ) -> None:
-        handing_over.set(handover)
+    ) -> bool:
+        """Whether the scheduler was listening; if not, its next consumer is given the change."""
         consumer = scheduler._change_consumer
-        if consumer is not None:
-            await defer.maybeDeferred(consumer.invoke, key, copy.deepcopy(change))
-            # The callback does not wait for gotChange, which has this lock.
-            await scheduler._change_consumption_lock.run(lambda: None)
-            # The lock is free a moment before an error of gotChange is logged.
-            await task.deferLater(self.master.reactor, 0)
+        if consumer is None:
+            return False
+        handing_over.set(handover)
+        await defer.maybeDeferred(consumer.invoke, key, copy.deepcopy(change))
+        # The callback does not wait for gotChange, which has this lock.
+        await scheduler._change_consumption_lock.run(lambda: None)
+        # The lock is free a moment before an error of gotChange is logged.
+        await task.deferLater(self.master.reactor, 0)
         handing_over.set(None)
+        return True
 
     def _note_error(self, event: dict[str, Any]) -> None:
         """A log observer: one race of Buildbot's makes a scheduler drop a change.
