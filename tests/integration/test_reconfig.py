@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import RETRY
+from conftest import SUCCESS
 from conftest import Master
 from conftest import free_ports
 from conftest import succeeded
@@ -144,3 +146,57 @@ def test_a_reconfig_waits_for_one_that_runs(master: Master) -> None:
     master.define_builder("late", "true")
     master.reconfig()
     succeeded(master.force("late"))
+
+
+# What a reconfig removes while it builds.
+
+LATENT = """
+from twisted.internet import defer
+from buildbot.worker import AbstractLatentWorker
+from buildbot_worker.null import LocalWorker
+
+class Latent(AbstractLatentWorker):
+    # Its instance is in this process.
+    instance = None
+
+    def checkConfig(self, name):
+        super().checkConfig(name, None, build_wait_timeout=0)
+
+    def reconfigService(self, name):
+        return super().reconfigService(name, None, build_wait_timeout=0)
+
+    def start_instance(self, build):
+        self.instance = LocalWorker(self.name, os.path.join(basedir, "workers", self.name))
+        os.makedirs(self.instance.bot.basedir, exist_ok=True)
+        self.instance.setServiceParent(self)
+        return defer.succeed(True)
+
+    def stop_instance(self, fast=False):
+        instance, self.instance = self.instance, None
+        return defer.maybeDeferred(instance.disownServiceParent)
+"""
+
+KINDS = {"local": ("", "worker.LocalWorker"), "latent": (LATENT, "Latent")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_build_of_a_worker_that_is_removed_is_built_by_another(
+    master: Master, tmp_path: Path, kind: str
+) -> None:
+    began = tmp_path / "began"
+    defined, removed = KINDS[kind]
+    added = f"c['workers'].append({removed}('leaves'))"
+    master.configure(f"{defined}\n{added}\n")
+    # Only the first one has something to do.
+    master.define_builder("moves", f"mkdir {began} && sleep 60 || true")
+    master.configure("c['builders'][-1].workernames = ['leaves']\n")
+    master.start()
+    master.force("moves", "--no-wait")
+    wait_for(began.exists, "the build to begin")
+    config = master.basedir / "master.cfg"
+    replace_in(config, added, "")
+    replace_in(config, "['leaves']", "['local']")
+    master.reconfig()
+    assert master.finished_build("moves", 2)["results"] == SUCCESS
+    assert master.finished_build("moves", 1)["results"] == RETRY
+    master.stop()

@@ -108,3 +108,13 @@ class BotMaster(botmaster.BotMaster):
         names = [builder.name for builder in builders if builder is not None]
         if names:
             self.brd.maybeStartBuildsOn(names)
+
+    def workerLost(self, bot: Any) -> None:
+        """As Buildbot's; builders that a reconfig has taken the worker from let go of it, too.
+
+        The end of their builds would ask it for its master, which it no longer has, and fail
+        before it comes to the request.
+        """
+        super().workerLost(bot)
+        for workerforbuilder in list(bot.workerforbuilders.values()):
+            workerforbuilder.detached()
