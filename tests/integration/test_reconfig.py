@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import CANCELLED
 from conftest import RETRY
 from conftest import SUCCESS
 from conftest import Master
@@ -199,4 +200,80 @@ def test_the_build_of_a_worker_that_is_removed_is_built_by_another(
     master.reconfig()
     assert master.finished_build("moves", 2)["results"] == SUCCESS
     assert master.finished_build("moves", 1)["results"] == RETRY
+    master.stop()
+
+
+def rename(master: Master, old: str, new: str) -> None:
+    """Rename a builder in master.cfg, and have the master go over to that."""
+    for quote in "'", '"':
+        replace_in(master.basedir / "master.cfg", quote + old + quote, quote + new + quote)
+    master.reconfig()
+
+
+def test_the_build_of_a_builder_that_is_renamed_ends(master: Master, tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    master.define_builder("old", f"touch {began}; sleep 60")
+    master.configure(
+        """
+        c["schedulers"].append(schedulers.Triggerable(name="child", builderNames=["old"]))
+        child = steps.Trigger(schedulerNames=["child"], waitForFinish=True)
+        parent = util.BuildFactory([child])
+        c["builders"].append(
+            util.BuilderConfig(name="parent", workernames=["local"], factory=parent)
+        )
+        c["schedulers"].append(schedulers.ForceScheduler(name="p", builderNames=["parent"]))
+        """
+    )
+    master.start()
+    master.force("parent", "--no-wait")
+    wait_for(began.exists, "the build to begin")
+    succeeded(master.force("old", "--no-wait"))
+    rename(master, "old", "new")
+    assert [build["results"] for build in master.builds("old")] == [CANCELLED]
+    (build,) = master.builds("old")
+    assert build["state_string"].startswith("cancelled (builder was removed)")
+    request = f"buildrequests/{build['buildrequestid']}"
+    assert master.rest(request)["buildrequests"][0]["results"] == CANCELLED
+    assert master.finished_build("parent")["results"] == CANCELLED
+    # What has not begun waits for the builder to come back.
+    assert master.status()["without_builder"] == {"old": 1}
+    assert "1 for 'old', which is not in the configuration" in master.run("status").stdout
+    rename(master, "new", "old")
+    assert not master.status()["without_builder"]
+
+
+def test_a_removed_builder_does_not_wait_long_for_a_build_that_hangs(master: Master) -> None:
+    master.configure(
+        """
+        from twisted.internet import defer
+        from buildbot.process.buildstep import BuildStep
+
+        class Hangs(BuildStep):
+            def run(self):
+                open(os.path.join(basedir, "began"), "w").close()
+                return defer.Deferred()
+
+            def interrupt(self, reason):
+                return defer.Deferred()
+
+        hanging = util.BuilderConfig(
+            name="hangs", workernames=["local"], factory=util.BuildFactory([Hangs()])
+        )
+        c["builders"].append(hanging)
+        force = schedulers.ForceScheduler(name="force-hangs", builderNames=["hangs"])
+        c["schedulers"].append(force)
+        """
+    )
+    master.start()
+    master.force("hangs", "--no-wait")
+    wait_for((master.basedir / "began").exists, "the build to begin")
+    master.configure(
+        """
+        c["builders"].remove(hanging)
+        c["schedulers"].remove(force)
+        """
+    )
+    master.reconfig()
+    (build,) = master.rest("builds")["builds"]
+    assert (build["complete"], build["results"]) == (True, CANCELLED)
     master.stop()

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from buildbot.config.master import MasterConfig
 from buildbot.data.base import ListResult
 from buildbot.process import botmaster
 from buildbot.process import buildrequestdistributor
+from buildbot.process.builder import Builder
 from buildbot.process.buildrequest import BuildRequest
 from buildbot.util import debounce
 from twisted.internet import defer
+
+from litebot.master.removal import end_builds
 
 PAGE = 20
 
@@ -89,13 +93,17 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
 
 
 class BotMaster(botmaster.BotMaster):
-    """Buildbot's, which starts builds at once instead of after 100 ms without a new request."""
+    """Buildbot's, which starts builds at once instead of after 100 ms without a new request.
+
+    `leaving` are the builders that a reconfig has removed, as long as they have builds.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         stock: Any = self.brd
         stock.disownServiceParent()
         self.brd: Any = BuildRequestDistributor(self)
+        self.leaving: list[Any] = []
         self._builders_byid: dict[int, Any] = {}  # another master may ask for one before a reconfig
         self.brd.setServiceParent(self)
 
@@ -118,3 +126,16 @@ class BotMaster(botmaster.BotMaster):
         super().workerLost(bot)
         for workerforbuilder in list(bot.workerforbuilders.values()):
             workerforbuilder.detached()
+
+    @defer.inlineCallbacks
+    def reconfigServiceBuilders(self, new_config: MasterConfig) -> Any:
+        """As Buildbot's, when the builds of builders that are removed have ended."""
+        names = {config.name for config in new_config.builders}
+        removed = [b for b in list(self) if isinstance(b, Builder) and b.name not in names]
+        self.leaving = [builder for builder in self.leaving if builder.building] + removed
+        for builder in removed:
+            yield builder.disownServiceParent()  # it starts no more builds
+            del self.builders[builder.name]
+        if removed:
+            yield defer.ensureDeferred(end_builds(self, removed))
+        yield super().reconfigServiceBuilders(new_config)
