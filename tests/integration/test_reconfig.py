@@ -227,7 +227,7 @@ def test_the_build_of_a_builder_that_is_renamed_ends(master: Master, tmp_path: P
     master.start()
     master.force("parent", "--no-wait")
     wait_for(began.exists, "the build to begin")
-    succeeded(master.force("old", "--no-wait"))
+    waiting = int(succeeded(master.force("old", "--no-wait")).stdout)
     rename(master, "old", "new")
     assert [build["results"] for build in master.builds("old")] == [CANCELLED]
     (build,) = master.builds("old")
@@ -238,7 +238,10 @@ def test_the_build_of_a_builder_that_is_renamed_ends(master: Master, tmp_path: P
     # What has not begun waits for the builder to come back.
     assert master.status()["without_builder"] == {"old": 1}
     assert "1 for 'old', which is not in the configuration" in master.run("status").stdout
+    began.unlink()
     rename(master, "new", "old")
+    wait_for(began.exists, "the request that waited to be built")
+    assert master.builds("old")[-1]["buildrequestid"] == waiting
     assert not master.status()["without_builder"]
 
 
