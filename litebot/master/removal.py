@@ -22,7 +22,7 @@ LOOK_S = 0.1
 async def end_builds(botmaster: Any, builders: Iterable[Any]) -> None:
     """Cancel all builds of builders that start no more; end those that don't notice soon."""
     reactor = botmaster.master.reactor
-    await _started(botmaster.brd, reactor)
+    await starts_are_over(botmaster)
     for build in running(builders):
         if build.workerforbuilder is not None:
             build.workerforbuilder.abortPingIfAny()
@@ -43,11 +43,12 @@ def running(builders: Iterable[Any]) -> list[Build]:
     return [build for builder in builders for build in builder.building]
 
 
-async def _started(distributor: Any, reactor: Any) -> None:
-    """Wait for builds that are about to start, unless that takes long."""
-    about_to_start = distributor.activity_lock.run(lambda: None)
-    about_to_start.addTimeout(PATIENCE_S, reactor)
+async def starts_are_over(botmaster: Any) -> bool:
+    """Wait until builds that are about to start have started; whether they soon have."""
+    starting = botmaster.brd.activity_lock.run(lambda: True)
+    starting.addTimeout(PATIENCE_S, botmaster.master.reactor)
     try:
-        await about_to_start
+        return bool(await starting)
     except defer.TimeoutError:
-        log.msg("builds of removed builders may still start: the distributor is busy")
+        log.msg(f"a build is about to start for more than {PATIENCE_S:g} s")
+        return False

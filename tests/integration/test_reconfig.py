@@ -280,3 +280,16 @@ def test_a_removed_builder_does_not_wait_long_for_a_build_that_hangs(master: Mas
     (build,) = master.rest("builds")["builds"]
     assert (build["complete"], build["results"]) == (True, CANCELLED)
     master.stop()
+
+
+@pytest.mark.parametrize("change", [("'moves'", "'other'"), ("['comes']", "['local']")])
+def test_a_builder_comes_back_to_its_latent_worker(master: Master, change: tuple[str, str]) -> None:
+    master.configure(f"{LATENT}\nc['workers'].append(Latent('comes'))\n")
+    master.define_builder("moves", "true")
+    master.configure("c['builders'][-1].workernames = ['comes']\n")
+    master.start()
+    for old, new in change, change[::-1]:
+        replace_in(master.basedir / "master.cfg", old, new)
+        master.reconfig()
+    succeeded(master.force("moves"))
+    master.stop()

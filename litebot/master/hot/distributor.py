@@ -17,6 +17,7 @@ from buildbot.util import debounce
 from twisted.internet import defer
 
 from litebot.master.removal import end_builds
+from litebot.master.removal import starts_are_over
 
 PAGE = 20
 
@@ -139,3 +140,25 @@ class BotMaster(botmaster.BotMaster):
         if removed:
             yield defer.ensureDeferred(end_builds(self, removed))
         yield super().reconfigServiceBuilders(new_config)
+
+    @defer.inlineCallbacks
+    def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
+        """As Buildbot's; workers forget builders that have gone or gone to others.
+
+        Else a latent worker would take them for its own and not attach when they come back.
+        """
+        yield super().reconfigServiceWithBuildbotConfig(new_config)
+        gone = [
+            workerforbuilder
+            for worker in self.master.workers.workers.values()
+            for workerforbuilder in worker.workerforbuilders.values()
+            if not self._has(workerforbuilder.builder, worker)
+        ]
+        # A build that is about to start may have chosen one of them.
+        if gone and (yield defer.ensureDeferred(starts_are_over(self))):
+            for workerforbuilder in gone:
+                if workerforbuilder.worker is not None and not workerforbuilder.isBusy():
+                    workerforbuilder.detached()
+
+    def _has(self, builder: Any, worker: Any) -> bool:
+        return builder.parent is self and worker.name in builder.config.workernames
