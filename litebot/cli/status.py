@@ -74,6 +74,11 @@ def _rows(found: Status) -> list[tuple[str, str]]:
     if not found.running_builds:
         rows.append(("builds", "none running"))
     rows.append(("pending", str(found.pending) if found.pending else "nothing"))
+    if found.running:
+        rows += [
+            ("", f"{count} for {builder!r}, which is not in the configuration")
+            for builder, count in found.without_builder.items()
+        ]
     rows += [("report", report_line(report)) for report in found.reports if report["error"]]
     if found.last_start:
         repairs = found.last_start["repairs"]

@@ -357,6 +357,8 @@ class BuildMaster(master.BuildMaster):
             self._unapplied = None
             with logged_errors() as failures:
                 yield super().reconfig()
+            # Workers have new builders only now, and Buildbot looks for these before.
+            self.botmaster.maybeStartBuildsForAllBuilders()
             if self._lock is not None and self._owner is not None:
                 self._owner = replace(self._owner, url=self.url)
                 self._lock.write(self._owner)

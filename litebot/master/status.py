@@ -39,6 +39,8 @@ class Status:
     pending: int = 0
     # The oldest PENDING_SHOWN of them.
     pending_requests: list[dict[str, Any]] = field(default_factory=list)
+    # How many of them are for builders that no master has, by the names of these.
+    without_builder: dict[str, int] = field(default_factory=dict)
     last_start: dict[str, Any] | None = None
     # The names of the other masters that run on the same database.
     masters: list[str] = field(default_factory=list)
@@ -94,6 +96,7 @@ def _fill(
         result.builders = _builders(conn)
         result.running_builds = _running_builds(conn)
         result.pending, result.pending_requests = _pending(conn)
+        result.without_builder = _without_builder(conn)
         pages = Pages(conn, result.url)
         result.last_start = _last_start(conn, pages, master)
         if master is not None:
@@ -141,9 +144,13 @@ def _running_builds(conn: sa.engine.Connection) -> list[dict[str, Any]]:
     return [dict(row) for row in conn.execute(query).mappings()]
 
 
-def _pending(conn: sa.engine.Connection) -> tuple[int, list[dict[str, Any]]]:
+def _unclaimed() -> sa.ColumnElement[bool]:
     r, claims = Model.buildrequests, Model.buildrequest_claims
-    unclaimed = sa.and_(r.c.complete == 0, r.c.id.not_in(sa.select(claims.c.brid)))
+    return sa.and_(r.c.complete == 0, r.c.id.not_in(sa.select(claims.c.brid)))
+
+
+def _pending(conn: sa.engine.Connection) -> tuple[int, list[dict[str, Any]]]:
+    r, unclaimed = Model.buildrequests, _unclaimed()
     count = conn.execute(sa.select(sa.func.count()).where(unclaimed)).scalar() or 0
     query = (
         sa.select(
@@ -158,6 +165,19 @@ def _pending(conn: sa.engine.Connection) -> tuple[int, list[dict[str, Any]]]:
         .limit(PENDING_SHOWN)
     )
     return count, [dict(row) for row in conn.execute(query).mappings()]
+
+
+def _without_builder(conn: sa.engine.Connection) -> dict[str, int]:
+    r, b = Model.buildrequests, Model.builders
+    has_none = b.c.id.not_in(sa.select(Model.builder_masters.c.builderid))
+    query = (
+        sa.select(b.c.name, sa.func.count())
+        .join_from(r, b, r.c.builderid == b.c.id)
+        .where(_unclaimed(), has_none)
+        .group_by(b.c.name)
+        .order_by(b.c.name)
+    )
+    return {row[0]: row[1] for row in conn.execute(query)}
 
 
 class Pages:

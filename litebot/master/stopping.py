@@ -17,7 +17,9 @@ PATIENCE_S = 6.0
 
 def running_builds(master: Any) -> list[Build]:
     """All builds that have not ended."""
-    return [build for builder in master.botmaster.builders.values() for build in builder.building]
+    botmaster = master.botmaster
+    builders = [*botmaster.builders.values(), *botmaster.leaving]
+    return [build for builder in builders for build in builder.building]
 
 
 async def let_end(master: Any, grace_s: float) -> None:

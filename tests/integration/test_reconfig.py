@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import CANCELLED
+from conftest import RETRY
+from conftest import SUCCESS
 from conftest import Master
 from conftest import free_ports
 from conftest import succeeded
@@ -157,3 +160,149 @@ def test_a_reconfig_waits_for_one_that_runs(master: Master) -> None:
     master.define_builder("late", "true")
     master.reconfig()
     succeeded(master.force("late"))
+
+
+# What a reconfig removes while it builds.
+
+LATENT = """
+from twisted.internet import defer
+from buildbot.worker import AbstractLatentWorker
+from buildbot_worker.null import LocalWorker
+
+class Latent(AbstractLatentWorker):
+    # Its instance is in this process.
+    instance = None
+
+    def checkConfig(self, name):
+        super().checkConfig(name, None, build_wait_timeout=0)
+
+    def reconfigService(self, name):
+        return super().reconfigService(name, None, build_wait_timeout=0)
+
+    def start_instance(self, build):
+        self.instance = LocalWorker(self.name, os.path.join(basedir, "workers", self.name))
+        os.makedirs(self.instance.bot.basedir, exist_ok=True)
+        self.instance.setServiceParent(self)
+        return defer.succeed(True)
+
+    def stop_instance(self, fast=False):
+        instance, self.instance = self.instance, None
+        return defer.maybeDeferred(instance.disownServiceParent)
+"""
+
+KINDS = {"local": ("", "worker.LocalWorker"), "latent": (LATENT, "Latent")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_build_of_a_worker_that_is_removed_is_built_by_another(
+    master: Master, tmp_path: Path, kind: str
+) -> None:
+    began = tmp_path / "began"
+    defined, removed = KINDS[kind]
+    added = f"c['workers'].append({removed}('leaves'))"
+    master.configure(f"{defined}\n{added}\n")
+    # Only the first one has something to do.
+    master.define_builder("moves", f"mkdir {began} && sleep 60 || true")
+    master.configure("c['builders'][-1].workernames = ['leaves']\n")
+    master.start()
+    master.force("moves", "--no-wait")
+    wait_for(began.exists, "the build to begin")
+    config = master.basedir / "master.cfg"
+    replace_in(config, added, "")
+    replace_in(config, "['leaves']", "['local']")
+    master.reconfig()
+    assert master.finished_build("moves", 2)["results"] == SUCCESS
+    assert master.finished_build("moves", 1)["results"] == RETRY
+    master.stop()
+
+
+def rename(master: Master, old: str, new: str) -> None:
+    """Rename a builder in master.cfg, and have the master go over to that."""
+    for quote in "'", '"':
+        replace_in(master.basedir / "master.cfg", quote + old + quote, quote + new + quote)
+    master.reconfig()
+
+
+def test_the_build_of_a_builder_that_is_renamed_ends(master: Master, tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    master.define_builder("old", f"touch {began}; sleep 60")
+    master.configure(
+        """
+        c["schedulers"].append(schedulers.Triggerable(name="child", builderNames=["old"]))
+        child = steps.Trigger(schedulerNames=["child"], waitForFinish=True)
+        parent = util.BuildFactory([child])
+        c["builders"].append(
+            util.BuilderConfig(name="parent", workernames=["local"], factory=parent)
+        )
+        c["schedulers"].append(schedulers.ForceScheduler(name="p", builderNames=["parent"]))
+        """
+    )
+    master.start()
+    master.force("parent", "--no-wait")
+    wait_for(began.exists, "the build to begin")
+    waiting = int(succeeded(master.force("old", "--no-wait")).stdout)
+    rename(master, "old", "new")
+    assert [build["results"] for build in master.builds("old")] == [CANCELLED]
+    (build,) = master.builds("old")
+    assert build["state_string"].startswith("cancelled (builder was removed)")
+    request = f"buildrequests/{build['buildrequestid']}"
+    assert master.rest(request)["buildrequests"][0]["results"] == CANCELLED
+    assert master.finished_build("parent")["results"] == CANCELLED
+    # What has not begun waits for the builder to come back.
+    assert master.status()["without_builder"] == {"old": 1}
+    assert "1 for 'old', which is not in the configuration" in master.run("status").stdout
+    began.unlink()
+    rename(master, "new", "old")
+    wait_for(began.exists, "the request that waited to be built")
+    assert master.builds("old")[-1]["buildrequestid"] == waiting
+    assert not master.status()["without_builder"]
+
+
+def test_a_removed_builder_does_not_wait_long_for_a_build_that_hangs(master: Master) -> None:
+    master.configure(
+        """
+        from twisted.internet import defer
+        from buildbot.process.buildstep import BuildStep
+
+        class Hangs(BuildStep):
+            def run(self):
+                open(os.path.join(basedir, "began"), "w").close()
+                return defer.Deferred()
+
+            def interrupt(self, reason):
+                return defer.Deferred()
+
+        hanging = util.BuilderConfig(
+            name="hangs", workernames=["local"], factory=util.BuildFactory([Hangs()])
+        )
+        c["builders"].append(hanging)
+        force = schedulers.ForceScheduler(name="force-hangs", builderNames=["hangs"])
+        c["schedulers"].append(force)
+        """
+    )
+    master.start()
+    master.force("hangs", "--no-wait")
+    wait_for((master.basedir / "began").exists, "the build to begin")
+    master.configure(
+        """
+        c["builders"].remove(hanging)
+        c["schedulers"].remove(force)
+        """
+    )
+    master.reconfig()
+    (build,) = master.rest("builds")["builds"]
+    assert (build["complete"], build["results"]) == (True, CANCELLED)
+    master.stop()
+
+
+@pytest.mark.parametrize("change", [("'moves'", "'other'"), ("['comes']", "['local']")])
+def test_a_builder_comes_back_to_its_latent_worker(master: Master, change: tuple[str, str]) -> None:
+    master.configure(f"{LATENT}\nc['workers'].append(Latent('comes'))\n")
+    master.define_builder("moves", "true")
+    master.configure("c['builders'][-1].workernames = ['comes']\n")
+    master.start()
+    for old, new in change, change[::-1]:
+        replace_in(master.basedir / "master.cfg", old, new)
+        master.reconfig()
+    succeeded(master.force("moves"))
+    master.stop()

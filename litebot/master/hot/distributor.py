@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from buildbot.config.master import MasterConfig
 from buildbot.data.base import ListResult
 from buildbot.process import botmaster
 from buildbot.process import buildrequestdistributor
+from buildbot.process.builder import Builder
 from buildbot.process.buildrequest import BuildRequest
 from buildbot.util import debounce
 from twisted.internet import defer
 from twisted.python import log
+
+from litebot.master.removal import end_builds
+from litebot.master.removal import starts_are_over
 
 PAGE = 20
 
@@ -93,6 +98,7 @@ class BotMaster(botmaster.BotMaster):
     """Buildbot's, which starts builds at once instead of after 100 ms without a new request.
 
     A request that is cancelled while its build is about to begin has a build that ends.
+    `leaving` are the builders that a reconfig has removed, as long as they have builds.
     """
 
     def __init__(self) -> None:
@@ -100,6 +106,7 @@ class BotMaster(botmaster.BotMaster):
         stock: Any = self.brd
         stock.disownServiceParent()
         self.brd: Any = BuildRequestDistributor(self)
+        self.leaving: list[Any] = []
         self._builders_byid: dict[int, Any] = {}  # another master may ask for one before a reconfig
         self.brd.setServiceParent(self)
 
@@ -129,3 +136,48 @@ class BotMaster(botmaster.BotMaster):
                 if brid in {request.id for request in build.requests}:
                     d = build.stopBuild(reason)
                     d.addErrback(log.err, f"while stopping {build}")
+
+    def workerLost(self, bot: Any) -> None:
+        """As Buildbot's; builders that a reconfig has taken the worker from let go of it, too.
+
+        The end of their builds would ask it for its master, which it no longer has, and fail
+        before it comes to the request.
+        """
+        super().workerLost(bot)
+        for workerforbuilder in list(bot.workerforbuilders.values()):
+            workerforbuilder.detached()
+
+    @defer.inlineCallbacks
+    def reconfigServiceBuilders(self, new_config: MasterConfig) -> Any:
+        """As Buildbot's, when the builds of builders that are removed have ended."""
+        names = {config.name for config in new_config.builders}
+        removed = [b for b in list(self) if isinstance(b, Builder) and b.name not in names]
+        self.leaving = [builder for builder in self.leaving if builder.building] + removed
+        for builder in removed:
+            yield builder.disownServiceParent()  # it starts no more builds
+            del self.builders[builder.name]
+        if removed:
+            yield defer.ensureDeferred(end_builds(self, removed))
+        yield super().reconfigServiceBuilders(new_config)
+
+    @defer.inlineCallbacks
+    def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
+        """As Buildbot's; workers forget builders that have gone or gone to others.
+
+        Else a latent worker would take them for its own and not attach when they come back.
+        """
+        yield super().reconfigServiceWithBuildbotConfig(new_config)
+        gone = [
+            workerforbuilder
+            for worker in self.master.workers.workers.values()
+            for workerforbuilder in worker.workerforbuilders.values()
+            if not self._has(workerforbuilder.builder, worker)
+        ]
+        # A build that is about to start may have chosen one of them.
+        if gone and (yield defer.ensureDeferred(starts_are_over(self))):
+            for workerforbuilder in gone:
+                if workerforbuilder.worker is not None and not workerforbuilder.isBusy():
+                    workerforbuilder.detached()
+
+    def _has(self, builder: Any, worker: Any) -> bool:
+        return builder.parent is self and worker.name in builder.config.workernames

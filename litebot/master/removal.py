@@ -1,0 +1,54 @@
+"""Builders that a reconfig removes: their builds end before workers are told to let go of them.
+
+Buildbot forgets such a builder at once, and its builds then run on for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from buildbot.process.build import Build
+from buildbot.process.results import CANCELLED
+from twisted.internet import defer
+from twisted.internet import task
+from twisted.python import log
+
+REASON = "builder was removed"
+PATIENCE_S = 6.0
+LOOK_S = 0.1
+
+
+async def end_builds(botmaster: Any, builders: Iterable[Any]) -> None:
+    """Cancel all builds of builders that start no more; end those that don't notice soon."""
+    reactor = botmaster.master.reactor
+    await starts_are_over(botmaster)
+    for build in running(builders):
+        if build.workerforbuilder is not None:
+            build.workerforbuilder.abortPingIfAny()
+        # Not waited for: a worker that hangs may never answer.
+        d = build.stopBuild(REASON, CANCELLED)
+        d.addErrback(log.err, f"while stopping {build}")
+    late_at = reactor.seconds() + PATIENCE_S
+    while running(builders) and reactor.seconds() < late_at:
+        await task.deferLater(reactor, LOOK_S)
+    for build in running(builders):
+        if not build.finished and build.buildid is not None:
+            build.results = CANCELLED
+            await build.buildFinished([REASON], CANCELLED)
+
+
+def running(builders: Iterable[Any]) -> list[Build]:
+    """The builds of these builders that have not ended."""
+    return [build for builder in builders for build in builder.building]
+
+
+async def starts_are_over(botmaster: Any) -> bool:
+    """Wait until builds that are about to start have started; whether they soon have."""
+    starting = botmaster.brd.activity_lock.run(lambda: True)
+    starting.addTimeout(PATIENCE_S, botmaster.master.reactor)
+    try:
+        return bool(await starting)
+    except defer.TimeoutError:
+        log.msg(f"a build is about to start for more than {PATIENCE_S:g} s")
+        return False
