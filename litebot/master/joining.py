@@ -13,6 +13,7 @@ from litebot.basedir import Basedir
 from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
+from litebot.master.moving import away
 from litebot.master.moving.unfinished import record
 from litebot.settings import Settings
 from litebot.settings import load
@@ -20,12 +21,16 @@ from litebot.settings import set_value
 
 
 def require_masters(url: str, basedir: Path) -> None:
-    """Raise StoreError where a database can't be reached or has no tables of a litebot master."""
+    """Raise StoreError where a database can't be reached or has no tables of a litebot master.
+
+    Or where these were moved elsewhere.
+    """
     engine = postgres.engine_for(url, basedir)
     name = postgres.shown(url)
     try:
         with postgres.told(url), engine.connect() as conn:
             tables = set(sa.inspect(conn).get_table_names())
+            away.refuse(conn, name)
     finally:
         engine.dispose()
     if record.name in tables:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
+from litebot.master.moving import away
 from litebot.master.moving.unfinished import record
 
 
@@ -32,6 +33,7 @@ def tables_made(url: str, basedir: Path, *, must_be_empty: bool) -> Iterator[boo
                 schema.lock(conn)
                 there = set(sa.inspect(conn).get_table_names())
                 if there and must_be_empty:
+                    away.refuse(conn, postgres.shown(url))
                     raise _in_use(there, postgres.shown(url))
                 if not there:
                     schema.make(conn)
