@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import sqlalchemy as sa
+from buildbot.db.model import Model
 from sqlalchemy.pool import StaticPool
 
 from litebot.errors import TakenOver
@@ -110,6 +111,13 @@ class Peers:
     def end_connections(self, conn: psycopg.Connection[Any], masterid: int) -> None:
         """End what a dead master has begun to write, so that nobody has to wait for it."""
         conn.execute(END_CONNECTIONS, (application_name(masterid),))
+
+
+def running(conn: sa.engine.Connection) -> list[str]:
+    """The names of the masters that are alive, in order."""
+    locked = [masterid for (masterid,) in conn.exec_driver_sql(LOCKED, (MASTER_LOCK,))]
+    query = sa.select(Model.masters.c.name).where(Model.masters.c.id.in_(locked))
+    return sorted(conn.execute(query).scalars()) if locked else []
 
 
 def fence(conn: sa.engine.Connection, startid: int) -> None:
