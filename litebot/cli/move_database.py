@@ -56,13 +56,24 @@ def move_database(url: str, basedir: Basedir) -> None:
         try:
             report = move(basedir, url, progress)
         except KeyboardInterrupt:
+            named = "names the new one" if _is_named(url, basedir) else "is as it was"
             raise LitebotError(
-                "interrupted; litebot.toml is as it was",
+                f"interrupted; litebot.toml {named}",
                 f"litebot move-database {url} {basedir.quoted}   (goes on where it was)",
             ) from None
-    earlier = f", {report.resumed} of them in an earlier attempt" if report.resumed else ""
-    print(f"moved {report.rows} rows of {report.tables} tables{earlier}")
-    print(f"both databases have the hash {report.hash}")
+    copied = report.copied
+    if copied is None:
+        print("all rows were moved by an earlier attempt, which is ended now")
+    else:
+        earlier = f", {copied.resumed} of them in an earlier attempt" if copied.resumed else ""
+        print(f"moved {copied.rows} rows of {copied.tables} tables{earlier}")
+        print(f"both databases have the hash {copied.hash}")
     print(f"litebot.toml names {url}")
     print(f"the old database is {report.old}; nothing uses it any more, and it may be deleted")
     print(f"\nNext: litebot start {basedir.quoted}")
+
+
+def _is_named(url: str, basedir: Basedir) -> bool:
+    from litebot.settings import load
+
+    return load(basedir.settings_file).database.url == url

@@ -13,6 +13,7 @@ from litebot.basedir import Basedir
 from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
+from litebot.master.moving import away
 from litebot.master.moving.unfinished import record
 from litebot.master.postgres.suiting import refuse_strangers
 from litebot.master.postgres.suiting import refuse_two_sites
@@ -22,7 +23,10 @@ from litebot.settings import set_value
 
 
 def require_masters(url: str, basedir: Path) -> None:
-    """Raise StoreError where a database can't be reached or has no tables of a litebot master."""
+    """Raise StoreError where a database can't be reached or has no tables of a litebot master.
+
+    Or where these were moved elsewhere.
+    """
     engine = postgres.engine_for(url, basedir)
     name = postgres.shown(url)
     try:
@@ -30,6 +34,7 @@ def require_masters(url: str, basedir: Path) -> None:
             tables = set(sa.inspect(conn).get_table_names())
             refuse_two_sites(conn, name)
             refuse_strangers(conn, name)
+            away.refuse(conn, name)
     finally:
         engine.dispose()
     if record.name in tables:

@@ -10,7 +10,9 @@ from buildbot.config.master import MasterConfig
 
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
+from litebot.master import postgres
 from litebot.master.database import Database
+from litebot.master.moving import away
 from litebot.master.reactor import run
 from litebot.master.service import BuildMaster
 from litebot.settings import load
@@ -22,8 +24,8 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
     """Open the database as the master would, own the basedir meanwhile, and run `work` on it.
 
     Runs the reactor, which a process can do once.  Raises MasterRunning where a master owns the
-    basedir, BasedirError where this user should not write there, StoreError where the file can't
-    be opened, and what `work` raises.
+    basedir, BasedirError where this user should not write there, StoreError where the database
+    can't be opened or was moved away, and what `work` raises.
     """
     settings = load(files.settings_file)
     files.refuse_owner("this needs it stopped")
@@ -40,6 +42,9 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
         try:
             await db.setup(check_version=False, verbose=False)
             await db.startService()
+            if not db.is_sole_writer:
+                name = postgres.shown(settings.database.url)
+                await db.pool.do(away.refuse_others, name, files.master_name)
             return await work(db)
         finally:
             if db.pool is not None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
 
+import sqlalchemy as sa
 from buildbot import master
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import MasterConfig
@@ -54,6 +55,7 @@ from litebot.master.hot.distributor import BotMaster
 from litebot.master.http import HTTPClientService
 from litebot.master.logged import logged_errors
 from litebot.master.logged import quieten
+from litebot.master.moving import away
 from litebot.master.neighbours import Neighbours
 from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
@@ -260,6 +262,9 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def _begin(self) -> Any:
         """Between opening the database and its first use."""
+        if not self.db.is_sole_writer:
+            url = self.db.configured_db_config.db_url
+            yield self.db.pool.do(away.begin, postgres.shown(url), self.files.master_name)
         for port in configured_ports(self.config):
             require_free(*port, self.files.settings_file)
         yield self.db.pool.do(schema.upgrade)
@@ -277,7 +282,9 @@ class BuildMaster(master.BuildMaster):
         )
         if self.session is not None:
             self.session.started_as(self._startid)
-            self.db.pool.before_batch_after_reconnect = partial(fence, startid=self._startid)
+            name = postgres.shown(self.db.configured_db_config.db_url)
+            check = partial(_may_go_on, startid=self._startid, name=name)
+            self.db.pool.before_batch_after_reconnect = check
         for finding in findings:
             log.msg(f"found: {finding.message}")
         self._lost = [finding.message for finding in findings if finding.kind == recovery.LOST]
@@ -475,6 +482,12 @@ class BuildMaster(master.BuildMaster):
         yield self.db.pool.stop()
         if self.session is not None:
             yield self.session.stop()
+
+
+def _may_go_on(conn: sa.engine.Connection, startid: int, name: str) -> None:
+    """Raise TakenOver or StoreError where others have done without this master meanwhile."""
+    fence(conn, startid)
+    away.refuse(conn, name)
 
 
 def _leave_to_no_collection() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from contextlib import chdir
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
+from litebot.errors import StoreError
 from litebot.files import locked
 from litebot.files import replace_file
+from litebot.master import postgres
 from litebot.master import schema
 from litebot.master.create import Created
 from litebot.master.create import create
 from litebot.master.database import Database
+from litebot.master.moving import away
 from litebot.master.offline import with_database
+from litebot.master.postgres.peers import running
 from litebot.master.urls import configured_url
 from litebot.master.urls import url_without_password
 from litebot.settings import Settings
@@ -35,6 +40,7 @@ def upgrade(files: Basedir) -> Created:
 
     A basedir of stock Buildbot becomes one of litebot: its master.cfg stays as it is, its database
     stays where it is, buildbot.tac starts litebot (the old one is kept as buildbot.tac.stock).
+    Other masters on the database have to be stopped, too.
     Raises MasterRunning, BasedirError, ConfigError, SettingsError and StoreError.
     """
     files.require()
@@ -48,12 +54,32 @@ def upgrade(files: Basedir) -> Created:
             f"{state_file} does not exist: there is nothing to upgrade",
             f"litebot create-master --force {files.quoted}",
         )
+    if state_file is None:
+        _refuse_masters(files)
     use_litebot(files.tac_file)
     created = create(files.path, force=True)
     with_database(files, _upgrade_tables)
     if state_file is not None:
         state_file.chmod(0o600)  # it holds the key of the login cookies
     return created
+
+
+def _refuse_masters(files: Basedir) -> None:
+    """Raise StoreError while another master runs on the tables, or where they were moved away."""
+    url = load(files.settings_file).database.url
+    name = postgres.shown(url)
+    engine = postgres.engine_for(url, files.path)
+    with postgres.told(url), engine.connect() as conn:
+        away.refuse_others(conn, name, files.master_name)
+        others = [each for each in running(conn) if each != files.master_name]
+    if others:
+        host, _, basedir = others[0].partition(":")
+        raise StoreError(
+            f"{name} has a running master {others[0]}"
+            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}; the upgrade needs all"
+            " of them stopped",
+            f"on {host}: litebot stop {shlex.quote(basedir)}",
+        )
 
 
 async def _upgrade_tables(db: Database) -> None:

@@ -243,6 +243,21 @@ def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_pat
     assert here.lines_told() == expected
 
 
+def test_tables_are_not_upgraded_under_another_master(site: Callable[[str], Site]) -> None:
+    here = site('builder("b", shell("true"))')
+    one, two = here.started("one", "two")
+    one.stop()
+    before = one.contents()
+    done = one.run("upgrade-master")
+    assert done.returncode == 1
+    (name,) = here.rows(f"SELECT name FROM masters WHERE id = {here.masterid(two)}")[0]
+    assert f"has a running master {name}; the upgrade needs all of them stopped" in done.stderr
+    assert f": litebot stop {two.basedir}" in done.stderr
+    assert one.contents() == before
+    two.stop()
+    succeeded(one.run("upgrade-master"))
+
+
 def test_a_child_on_another_master_ends_with_its_parent(
     site: Callable[[str], Site], tmp_path: Path
 ) -> None:

@@ -2,13 +2,16 @@
 
 A move that is interrupted goes on where it was.  What has been copied needs no list: rows are
 copied in order, a batch is a transaction, so the rows that are there are the first ones.
+
+Others may share the old database.  So it says that it is moved before litebot.toml names the new
+one.  Whatever ends the move then, the master that is moved can start on the one that its
+litebot.toml names.  The others can't until it has, or until the same command has ended the move.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,8 +22,10 @@ from alembic.runtime.migration import MigrationContext
 
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
+from litebot.errors import LitebotError
 from litebot.errors import StoreError
 from litebot.master import schema
+from litebot.master.moving import away
 from litebot.master.moving import unfinished
 from litebot.master.moving.compare import Difference
 from litebot.master.moving.compare import compare
@@ -34,7 +39,6 @@ from litebot.master.moving.unsuited import refuse_unsuited
 from litebot.settings import Database
 from litebot.settings import load
 from litebot.settings import set_value
-from litebot.store.connection import connect
 
 # Told what goes on, how many rows or indexes of it are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -43,8 +47,8 @@ COPYING, INDEXES, COMPARING = "copying rows", "making indexes", "comparing rows"
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a move did; `old` says where the old database is, `hash` is of all tables, in hex.
+class Copied:
+    """What a move has copied; `hash` is of all tables, in hex.
 
     `resumed` counts the rows that an earlier, interrupted move had copied.
     """
@@ -52,8 +56,18 @@ class Report:
     rows: int
     tables: int
     hash: str
-    old: str
     resumed: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a move did; `old` says where the old database is.
+
+    `copied` is None where an interrupted move had only left to put the old one aside.
+    """
+
+    copied: Copied | None
+    old: str
 
 
 def move(files: Basedir, url: str, progress: Progress) -> Report:
@@ -68,6 +82,8 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
     files.require_writable()
     settings = load(files.settings_file)
     to = Database(url)
+    path = to.sqlite_path(files.path)
+    task = Task(files, url if path is None else f"sqlite:///{path}", progress)
     lock = OwnerLock(files)
     try:
         with closing(_side(settings.database, files.path, target=False)) as source:
@@ -75,13 +91,24 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
             _require_current(source, files)
             with closing(_side(to, files.path, target=True)) as target:
                 if source.identity() == target.identity():
-                    raise StoreError(f"{source.name} is the database of {files.path} itself")
-                rows, hash_, resumed = _move(source, target, files, progress)
+                    return Report(None, _end(target, task))
+                _refuse_moved(source, task)
+                copied = _move(source, target, task)
                 set_value(files.settings_file, "database.url", url)
+                old = source.put_aside(task.url, files.master_name)
                 unfinished.forget(target)
-        return Report(rows, len(all_tables()), hash_, _put_aside(source), resumed)
+        return Report(copied, old)
     finally:
         lock.release()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which basedir is moved, to which url for whoever stands elsewhere, and who is told."""
+
+    files: Basedir
+    url: str
+    progress: Progress
 
 
 def _side(database: Database, basedir: Path, *, target: bool) -> Side:
@@ -91,44 +118,94 @@ def _side(database: Database, basedir: Path, *, target: bool) -> Side:
     return PostgresSide(database.url, basedir)
 
 
-def _move(source: Side, target: Side, files: Basedir, progress: Progress) -> tuple[int, str, int]:
+def _refuse_moved(source: Side, task: Task) -> None:
+    """Raise StoreError where a source on a server is moved elsewhere, or was not moved there yet.
+
+    One that is being moved to where it is to go now was moved by an attempt that did not end.
+    """
+    if not isinstance(source, PostgresSide):
+        return
+    with source.told(), source.engine.connect() as conn:
+        found = away.found(conn)
+        if found is not None and (found.done or found.url != task.url):
+            raise found.refusal(source.name)
+        unfinished.refuse(conn, source.name, task.files.master_name)
+
+
+def _end(target: Side, task: Task) -> str:
+    """Put the old database aside, where a move to this one was interrupted before that."""
+    begun = unfinished.look(target)
+    if begun is None or begun.state != unfinished.MOVED:
+        raise StoreError(f"{target.name} is the database of {task.files.path} itself")
+    old, path = begun.source, Path(begun.source)
+    if not path.is_absolute():
+        with closing(PostgresSide(begun.source, task.files.path)) as source:
+            if _is_as_it_was(source, begun):
+                source.put_aside(task.url, task.files.master_name)
+    elif path.exists():
+        with closing(SqliteSide(path, target=False)) as source:
+            if _is_as_it_was(source, begun):
+                old = source.put_aside(task.url, task.files.master_name)
+    unfinished.forget(target)
+    return old
+
+
+def _is_as_it_was(source: Side, begun: Unfinished) -> bool:
+    """Whether it is still what was moved, and not somebody else's by now."""
+    tables = all_tables()
+    return {table.name for table in tables} <= source.tables() and (
+        source.mark(tables) == begun.mark
+    )
+
+
+def _move(source: Side, target: Side, task: Task) -> Copied:
+    """Copy and compare; from then on `source` says that it is moved."""
+    files, progress = task.files, task.progress
     tables = all_tables()
     source.hold_still()
     mark = source.mark(tables)
-    found = _usable(target, source, mark, tables)
+    new = Unfinished(source.name, mark, files.master_name, task.url)
+    found = _usable(target, new, tables)
     if isinstance(source, SqliteSide) and isinstance(target, PostgresSide) and found is None:
         refuse_unsuited(source, tables, files.quoted)
-    begun = found or unfinished.begin(target, source.name, mark, tables)
+    begun = found or unfinished.begin(target, new, tables)
     resumed = _copy(source, target, tables, progress)
     _complete(target, tables, begun.later, progress)
     # Anew: what was written to the source after its rows were copied is a difference, too.
     source.hold_still()
     try:
         rows, hash_ = _compare(source, target, tables, progress)
+        source.announce(task.url, files.master_name)
+        source.refuse_users()  # a master that was a moment earlier has not read that
         source.hold_still()
         if source.mark(tables) != mark:
             raise Difference(f"{source.name} was written to while it was moved")
-    except Difference as difference:
+    except LitebotError as error:
+        source.take_back()
+        if not isinstance(error, Difference):
+            raise
         if begun.state != unfinished.MOVED:
             unfinished.set_state(target, unfinished.DIFFERENT)
         raise Difference(
-            f"{difference.what}; litebot.toml still names {source.name}",
+            f"{error.what}; litebot.toml still names {source.name}",
             "the same command again, which then begins anew",
         ) from None
-    unfinished.set_state(target, unfinished.MOVED)
+    unfinished.set_moved(target, new)
     target.sync()
-    return rows, hash_, resumed
+    return Copied(rows, len(tables), hash_, resumed)
 
 
-def _usable(target: Side, source: Side, mark: str, tables: list[Moved]) -> Unfinished | None:
+def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | None:
     """The move that can go on; None once the target is empty.  Raises StoreError."""
     begun = unfinished.found(target)
     if begun is None:
         return None
-    same = begun.source == source.name and begun.mark == mark
+    same = begun.source == new.source and begun.mark == new.mark
     if begun.state == unfinished.MOVED and not same:
         raise unfinished.holds_data(target, target.tables())
-    if begun.source != source.name:
+    if begun.state == unfinished.MOVED and begun.master != new.master:
+        raise begun.refusal(target.name)  # that one may have used it already
+    if begun.source != new.source:
         raise StoreError(
             f"{target.name} holds an unfinished move of {begun.source}",
             "finish that one, or name another database, or remove this one",
@@ -170,7 +247,9 @@ def _copy(source: Side, target: Side, tables: list[Moved], progress: Progress) -
     return resumed
 
 
-def _complete(target: Side, tables: list[Moved], later: list[str], progress: Progress) -> None:
+def _complete(
+    target: Side, tables: list[Moved], later: tuple[str, ...], progress: Progress
+) -> None:
     """Make what was left out, in one transaction; once is enough."""
     if not later:
         return
@@ -200,18 +279,3 @@ def _compare(
         rows, hash_ = compare(source, target, table, count)
         hashed.update(json.dumps([table.name, rows, hash_]).encode())
     return done, hashed.hexdigest()
-
-
-def _put_aside(source: Side) -> str:
-    """Where the old database is from now on.
-
-    A state file gets another name: no master can start on it by mistake, and a move back finds
-    its place free.
-    """
-    if not isinstance(source, SqliteSide):
-        return source.name
-    connect(source.path).close()  # the last one to close moves the log into the file
-    if Path(f"{source.path}-wal").exists():
-        return source.name  # somebody has it open
-    aside = source.path.with_name(f"{source.path.name}.moved-{time.strftime('%Y%m%d-%H%M%S')}")
-    return str(source.path.rename(aside))

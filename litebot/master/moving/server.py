@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from litebot.errors import StoreError
 from litebot.master import postgres
+from litebot.master.moving import away
 from litebot.master.moving.side import Side
 from litebot.master.moving.tables import Moved
 from litebot.master.moving.tables import Row
@@ -97,6 +98,7 @@ class PostgresSide(Side):
 
     def _others(self) -> list[Row]:
         with self.told():
+            self._end_snapshot()  # within a transaction the same sessions are seen for ever
             found: list[Row] = self._db.execute(SESSIONS).fetchall()
         return found
 
@@ -121,9 +123,12 @@ class PostgresSide(Side):
 
     def hold_still(self) -> None:
         with self.told():
-            if self._db.info.transaction_status:  # not idle
-                self._db.execute("COMMIT")
+            self._end_snapshot()
             self._db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def _end_snapshot(self) -> None:
+        if self._db.info.transaction_status:  # not idle
+            self._db.execute("COMMIT")
 
     def count(self, table: Moved) -> int:
         with self.told():
@@ -187,6 +192,19 @@ class PostgresSide(Side):
             self._db.execute("SET synchronous_commit = on")
             # The commit of anything at all takes all before it along.
             self._db.execute("COMMENT ON TABLE litebot_move IS 'moved'")
+
+    def announce(self, url: str, master: str) -> None:
+        with self.told(), self.engine.begin() as conn:
+            away.leave(conn, url, master, done=False)
+
+    def take_back(self) -> None:
+        with self.told(), self.engine.begin() as conn:
+            away.take_back(conn)
+
+    def put_aside(self, url: str, master: str) -> str:
+        with self.told(), self.engine.begin() as conn:
+            away.leave(conn, url, master, done=True)
+        return self.name
 
     def close(self) -> None:
         self._connection.close()

@@ -30,7 +30,10 @@ class Side(ABC):
 
     @abstractmethod
     def refuse_users(self) -> None:
-        """Raise StoreError while somebody else may write to it, where that can be told."""
+        """Raise StoreError while somebody else may write to it, where that can be told.
+
+        What hold_still() holds is let go.
+        """
 
     @abstractmethod
     def tables(self) -> set[str]:
@@ -75,6 +78,18 @@ class Side(ABC):
     @abstractmethod
     def sync(self) -> None:
         """Return when all that was written is on disk."""
+
+    @abstractmethod
+    def announce(self, url: str, master: str) -> None:
+        """Have others leave a source alone, as `master` is about to use the one at `url`."""
+
+    @abstractmethod
+    def take_back(self) -> None:
+        """Let them use it again."""
+
+    @abstractmethod
+    def put_aside(self, url: str, master: str) -> str:
+        """See to it that nobody uses a source any more; where it is from now on."""
 
     @abstractmethod
     def close(self) -> None:

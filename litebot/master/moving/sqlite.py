@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,6 +150,21 @@ class SqliteSide(Side):
             self.handle.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         sync(self.path)
         sync(self.path.parent)
+
+    def announce(self, url: str, master: str) -> None:
+        """The lock of the basedir keeps everybody away."""
+
+    def take_back(self) -> None:
+        """There is nothing to take back."""
+
+    def put_aside(self, url: str, master: str) -> str:
+        """Give it another name: no master can start on it, and a move back finds its place free."""
+        self.close()
+        connect(self.path).close()  # the last one to close moves the log into the file
+        if Path(f"{self.path}-wal").exists():
+            return self.name  # somebody has it open
+        aside = self.path.with_name(f"{self.path.name}.moved-{time.strftime('%Y%m%d-%H%M%S')}")
+        return str(self.path.rename(aside))
 
     def close(self) -> None:
         self.engine.dispose()

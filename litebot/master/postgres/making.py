@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
+from litebot.master.moving import away
 from litebot.master.moving.unfinished import record
 from litebot.master.postgres.suiting import refuse_two_sites
 
@@ -34,6 +35,7 @@ def tables_made(url: str, basedir: Path, *, must_be_empty: bool) -> Iterator[boo
                 refuse_two_sites(conn, postgres.shown(url))
                 there = set(sa.inspect(conn).get_table_names())
                 if there and must_be_empty:
+                    away.refuse(conn, postgres.shown(url))
                     raise _in_use(there, postgres.shown(url))
                 if not there:
                     schema.make(conn)

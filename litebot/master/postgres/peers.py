@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import sqlalchemy as sa
+from buildbot.db.model import Model
 from sqlalchemy.pool import StaticPool
 
 from litebot.errors import TakenOver
@@ -125,6 +126,13 @@ def require_lock(conn: sa.engine.Connection, masterid: int, holder: int) -> None
     values = {"class": MASTER_LOCK, "masterid": masterid, "holder": holder}
     if conn.execute(sa.text(query), values).first() is None:
         raise NotOurs
+
+
+def running(conn: sa.engine.Connection) -> list[str]:
+    """The names of the masters that are alive, in order."""
+    locked = [masterid for (masterid,) in conn.exec_driver_sql(LOCKED, (MASTER_LOCK,))]
+    query = sa.select(Model.masters.c.name).where(Model.masters.c.id.in_(locked))
+    return sorted(conn.execute(query).scalars()) if locked else []
 
 
 def fence(conn: sa.engine.Connection, startid: int) -> None:
