@@ -226,6 +226,39 @@ def test_what_a_stop_interrupts_is_retried(victim: Victim, tmp_path: Path) -> No
     assert sorted(requests) == [(SUCCESS,), (SUCCESS,), (SUCCESS,), (CANCELLED,)]
 
 
+@on_both
+def test_what_is_to_run_always_runs_at_a_stop(victim: Victim, tmp_path: Path) -> None:
+    go, cleaned = tmp_path / "go", tmp_path / "cleaned"
+    victim.write_config(
+        f"""
+        wait = shell("until [ -e {go} ]; do sleep 0.05; done")
+
+        def always(line):
+            return steps.ShellCommand(command=line, alwaysRun=True)
+
+        def clean(name):
+            return always("sleep 1.5"), always(f"echo {{name}} >> {cleaned}")
+
+        builder("child", wait, *clean("child"))
+        trigger = steps.Trigger(schedulerNames=["t"], waitForFinish=True)
+        builder("parent", trigger, *clean("parent"))
+        builder("lasting", wait, always("[ -e {go} ] || sleep 60"))
+        c["schedulers"].append(schedulers.Triggerable("t", builderNames=["child"]))
+        """
+    )
+    victim.start()
+    parent, lasting = victim.ask_for("parent"), victim.ask_for("lasting")
+    wait_for(lambda: len(victim.rows(OPEN)) == 3, "all three builds to run")
+    succeeded(victim.run("stop", "--timeout", "10"))
+    assert sorted(cleaned.read_text().split()) == ["child", "parent"]
+    assert sorted(victim.rows("SELECT results FROM builds")) == [(RETRY,), (RETRY,), (CANCELLED,)]
+    go.touch()
+    victim.start()
+    victim.await_quiet()
+    asked = f"SELECT results FROM buildrequests WHERE id IN ({parent}, {lasting})"
+    assert victim.rows(asked) == [(SUCCESS,), (SUCCESS,)]
+
+
 def test_a_stop_while_a_trigger_step_is_about_to_run_is_quick(
     victim: Victim, tmp_path: Path
 ) -> None:
