@@ -39,6 +39,24 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def descendants(pid: int) -> set[int]:
+    """The pids of what a process has started and of what these have, as far as they still run."""
+    children: dict[int, set[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # gone in between
+        parent = int(text.rpartition(")")[2].split()[1])
+        children.setdefault(parent, set()).add(int(stat.parent.name))
+    found, left = set[int](), [pid]
+    while left:
+        new = children.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
+
+
 def port_is_free(address: str, port: int) -> bool:
     """Whether a server could listen on this TCP port now."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -123,17 +123,21 @@ async def give_away(master: Any) -> None:
 
     As Buildbot's stopService of each does, which then finds nothing left to do.
     """
-    for service in clustered(master):
-        service._stopActivityPolling()
-        if service._activityPollDeferred is not None:
-            await service._activityPollDeferred
-        if not service.active:
-            continue
-        service.active = False
-        try:
-            await service.deactivate()
-            if isinstance(service, Dependent):  # what it was doing may go on
-                await service._subscription_lock.run(lambda: None)
-            await service._unclaimService()
-        except Exception:
-            log.err(None, f"while giving away {service.name}")
+    services = [*clustered(master)]
+    await defer.DeferredList([defer.ensureDeferred(_give_away(service)) for service in services])
+
+
+async def _give_away(service: ClusteredBuildbotService) -> None:
+    service._stopActivityPolling()
+    if service._activityPollDeferred is not None:
+        await service._activityPollDeferred
+    if not service.active:
+        return
+    service.active = False
+    try:
+        await service.deactivate()
+        if isinstance(service, Dependent):  # what it was doing may go on
+            await service._subscription_lock.run(lambda: None)
+        await service._unclaimService()
+    except Exception:
+        log.err(None, f"while giving away {service.name}")

@@ -47,6 +47,7 @@ from litebot.master.control import Control
 from litebot.master.data import Data
 from litebot.master.database import HOT
 from litebot.master.database import Database
+from litebot.master.deferreds import in_time
 from litebot.master.handover.changes import Handovers
 from litebot.master.handover.components import COMPONENTS
 from litebot.master.handover.manager import SchedulerManager
@@ -68,7 +69,9 @@ from litebot.master.reconfig import check_changes
 from litebot.master.recovery.attempts import Attempts
 from litebot.master.recovery.requests import complete_buildsets
 from litebot.master.recovery.takeover import suspects
+from litebot.master.stopping import CommandEnder
 from litebot.master.stopping import Interrupter
+from litebot.master.stopping import latent_workers
 from litebot.master.stopping import let_end
 from litebot.master.told import Reminder
 from litebot.master.web import WWWService
@@ -87,6 +90,11 @@ SOLE_MASTER = "litebot"
 # waits for its workers to let go of their builds.
 REFUSE_S = 0.1
 ABANDON_S = 5.0
+
+# How long a stop waits, after the grace, for all its parts; and before these, for schedulers and
+# change sources to be given to other masters.
+STOP_S = 9.0
+LEAVE_S = 2.0
 
 # How long a master that is to stop waits for a database that is away.
 AWAY_S = 10.0
@@ -453,19 +461,39 @@ class BuildMaster(master.BuildMaster):
                 self._lock.release()
                 self._lock = None
 
-    @defer.inlineCallbacks
-    def _stop(self) -> Any:
+    @async_to_deferred
+    async def _stop(self) -> None:
         if not self.running:  # the start failed
-            yield super().stopService()
+            await super().stopService()
             return
-        yield defer.ensureDeferred(let_end(self, self.settings.stop.grace))
-        yield defer.ensureDeferred(self.neighbours.leave())
+        await let_end(self, self.settings.stop.grace)
+        ender = CommandEnder(self.reactor)
+        ender.start()
+        try:
+            stopped = defer.ensureDeferred(self._stop_parts())
+            if not await in_time(stopped, STOP_S, self.reactor):
+                await self._leave_parts()
+        finally:
+            ender.stop()
+
+    async def _stop_parts(self) -> None:
+        left = defer.ensureDeferred(self.neighbours.leave())
+        await in_time(left, LEAVE_S, self.reactor)
         interrupter = Interrupter(self)
         interrupter.start()
         try:
-            yield super().stopService()
+            await super().stopService()
         finally:
             interrupter.stop()
+
+    async def _leave_parts(self) -> None:
+        """End without what does not stop, which ends with the process."""
+        log.msg(f"litebot: some parts have not stopped after {STOP_S:g} s; ending without them")
+        for name in latent_workers(self):
+            log.msg(f"litebot: the latent worker {name} has not stopped; look for its instance")
+        await self.data.updates.masterStopped(name=self.name, masterid=self.masterid)
+        if self.db.running:
+            await self.db.stopService()
 
     @defer.inlineCallbacks
     def _abandon(self) -> Any:

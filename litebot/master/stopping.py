@@ -1,7 +1,10 @@
-"""A stop while builds run: they end as RETRY, soon, whatever their steps are doing."""
+"""A stop: builds end as RETRY, soon, whatever their steps are doing, and so do polls."""
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -9,8 +12,18 @@ from buildbot.process.build import Build
 from buildbot.process.buildstep import BuildStep
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
+from buildbot.util.runprocess import RunProcessPP
+from buildbot.worker.latent import AbstractLatentWorker
+from buildbot.worker.latent import States
 from twisted.internet import defer
 from twisted.internet import task
+from twisted.internet.process import reapProcessHandlers
+from twisted.python import log
+
+from litebot.master.deferreds import in_time
+from litebot.process import alive
+from litebot.process import command_of
+from litebot.process import descendants
 
 REASON = "Master Shutdown"
 AGAIN_S = 1.0
@@ -29,13 +42,8 @@ async def let_end(master: Any, grace_s: float) -> None:
     if grace_s <= 0 or not running_builds(master):
         return
     ended = master.botmaster.cleanShutdown(stopReactor=False)
-    over: defer.Deferred[None] = task.deferLater(master.reactor, grace_s)
-    await defer.DeferredList([ended, over], fireOnOneCallback=True, fireOnOneErrback=True)
-    if over.called:
+    if not await in_time(ended, grace_s, master.reactor):
         master.botmaster.cancelCleanShutdown()
-    else:
-        over.addErrback(lambda failure: failure.trap(defer.CancelledError))
-        over.cancel()
 
 
 class Interrupter:
@@ -100,3 +108,57 @@ def _step_done(build: Build, step_done: Any, results: Any, step: BuildStep) -> A
 def is_waited_for(build: Build) -> bool:
     """Whether a Trigger step waits for it: a retry of that step's build makes another one."""
     return any(request.waitedFor for request in build.requests)
+
+
+class CommandEnder:
+    """Ends the commands that the master itself runs, as the git of a poll, where they take long."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._loop = task.LoopingCall(self._again)
+        self._loop.clock = reactor
+        self._looks: dict[int, int] = {}  # pid -> how often it was there
+
+    def start(self) -> None:
+        """Call it when the stop begins: it waits for them."""
+        self._loop.start(AGAIN_S)
+
+    def stop(self) -> None:
+        """Call it when the stop is through; what is left ends."""
+        self._loop.stop()
+        for pid in _commands():
+            _end(pid, signal.SIGKILL)
+
+    def _again(self) -> None:
+        """A command has from one look to the next."""
+        before = self._looks
+        told = {pid for pid, looks in before.items() if looks > 1 and alive(pid)}
+        self._looks = {pid: before.get(pid, 0) + 1 for pid in _commands() | told}
+        for pid, looks in self._looks.items():
+            if looks > 1:
+                _end(pid, signal.SIGTERM if looks == 2 else signal.SIGKILL)
+
+
+def _end(pid: int, number: signal.Signals) -> None:
+    log.msg(f"litebot: the stop does not wait for {command_of(pid)} (pid {pid}): {number.name}")
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _commands() -> set[int]:
+    """The pids of commands that the master itself runs, and of what these have started."""
+    found = set[int]()
+    for pid, process in reapProcessHandlers.items():
+        if isinstance(process.proto, RunProcessPP):
+            found |= {pid} | descendants(pid)
+    return found
+
+
+def latent_workers(master: Any) -> list[str]:
+    """The names of those whose instances have not ended."""
+    ended = (States.NOT_SUBSTANTIATED, States.SHUT_DOWN)
+    workers = master.workers.workers.items()
+    return [
+        name
+        for name, worker in workers
+        if isinstance(worker, AbstractLatentWorker) and worker.state not in ended
+    ]

@@ -287,6 +287,42 @@ def test_a_stop_while_a_trigger_step_is_about_to_run_is_quick(
     assert victim.rows("SELECT results FROM buildrequests WHERE id = 1") == [(SUCCESS,)]
 
 
+@on_both
+def test_a_stop_does_not_wait_for_a_latent_worker(victim: Victim, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    victim.write_config(
+        f"""
+        from buildbot.worker.latent import AbstractLatentWorker
+        from twisted.internet import defer, reactor, task
+
+        class Slow(AbstractLatentWorker):
+            def start_instance(self, build):
+                return defer.succeed(True)
+
+            def stop_instance(self, fast=False):
+                return task.deferLater(reactor, 300)
+
+        c["workers"].append(Slow("slow", None))
+        wait = shell("until [ -e {go} ]; do sleep 0.05; done")
+        builder("latent", wait, workernames=["local" if os.path.exists({str(go)!r}) else "slow"])
+        builder("b", wait)
+        """
+    )
+    victim.start()
+    victim.ask_for("latent")
+    victim.ask_for("b")
+    wait_for(lambda: len(victim.rows(OPEN)) == 2, "both builds to run")
+    succeeded(victim.run("stop", "--timeout", "10"))
+    assert "the latent worker slow has not stopped" in victim.log
+    assert results(victim, "builds") == [RETRY, RETRY]
+    assert victim.rows(HELD) == []
+    go.touch()
+    victim.start()
+    victim.await_quiet()
+    assert results(victim, "buildrequests") == [SUCCESS, SUCCESS]
+    assert victim.repairs() == []
+
+
 def test_a_stop_gives_builds_their_grace(victim: Victim, tmp_path: Path) -> None:
     go = tmp_path / "go"
     victim.write_config(f'builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"))')

@@ -242,6 +242,29 @@ c["change_source"] = [c["change_source"], changes.GitPoller(
     assert found == [("second", "other"), ("second", "p")]
 
 
+@on_both
+def test_a_stop_ends_a_poll_that_hangs(victim: Victim, repository: Repository) -> None:
+    git, hanging = victim.basedir / "git", victim.basedir / "hanging"
+    hanging.write_text(
+        f"#!/bin/sh\ntrap '' TERM\nsleep 300 &\necho $$ $! > {repository.holds}\nwait\n",
+        encoding="utf-8",
+    )
+    hanging.chmod(0o755)
+    git.rename(victim.basedir / "good")
+    hanging.rename(git)
+    wait_for(lambda: repository.holds.exists() and repository.holds.read_text(), "a poll to hang")
+    succeeded(victim.run("stop", "--timeout", "10"))
+    pids = [int(pid) for pid in repository.holds.read_text().split()]
+    assert [is_running(pid) for pid in pids] == [False, False]
+    assert victim.rows("SELECT * FROM changesource_masters") == []
+    assert "some parts have not stopped" not in victim.log
+    (victim.basedir / "good").rename(git)
+    repository.commit("main", "second")
+    victim.start()
+    await_changes(victim, "second")
+    assert victim.repairs() == []
+
+
 @pytest.mark.parametrize("database_kind", ["postgres"], indirect=True)
 def test_a_poller_that_moves_goes_on_from_where_it_was(
     victim: Victim,
