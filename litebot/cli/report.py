@@ -28,8 +28,8 @@ from litebot.cli.status import report_line
 def report(basedir: Basedir, dropped: int | None, as_json: bool) -> None:
     """List what reporters of BASEDIR have still to tell (mails, commit statuses).
 
-    Each is told again, later and later, until it is taken; what a server refuses is told five
-    times, and then once at each start.
+    Each is told again, later and later, until it is taken; what a server refuses, or what can't
+    be made, is tried five times, and then once at each start.
     """
     basedir.require()
     if dropped is not None:
