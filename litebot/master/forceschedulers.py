@@ -31,6 +31,7 @@ class ForceSchedulersEndpoint(data_forceschedulers.ForceSchedulersEndpoint):
     """Buildbot's; see the module."""
 
     pathPatterns: ClassVar[list[str]] = data_forceschedulers.ForceSchedulersEndpoint.pathPatterns
+    rootLinkName = data_forceschedulers.ForceSchedulersEndpoint.rootLinkName
 
     @defer.inlineCallbacks
     def get(self, resultSpec: Any, kwargs: Any) -> Any:

@@ -129,14 +129,12 @@ def end_former(conn: psycopg.Connection[Any], former: Identity) -> bool:
     return conn.execute(END_FORMER, former).fetchone() is not None
 
 
-def answers(conn: psycopg.Connection[Any]) -> bool:
-    """Whether the server of a connection, which may be lost, says anything to a new one.
+def refuses(error: psycopg.Error) -> bool:
+    """Whether it is a server that says no to a new connection, as where it has too many.
 
-    Also that it has too many: the driver does not tell why a connection is refused.
+    The driver does not tell why, nor more than the words.
     """
-    with suppress(psycopg.Error):
-        return psycopg.pq.PGconn.ping(conn.info.dsn.encode()) == psycopg.pq.Ping.OK
-    return False
+    return "FATAL:" in str(error)
 
 
 class Server:

@@ -12,11 +12,11 @@ from typing import Any
 
 import psycopg
 from buildbot.util import twisted
-from psycopg import errors
 from twisted.python import log
 from twisted.python.failure import Failure
 
 from litebot.master.postgres.server import Server
+from litebot.master.postgres.server import refuses
 from litebot.master.postgres.server import words_of
 from litebot.master.postgres.writer import Asking
 from litebot.master.postgres.writer import Writer
@@ -85,9 +85,8 @@ class Watch:
             finally:
                 conn.close()
         except psycopg.Error as error:
-            silent = isinstance(error, errors.ConnectionTimeout)
-            if not silent and self._writer.server_answers():
-                return None  # it has no room for one more connection, and may well be at work
+            if refuses(error):
+                return None  # it may have no room for one more connection, and be at work
             return Outage(f"it does not answer; {words_of(error)}")
         # "Client": it waits for us to take its answer.
         if row is not None and row[0] == "active" and row[1] != "Client":

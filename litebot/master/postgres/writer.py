@@ -28,7 +28,6 @@ from litebot.master.postgres.connection import Connection
 from litebot.master.postgres.connection import NotAlone
 from litebot.master.postgres.server import Identity
 from litebot.master.postgres.server import Server
-from litebot.master.postgres.server import answers
 from litebot.master.postgres.server import cut_off
 from litebot.master.postgres.server import end_former
 from litebot.master.postgres.server import identify
@@ -97,11 +96,6 @@ class Writer:
         handle = self._handle
         if handle is not None:
             cut_off(handle)
-
-    def server_answers(self) -> bool:
-        """Whether the server of the connection says anything to a new one; may take seconds."""
-        handle = self._handle
-        return handle is not None and answers(handle)
 
     @property
     def asking(self) -> Asking | None:
