@@ -22,10 +22,10 @@ from turning import expect_failure
 from turning import insert
 from turning import keep
 from turning import read
-from turning import thread_of
 
 from litebot.errors import StoreFailed
 from litebot.master import turns
+from litebot.master.readers import THREADS
 from litebot.store import dbapi
 from litebot.store.connection import connect
 
@@ -247,7 +247,14 @@ def test_a_damaged_page_is_met_by(reactor: Reactor, path: Path, *, visitor: bool
 
 def test_a_disk_that_fails_under_a_visitor(disk: FaultyDisk, store: Store) -> None:
     store.wait(store.do(keep, *range(2000)))
-    store.wait(store.browse(thread_of))
+    all_there = threading.Barrier(THREADS)
+
+    def open_it(conn: Connection) -> None:
+        read(conn)
+        all_there.wait(PATIENCE_S)
+
+    for opened in [store.browse(open_it) for _ in range(THREADS)]:
+        store.wait(opened)
     disk.refuse("read", "-wal", apsw.SQLITE_IOERR_READ)
     going_on = [store.browse(lambda conn: conn.exec_driver_sql("SELECT max(x) FROM t").scalar())]
     store.reactor.run_until(lambda: going_on[0].called)

@@ -220,8 +220,10 @@ class Session:
                     self._wait(self._conn)
                 except psycopg.Error as error:
                     self._connect_again(Outage(words_of(error)))
-            if self._conn is not None and not self._peers.is_alone:
-                self._events.send(self._conn)
+            if self._conn is not None:
+                self._peers.look(self._conn)  # one may just have come
+                if not self._peers.is_alone:
+                    self._events.send(self._conn)
         except psycopg.Error as error:
             tell(log.msg, f"while ending the session on {self._server.shown}: {words_of(error)}")
         except Exception as raised:
