@@ -45,6 +45,12 @@ reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
 reporter("pusher", reporters.BuildSetStatusGenerator(mode="all"))
 """
 
+# A builder on the worker `remote`, whose builds last until there is the file `go`.
+REMOTE = """
+c["workers"].append(worker.Worker("remote", "workerpw"))
+builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["remote"])
+"""
+
 FINAL = f"SELECT buildrequestid, id, masterid FROM builds WHERE results <> {RETRY}"
 UNFINISHED_REQUESTS = "SELECT 1 FROM buildrequests WHERE complete = 0"
 
@@ -336,12 +342,7 @@ def test_a_worker_goes_to_another_master(
     measured: Callable[[str], None],
 ) -> None:
     go = tmp_path / "go"
-    here = site(
-        f"""
-        c["workers"].append(worker.Worker("remote", "workerpw"))
-        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["remote"])
-        """
-    )
+    here = site(REMOTE.format(go=go))
     one, two = here.started("one", "two")
     worker(":".join(["masters", *(rf"127.0.0.1\:{master.ports[1]}" for master in (one, two))]))
     at = "SELECT 1 FROM connected_workers c JOIN workers w ON w.id = c.workerid"
@@ -371,12 +372,7 @@ def test_a_worker_is_told_to_stop_until_it_has(
     tmp_path: Path,
 ) -> None:
     go = tmp_path / "go"
-    here = site(
-        f"""
-        c["workers"].append(worker.Worker("remote", "workerpw"))
-        builder("b", shell("until [ -e {go} ]; do sleep 0.05; done"), workernames=["remote"])
-        """
-    )
+    here = site(REMOTE.format(go=go))
     one, two = here.started("one", "two")
     way = f"tcp:127.0.0.1:{one.ports[1]}"
     process = worker(way)
