@@ -27,6 +27,16 @@ from litebot.master.postgres.making import tables_made
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+# Whoever makes the table waits for a lock, with the tables before it made.
+HOLDS_BUILDS = """
+    CREATE SCHEMA holding;
+    CREATE FUNCTION holding.hold() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF EXISTS (
+            SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = 'public.builds'
+        ) THEN PERFORM pg_advisory_xact_lock(hashtext('held')); END IF;
+    END $$;
+    CREATE EVENT TRIGGER hold ON ddl_command_end EXECUTE FUNCTION holding.hold();
+"""
 
 
 @pytest.fixture
@@ -145,11 +155,11 @@ def test_an_interrupted_one_leaves_nothing(
     basedir = tmp_path / "ci"
     command = [LITEBOT, "create-master", "--database", postgres.url(database), str(basedir)]
     with postgres.connect(database) as conn:
+        conn.execute(HOLDS_BUILDS)
         conn.execute("BEGIN")
-        conn.execute("LOCK TABLE pg_catalog.pg_event_trigger")  # each new table looks into it
+        conn.execute("SELECT pg_advisory_xact_lock(hashtext('held'))")
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
-        wait_for(lambda: postgres.rows(database, waits), "the tables to be made")
+        wait_for(lambda: postgres.rows(database, WAITING), "the table of builds to be made")
         process.kill()
         process.wait()
     assert not basedir.exists()
