@@ -267,6 +267,13 @@ def lock(conn: sa.engine.Connection) -> None:
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('litebot_schema'))")
 
 
+def is_older(conn: sa.engine.Connection) -> bool:
+    """Whether `upgrade` has migrations to run."""
+    if not sa.inspect(conn).has_table(versions.name):
+        return True
+    return (conn.execute(sa.select(versions.c.version)).scalar() or 0) < len(MIGRATIONS)
+
+
 def upgrade(conn: sa.engine.Connection) -> None:
     """Bring litebot's tables and indexes up to date, all or nothing.
 

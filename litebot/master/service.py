@@ -62,6 +62,7 @@ from litebot.master.outbox import Outbox
 from litebot.master.ports import configured_ports
 from litebot.master.ports import require_free
 from litebot.master.postgres.peers import fence
+from litebot.master.postgres.suiting import refuse_running
 from litebot.master.postgres.suiting import refuse_strangers
 from litebot.master.postgres.suiting import refuse_two_sites
 from litebot.master.reconfig import Unchangeable
@@ -275,7 +276,7 @@ class BuildMaster(master.BuildMaster):
             yield self.db.pool.do(away.begin, postgres.shown(url), self.files.master_name)
         for port in configured_ports(self.config):
             require_free(*port, self.files.settings_file)
-        yield self.db.pool.do(schema.upgrade)
+        yield self.db.pool.do(self._upgrade)
         faults.arm(self)
         sole = self.name == SOLE_MASTER
         self.masterid = yield self.db.masters.findMasterId(name=self.name)
@@ -301,6 +302,14 @@ class BuildMaster(master.BuildMaster):
         yield self.attempts.setServiceParent(self)
         yield self.reminder.setServiceParent(self)
         yield self.neighbours.setServiceParent(self)
+
+    def _upgrade(self, conn: sa.engine.Connection) -> None:
+        """Bring the tables up to date, unless another master uses them as they are."""
+        schema.lock(conn)
+        if not self.db.is_sole_writer and schema.is_older(conn):
+            name = postgres.shown(self.db.configured_db_config.db_url)
+            refuse_running(conn, name, self.files.master_name)
+        schema.upgrade(conn)
 
     @defer.inlineCallbacks
     def _hold_name(self) -> Any:

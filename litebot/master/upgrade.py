@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from contextlib import chdir
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
-from litebot.errors import StoreError
 from litebot.files import locked
 from litebot.files import replace_file
 from litebot.master import postgres
@@ -24,7 +22,7 @@ from litebot.master.create import create
 from litebot.master.database import Database
 from litebot.master.moving import away
 from litebot.master.offline import with_database
-from litebot.master.postgres.peers import running
+from litebot.master.postgres.suiting import refuse_running
 from litebot.master.urls import configured_url
 from litebot.master.urls import url_without_password
 from litebot.settings import Settings
@@ -71,15 +69,7 @@ def _refuse_masters(files: Basedir) -> None:
     engine = postgres.engine_for(url, files.path)
     with postgres.told(url), engine.connect() as conn:
         away.refuse_others(conn, name, files.master_name)
-        others = [each for each in running(conn) if each != files.master_name]
-    if others:
-        host, _, basedir = others[0].partition(":")
-        raise StoreError(
-            f"{name} has a running master {others[0]}"
-            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}; the upgrade needs all"
-            " of them stopped",
-            f"on {host}: litebot stop {shlex.quote(basedir)}",
-        )
+        refuse_running(conn, name, files.master_name)
 
 
 async def _upgrade_tables(db: Database) -> None:

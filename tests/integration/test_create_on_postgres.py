@@ -21,6 +21,7 @@ from conftest import succeeded
 from conftest import wait_for
 from postgres import Postgres
 
+from bench.postgres import USER
 from bench.postgres import programs
 from litebot.errors import StoreError
 from litebot.master.postgres.making import tables_made
@@ -81,6 +82,14 @@ def test_a_name_may_need_to_be_encoded(
     master.start()
     assert master.status()["running"]
     assert postgres.rows("our 5% ci", "SELECT count(*) FROM masters") == [(1,)]
+
+
+def test_a_standby_may_be_named_first(postgres: Postgres, database: str, tmp_path: Path) -> None:
+    with postgres.standby() as standby:
+        hosts = "&".join(f"host={each.folder}:{each.port}" for each in (standby, postgres))
+        url = f"postgresql://{USER}@/{database}?{hosts}"
+        succeeded(litebot("create-master", "--database", url, tmp_path / "ci"))
+        succeeded(litebot("check", tmp_path / "ci"))
 
 
 def test_a_database_with_a_master_is_left_to_it(

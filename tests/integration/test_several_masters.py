@@ -254,12 +254,21 @@ def test_tables_are_not_upgraded_under_another_master(site: Callable[[str], Site
     one, two = here.started("one", "two")
     one.stop()
     before = one.contents()
-    done = one.run("upgrade-master")
-    assert done.returncode == 1
     (name,) = here.rows(f"SELECT name FROM masters WHERE id = {here.masterid(two)}")[0]
-    assert f"has a running master {name}; the upgrade needs all of them stopped" in done.stderr
-    assert f": litebot stop {two.basedir}" in done.stderr
-    assert one.contents() == before
+
+    def is_refused(command: str) -> None:
+        done = one.run(command)
+        assert done.returncode == 1
+        assert f"has a running master {name}; the upgrade needs all of them stopped" in done.stderr
+        assert f": litebot stop {two.basedir}" in done.stderr
+        assert one.contents() == before
+
+    is_refused("upgrade-master")
+    here.rows("UPDATE litebot_schema SET version = version - 1 RETURNING version")
+    is_refused("start")
+    here.rows("UPDATE litebot_schema SET version = version + 1 RETURNING version")
+    one.start()
+    one.stop()
     two.stop()
     succeeded(one.run("upgrade-master"))
 

@@ -68,6 +68,7 @@ def require_driver(url: str | URL) -> None:
 def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
     """An engine whose every connection is a new one, for the commands.
 
+    Of several hosts that the url names it is to the one that can be written to.
     Raises StoreError where psycopg is not installed.
     """
     require_driver(url)
@@ -77,6 +78,8 @@ def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
     options: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": CONNECT_S}
     options |= {} if secret is None else {"password": secret}
     made = driver_url(url)
+    if "," in ",".join(made.normalized_query.get("host", ())):
+        options["target_session_attrs"] = "read-write"
     options = {name: value for name, value in options.items() if name not in made.query}
     return sa.create_engine(
         made, connect_args=options, poolclass=NullPool, pool_reset_on_return=None

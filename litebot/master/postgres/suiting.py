@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 import sqlalchemy as sa
 
 from litebot.errors import StoreError
 from litebot.master import postgres
+from litebot.master.postgres.peers import running
 
 ELSEWHERE = """
 SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -49,4 +52,17 @@ def refuse_two_sites(conn: sa.engine.Connection, name: str) -> None:
             f"the schema {found} of {name} holds the tables of a master, too; masters that do not"
             " belong together need a database each",
             postgres.CREATE_EMPTY,
+        )
+
+
+def refuse_running(conn: sa.engine.Connection, name: str, own: str) -> None:
+    """Raise StoreError while a master runs on the tables, other than that of the name `own`."""
+    others = [each for each in running(conn) if each != own]
+    if others:
+        host, _, basedir = others[0].partition(":")
+        raise StoreError(
+            f"{name} has a running master {others[0]}"
+            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}; the upgrade needs all"
+            " of them stopped",
+            f"on {host}: litebot stop {shlex.quote(basedir)}",
         )
