@@ -21,10 +21,18 @@ c["workers"] = [worker.LocalWorker("local", max_builds=4)]
 
 
 class Site:
-    """Masters that share a database; `told` is the file of their reporters."""
+    """Masters that share a database; `told` is the file of their reporters.
+
+    They reach it by url(name), which is that of the server's socket unless it is given.
+    """
 
     def __init__(
-        self, postgres: Postgres, folder: Path, watch: Callable[[Master], Master], config: str
+        self,
+        postgres: Postgres,
+        folder: Path,
+        watch: Callable[[Master], Master],
+        config: str,
+        url: Callable[[str], str] | None = None,
     ) -> None:
         self.told = folder / "told"
         self.told.touch()
@@ -34,7 +42,7 @@ class Site:
         self._watch = watch
         self._password = ""
         self._config = CONFIG + SHARING.format(told=str(self.told)) + textwrap.dedent(config)
-        self.url = postgres.url(self._database)
+        self.url = (url or postgres.url)(self._database)
 
     def master(self, name: str, more: str = "") -> Master:
         """A master that is not started yet; the first one makes the tables, others join."""

@@ -499,7 +499,7 @@ def test_it_is_left_alone_where_a_standby_is_named_first(store: Store) -> None:
         store.use(f"postgresql://{USER}@/{store.name}?sslmode=disable&{hosts}")
         assert tries(store) == 1
         assert store.wait(store.browse(lambda conn: conn.execute(standing_by).scalar())) is False
-        assert before.connections == 3  # of the writer, of who looks after it and of a reader
+        assert before.connections == 4  # the writer's, a reader's, two that look
         before.close()
 
 

@@ -129,6 +129,17 @@ def end_former(conn: psycopg.Connection[Any], former: Identity) -> bool:
     return conn.execute(END_FORMER, former).fetchone() is not None
 
 
+def refuse_shared(server: Server, conn: psycopg.Connection[Any]) -> None:
+    """Raise StoreError where the server uses one process for this connection and for another one.
+
+    Nobody may use `conn` meanwhile.  Raises psycopg.Error.
+    """
+    first = identify(conn)
+    with server.connect(psycopg.Connection) as other:
+        if identify(other) == first:
+            raise server.not_kept()
+
+
 def refuses(error: psycopg.Error) -> bool:
     """Whether it is a server that says no to a new connection, as where it has too many.
 
@@ -170,6 +181,15 @@ class Server:
             )
         psycopg.Cursor(conn).execute(SETTINGS)
         return conn
+
+    def not_kept(self) -> StoreError:
+        """What to tell where a connection is not always the same one for the server."""
+        return StoreError(
+            f"a pooler at {self.shown} gives connections away between two transactions, and with"
+            " them the locks and the notifications that belong to a session",
+            "name the server itself in litebot.toml, or have the pooler keep connections for"
+            " sessions (PgBouncer: pool_mode = session)",
+        )
 
 
 def away(server: Server, words: str) -> ServerAway:

@@ -287,11 +287,13 @@ class Session:
             self._wait(None, wait_s)
 
     def _work(self, conn: Conn) -> None:
-        """Do what is to be done now.  Raises psycopg.Error, TakenOver."""
+        """Do what is to be done now.  Raises psycopg.Error, StoreError, TakenOver."""
         while self._asked:
             self._asked.popleft()(conn)
         if self._is_due("look", LOOK_EVERY_S):
             waiting = len(self._events.outgoing)
+            if identify(conn) != self._identity:
+                raise self._server.not_kept()
             self._peers.check_own(conn)
             dead = self._peers.look(conn)
             if self._peers.is_alone:

@@ -31,6 +31,7 @@ from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
 from litebot.master.postgres.server import end_former
 from litebot.master.postgres.server import identify
+from litebot.master.postgres.server import refuse_shared
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
 from litebot.master.postgres.sql import ServerSql
@@ -111,6 +112,9 @@ class Writer:
         self._thread = threading.get_ident()
         with postgres.told(self._server.url):
             self._connect()
+            assert self._handle is not None
+            with suppress(psycopg.Error):  # there may be no room for another one
+                refuse_shared(self._server, self._handle)
         self._new = False
 
     def close(self) -> None:
