@@ -14,6 +14,7 @@ from stand_in import Asked
 from stand_in import Log
 from stand_in import Reactor
 
+from litebot.master import turns
 from litebot.master.database import create_file
 from litebot.master.turns import TurnQueue
 from litebot.store import dbapi
@@ -138,8 +139,9 @@ def test_a_full_disk_is_told(path: Path) -> None:
 
 
 @pytest.fixture
-def queue(path: Path) -> Iterator[Any]:
+def queue(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     reactor = Reactor()
+    monkeypatch.setattr(turns, "time", reactor)  # a turn is over after a time
     handle = connect(path, MASTER + DURABILITY["process"], busy_timeout_ms=0)
     queue = TurnQueue(handle, reactor, path)
     queue.start()
