@@ -513,6 +513,28 @@ def postgres() -> Iterator[Postgres]:
         yield Postgres(folder, port)
 
 
+@contextmanager
+def remote_worker(
+    folder: Path, where: str, *options: str, **env: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker "remote" of its own process; `where` is its master, and the rest create-worker's."""
+    command = str(Path(LITEBOT).with_name("buildbot-worker"))
+    succeeded(run(command, "create-worker", *options, folder, where, "remote", "workerpw"))
+    process = subprocess.Popen(
+        [command, "start", "--nodaemon", str(folder)],
+        env={**os.environ, **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 # masters without a network, for the unit tests
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,8 +13,7 @@ from conftest import CANCELLED
 from conftest import SUCCESS
 from conftest import Master
 from conftest import on_both
-from conftest import run
-from conftest import succeeded
+from conftest import remote_worker
 from conftest import wait_for
 from killed import Victim
 from killed import copy_of
@@ -146,7 +142,7 @@ def test_a_worker_stays_paused_and_is_used_again_when_told_so(victim: Victim) ->
 
 
 @pytest.fixture
-def remote(victim: Victim, go: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def remote(victim: Victim, go: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of its own process, beside a master that has it build something long."""
     victim.write_config(
         f"""
@@ -156,24 +152,12 @@ def remote(victim: Victim, go: Path, tmp_path: Path) -> Iterator[subprocess.Pope
         """
     )
     victim.start()
-    command = str(Path(sys.executable).with_name("buildbot-worker"))
-    folder, port = tmp_path / "remote", victim.ports[1]
-    succeeded(run(command, "create-worker", folder, f"127.0.0.1:{port}", "remote", "workerpw"))
-    process = subprocess.Popen(
-        [command, "start", "--nodaemon", str(folder)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    yield process
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with remote_worker(tmp_path / "remote", f"127.0.0.1:{victim.ports[1]}") as process:
+        yield process
 
 
 def test_a_worker_that_was_to_stop_is_told_again(
-    victim: Victim, go: Path, remote: subprocess.Popen[str]
+    victim: Victim, go: Path, remote: subprocess.Popen[bytes]
 ) -> None:
     victim.ask_for("b")
     wait_for(lambda: victim.rows("SELECT 1 FROM steps WHERE name = 'shell'"), "the step to run")

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from conftest import RETRY
 from conftest import SUCCESS
 from conftest import Master
 from conftest import free_ports
+from conftest import remote_worker
 from conftest import run
 from conftest import succeeded
 from conftest import wait_for
@@ -314,34 +315,15 @@ def test_a_child_on_another_master_ends_with_its_parent(
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Call it with a connection string to start a worker "remote" of its own process."""
-    processes = []
+    with ExitStack() as stack:
 
-    def start(way: str, **env: str) -> subprocess.Popen[bytes]:
-        command = str(Path(LITEBOT).with_name("buildbot-worker"))
-        folder = tmp_path / "remote"
-        succeeded(
-            run(
-                command,
-                *("create-worker", f"--connection-string={way}", folder),
-                *("ci", "remote", "workerpw"),
-            )
-        )
-        process = subprocess.Popen(
-            [command, "start", "--nodaemon", str(folder)],
+        def start(way: str, **env: str) -> subprocess.Popen[bytes]:
             # An editable installation of litebot leaves out the folder of Twisted's plugins.
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        processes.append(process)
-        return process
+            env = {"PYTHONPATH": str(ROOT), **env}
+            option = f"--connection-string={way}"
+            return stack.enter_context(remote_worker(tmp_path / "remote", "ci", option, **env))
 
-    yield start
-    for process in processes:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        yield start
 
 
 def test_a_worker_goes_to_another_master(

@@ -17,6 +17,7 @@ from buildbot.util import debounce
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master.building import Building
 from litebot.master.removal import end_builds
 from litebot.master.removal import starts_are_over
 
@@ -71,7 +72,10 @@ class BuildChooser(buildrequestdistributor.BasicBuildChooser):
 
 
 class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
-    """Buildbot's, which asks for all builders at once who has something to do."""
+    """Buildbot's, which asks for all builders at once who has something to do.
+
+    What it starts ends, wherever its worker goes.
+    """
 
     BuildChooser = BuildChooser
 
@@ -90,6 +94,8 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
         return [name for _, _, name in sorted(order)]
 
     async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
+        if not isinstance(bldr.building, Building):
+            bldr.building = Building(bldr.building)
         if bldr.getAvailableWorkers():  # those before it may have taken them
             await super()._maybeStartBuildsOnBuilder(bldr)
 

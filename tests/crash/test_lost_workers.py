@@ -1,0 +1,146 @@
+"""Builds that can't begin, and workers that go where Buildbot does not look for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from conftest import EXCEPTION
+from conftest import RETRY
+from conftest import SUCCESS
+from conftest import Master
+from conftest import on_both
+from conftest import remote_worker
+from killed import Victim
+from killed import copy_of
+from several import errors
+
+# What `when` names is done in the first build, and there its worker goes.
+CONFIG = """
+from buildbot.process.build import Build
+from twisted.internet import reactor, task
+
+lost = []
+
+
+async def lose(build):
+    if not lost:
+        lost.append(build)
+        await build.workerforbuilder.worker.disconnect()
+        while build.workerforbuilder.worker is not None:
+            await task.deferLater(reactor, 0.01)
+
+
+@util.renderer
+async def locks(props):
+    if props.build is not None and {when!r} == "prepared":
+        await lose(props.build)
+    return []
+
+
+class Losing(Build):
+    def getWorkerName(self):
+        if {when!r} == "pinged" and self.workerforbuilder.worker.conn and not lost:
+            lost.append(self)
+            self.workerforbuilder.worker.disconnect()
+        return super().getWorkerName()
+
+    async def buildFinished(self, text, results):
+        if {when!r} == "finished" and not lost:
+            self.subs.unsubscribe()
+            self.conn = None
+            await lose(self)
+        await super().buildFinished(text, results)
+
+
+class Step(steps.BuildStep):
+    def run(self):
+        if {when!r} == "finished" and not lost:
+            raise ValueError("a mistake")
+        return util.SUCCESS
+
+
+c["workers"] = [worker.Worker("remote", "workerpw")]
+builder("b", Step(), workernames=["remote"], locks=locks)
+c["builders"][0].factory.buildClass = Losing
+"""
+
+
+@pytest.fixture
+def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
+    victim = copy_of(created, tmp_path / "ci")
+    watch(victim)
+    return victim
+
+
+@pytest.fixture
+def losing(victim: Victim, tmp_path: Path) -> Iterator[Callable[[str], Victim]]:
+    """Call it with the moment at which the worker of the first build goes."""
+    with ExitStack() as stack:
+
+        def start(when: str) -> Victim:
+            victim.write_config(CONFIG.format(when=when))
+            victim.start()
+            where = f"127.0.0.1:{victim.ports[1]}"
+            stack.enter_context(remote_worker(tmp_path / "remote", where))
+            return victim
+
+        yield start
+
+
+@pytest.mark.parametrize("when", ["prepared", "pinged"])
+def test_a_build_that_can_not_begin_is_tried_again(
+    losing: Callable[[str], Victim], when: str
+) -> None:
+    victim = losing(when)
+    victim.ask_for("b")
+    victim.await_quiet()
+    assert victim.rows("SELECT results FROM builds ORDER BY id") == [(RETRY,), (SUCCESS,)]
+    assert victim.rows("SELECT 1 FROM steps WHERE complete_at IS NULL") == []
+    assert errors(victim) == []
+
+
+def test_a_build_that_fails_at_that_moment_is_complete(losing: Callable[[str], Victim]) -> None:
+    victim = losing("finished")
+    victim.ask_for("b")
+    victim.await_quiet()
+    assert victim.rows("SELECT results FROM buildrequests") == [(EXCEPTION,)]
+    victim.ask_for("b")  # its worker, which is back, has nothing to do
+    victim.await_quiet()
+    assert victim.rows("SELECT results FROM builds ORDER BY id") == [(EXCEPTION,), (SUCCESS,)]
+
+
+@on_both
+def test_a_mistake_while_a_build_begins_ends_it(victim: Victim) -> None:
+    victim.write_config(
+        """
+        def wrong(build):
+            raise ValueError("a mistake")
+
+        @util.renderer
+        def wrong_locks(props):
+            return [] if props.build is None else wrong(props.build)
+
+        builder("asks", shell("true"), do_build_if=wrong)
+        builder("locks", shell("true"), locks=wrong_locks)
+        builder("well", shell("true"))
+        """
+    )
+    victim.start()
+    for builder in ("asks", "locks", "well"):
+        victim.ask_for(builder)
+    victim.await_quiet()
+    assert victim.rows("SELECT results FROM buildrequests ORDER BY id") == [
+        (EXCEPTION,),
+        (EXCEPTION,),
+        (SUCCESS,),
+    ]
+    assert victim.rows("SELECT 1 FROM builds WHERE complete_at IS NULL") == []
+    assert victim.rows("SELECT 1 FROM steps WHERE complete_at IS NULL") == []
+    assert sum("a mistake" in error for error in errors(victim)) == 2
+    told = "SELECT l.name FROM logs l JOIN steps s ON s.id = l.stepid"
+    told += " WHERE s.name = 'worker_preparation'"
+    assert sorted(victim.rows(told)) == [("err.html",), ("err.text",)]
