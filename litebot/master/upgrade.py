@@ -10,6 +10,7 @@ from pathlib import Path
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import loadConfigDict
 
+from litebot.basedir import NAMED_BASEDIR
 from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import ConfigError
@@ -109,16 +110,21 @@ def stock_database_url(files: Basedir) -> str:
 
 
 def use_litebot(tac: Path) -> None:
-    """Make a buildbot.tac of stock Buildbot start litebot; one that does stays as it is."""
+    """Make a buildbot.tac of stock Buildbot start litebot, on the folder that it lies in.
+
+    One that does stays as it is.
+    """
     text = tac.read_text(encoding="utf-8")
-    if "litebot.master" in text:
+    changed = NAMED_BASEDIR.sub("basedir = '.'", text)
+    if "litebot.master" not in text:
+        changed, count = STOCK_IMPORT.subn(OUR_IMPORT, changed)
+        if count != 1:
+            raise LitebotError(
+                f"{tac} does not import BuildMaster from buildbot.master as Buildbot writes it",
+                f"edit it to say: {OUR_IMPORT}",
+            )
+    if changed == text:
         return
-    changed, count = STOCK_IMPORT.subn(OUR_IMPORT, text)
-    if count != 1:
-        raise LitebotError(
-            f"{tac} does not import BuildMaster from buildbot.master as Buildbot writes it",
-            f"edit it to say: {OUR_IMPORT}",
-        )
     with locked(tac.parent):
         replace_file(tac.with_name(tac.name + ".stock"), text, new_mode=0o644)
         replace_file(tac, changed, new_mode=0o644)
