@@ -100,6 +100,18 @@ def test_a_port_that_another_process_has(
     master.start()
 
 
+def test_a_port_of_the_configuration_that_another_process_has(
+    master: Master, listener: socket.socket
+) -> None:
+    taken = listener.getsockname()[1]
+    master.configure(f"c['www'] = {{'port': 'tcp:{taken}:interface=127.0.0.1'}}")
+    refuses_to_start(
+        master,
+        f"port {taken} on 127.0.0.1 is taken by pid {os.getpid()} (",
+        f"Try: set another port in {master.basedir}/master.cfg",
+    )
+
+
 def test_another_master_on_the_same_basedir(running: Master) -> None:
     refused(
         running.run("start"),
