@@ -8,7 +8,6 @@ from contextlib import chdir
 from pathlib import Path
 
 from buildbot.config.errors import ConfigErrors
-from buildbot.config.master import loadConfigDict
 
 from litebot.basedir import NAMED_BASEDIR
 from litebot.basedir import Basedir
@@ -20,6 +19,7 @@ from litebot.files import locked
 from litebot.files import replace_file
 from litebot.master import postgres
 from litebot.master import schema
+from litebot.master.config import execute
 from litebot.master.create import Created
 from litebot.master.create import create
 from litebot.master.database import Database
@@ -96,7 +96,7 @@ def stock_database_url(files: Basedir) -> str:
     path = files.config_file
     try:
         with chdir(files.path):  # as a start does
-            _, config = loadConfigDict(str(files.path), str(path))
+            config = execute(path, files.path)
     except ConfigErrors as errors:
         raise ConfigError(
             f"{path} can't be loaded to see which database it uses: {errors}",
