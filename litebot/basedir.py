@@ -28,6 +28,8 @@ RESERVE_BYTES = 64 * 1024
 ONE_MASTER = "only one master can run there"
 # As Buildbot and litebot write it into buildbot.tac.
 CONFIG_FILE = re.compile(r"^configfile\s*=\s*['\"](.+?)['\"]", re.MULTILINE)
+# As Buildbot does: its folder then can't be copied or moved.
+NAMED_BASEDIR = re.compile(r"^basedir\s*=\s*r?(['\"])(/.*?)\1", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import click
 
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
+from litebot.cli.common import discard_log
 from litebot.cli.common import example
 from litebot.cli.common import quiet_option
 from litebot.cli.common import say
@@ -37,12 +38,10 @@ def check_config(basedir: Basedir) -> None:
     folder = config.parent if basedir.path.is_file() else basedir.path
     with working(f"loading {config}"):
         from buildbot.config.errors import ConfigErrors
-        from twisted.logger import globalLogBeginner
 
         from litebot.master.config import ConfigLoader
 
-        # Where nobody listens to its log, Buildbot's traceback would go to stderr.
-        globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+        discard_log()
         # As a start does: the configuration may read files beside it, and import them.
         os.chdir(folder)
         sys.path.insert(0, str(folder))

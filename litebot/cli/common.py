@@ -50,6 +50,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def discard_log() -> None:
+    """Keep Buildbot's tracebacks, which would go to stderr, from those who get the reason."""
+    from twisted.logger import globalLogBeginner
+
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+
+
 @contextmanager
 def working(text: str) -> Iterator[None]:
     """Show that something goes on, while it does, where somebody looks."""

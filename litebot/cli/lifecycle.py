@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from litebot.basedir import NAMED_BASEDIR
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
@@ -69,7 +71,7 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     """
     basedir.require()
     basedir.require_writable()
-    refuse_stock_tac(basedir)
+    refuse_other_tac(basedir)
     basedir.refuse_owner()
     if foreground:
         _become(basedir)
@@ -95,14 +97,22 @@ def _become(basedir: Basedir) -> None:
     os.execv(sys.executable, [*_command(basedir), "stdout"])  # noqa: S606 (no shell is wanted)
 
 
-def refuse_stock_tac(basedir: Basedir) -> None:
-    """Raise LitebotError where buildbot.tac would start stock Buildbot, without litebot's store."""
+def refuse_other_tac(basedir: Basedir) -> None:
+    """Raise LitebotError where buildbot.tac starts stock Buildbot, or the master of another folder.
+
+    That is so of a copy of a basedir that stock Buildbot has made.
+    """
     text = basedir.tac_file.read_text(encoding="utf-8", errors="replace")
+    named = NAMED_BASEDIR.search(text)
     if "litebot.master" not in text:  # a path in it may hold our name
-        raise LitebotError(
-            f"{basedir.tac_file} starts stock Buildbot, not litebot",
-            f"litebot upgrade-master {basedir.quoted}",
-        )
+        starts = "stock Buildbot, not litebot"
+    elif named and Path(named[2]).resolve() != basedir.path.resolve():
+        starts = f"the master of {named[2]}"
+    else:
+        return
+    raise LitebotError(
+        f"{basedir.tac_file} starts {starts}", f"litebot upgrade-master {basedir.quoted}"
+    )
 
 
 def _launch(basedir: Basedir, timeout_s: float) -> dict[str, Any]:
@@ -226,7 +236,7 @@ def restart(
 ) -> None:
     """Stop the master of BASEDIR if it runs, then start it."""
     basedir.require()
-    refuse_stock_tac(basedir)  # before it is stopped
+    refuse_other_tac(basedir)  # before it is stopped
     if not stop_master(basedir, clean, timeout_s):
         say(f"no master ran in {basedir.path}; starting one")
     ctx.invoke(start, basedir=basedir, foreground=foreground, timeout_s=timeout_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from typing import Any
@@ -79,12 +80,25 @@ def _rows(found: Status) -> list[tuple[str, str]]:
             ("", f"{count} for {builder!r}, which is not in the configuration")
             for builder, count in found.without_builder.items()
         ]
-    rows += [("report", report_line(report)) for report in found.reports if report["error"]]
+    rows += _failed_reports(found)
     if found.last_start:
         repairs = found.last_start["repairs"]
         rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))
         rows += [("", linked(repair["message"], repair["url"])) for repair in repairs]
     return rows
+
+
+def _failed_reports(found: Status) -> Iterator[tuple[str, str]]:
+    """The oldest of each reporter: one whose server is away has them for all builds."""
+    failed: dict[str, list[dict[str, Any]]] = {}
+    for report in found.reports:
+        if report["error"]:
+            failed.setdefault(report["reporter"], []).append(report)
+    for oldest, *others in failed.values():
+        yield ("report", report_line(oldest))
+        if others:
+            listing = f"litebot report {Basedir(found.basedir).quoted}"
+            yield ("", f"and {len(others)} more of {oldest['reporter']}: {listing}")
 
 
 def _found(repairs: list[dict[str, Any]]) -> str:

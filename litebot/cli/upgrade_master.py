@@ -6,6 +6,7 @@ import click
 
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
+from litebot.cli.common import discard_log
 from litebot.cli.common import example
 from litebot.cli.common import working
 
@@ -25,6 +26,7 @@ def upgrade_master(basedir: Basedir, quiet: bool) -> None:
     with working(f"upgrading {basedir.path}"):
         from litebot.master.upgrade import upgrade
 
+        discard_log()
         created = upgrade(basedir)
     if quiet:
         return

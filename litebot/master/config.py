@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import load
 
+# Modules there are nobody's configuration.
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 VIEWS = ("waterfall_view", "console_view", "grid_view")
 
 
@@ -82,7 +85,7 @@ class ConfigLoader(FileLoader):
             with capture_config_errors(raise_on_error=True) as errors:
                 # This one object collects what the file's statements complain of; say where.
                 errors.addError = functools.partial(_add_with_line, errors, str(filename))
-                config_dict = self._execute(filename)
+                config_dict = execute(filename, self.files.path)
                 # First, so that what they set counts as set: an auth, a database.
                 for configurator in config_dict.pop("configurators", []):
                     IConfigurator(configurator).configure(config_dict)
@@ -103,18 +106,21 @@ class ConfigLoader(FileLoader):
         make_exact(config)
         return config
 
-    def _execute(self, filename: Path) -> dict[str, Any]:
-        try:
-            return loadConfigDict(str(self.files.path), self.configFileName)[1]
-        except SystemExit as end:
-            line = _line_of(end, str(filename))
-            raise ConfigErrors([f"{filename}:{line}: it calls sys.exit: {end}"]) from end
-        except ConfigErrors as raised:
-            cause = raised.__context__
-            if cause is None or isinstance(cause, ConfigErrors):
-                raise
-            line = _line_of(cause, str(filename))
-            raise ConfigErrors([f"{filename}:{line}: {type(cause).__name__}: {cause}"]) from cause
+
+def execute(filename: Path, folder: Path) -> dict[str, Any]:
+    """What a configuration file of a basedir defines.  Raises ConfigErrors, each with its line."""
+    try:
+        return loadConfigDict(str(folder), str(filename))[1]
+    except SystemExit as end:
+        line = _line_of(end, str(filename))
+        raise ConfigErrors([f"{filename}:{line}: it calls sys.exit: {end}"]) from end
+    except ConfigErrors as raised:
+        cause = raised.__context__
+        if cause is None or isinstance(cause, ConfigErrors):
+            raise
+        line = _line_of(cause, str(filename))
+        what = f"{type(cause).__name__}: {cause}{_place_beside(cause, str(filename))}"
+        raise ConfigErrors([f"{filename}:{line}: {what}"]) from cause
 
 
 def _line_of(error: BaseException, filename: str) -> int:
@@ -122,6 +128,20 @@ def _line_of(error: BaseException, filename: str) -> int:
         return error.lineno or 0
     frames = traceback.extract_tb(error.__traceback__)
     return next((f.lineno or 0 for f in reversed(frames) if f.filename == filename), 0)
+
+
+def _place_beside(error: BaseException, filename: str) -> str:
+    """Where it was raised, for a message, in a module that the configuration imports."""
+    if isinstance(error, SyntaxError):
+        return ""  # it says so itself
+    places = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*LIBRARIES, "<"))
+    ]
+    if not places or places[-1].filename == filename:
+        return ""
+    return f" (at {places[-1].filename}:{places[-1].lineno})"
 
 
 def _add_with_line(errors: ConfigErrors, filename: str, message: str) -> None:

@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 from buildbot.config.master import MasterConfig
 from twisted.internet.endpoints import serverFromString
 
+from litebot.basedir import Basedir
 from litebot.errors import LitebotError
 from litebot.process import command_of
 from litebot.process import pids_listening
 from litebot.process import port_is_free
+from litebot.settings import Settings
 
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (only compared with)
 
@@ -69,10 +71,10 @@ def configured_ports(config: MasterConfig) -> list[tuple[Any, str]]:
     return [(config.www["port"], "web"), *workers]
 
 
-def require_free(description: Any, section: str, settings_file: Any) -> None:
+def require_free(description: Any, section: str, settings: Settings, files: Basedir) -> None:
     """Raise LitebotError, with the pid, where another process listens on a port.
 
-    `section` is the one of litebot.toml that sets it.
+    `section` is the one of litebot.toml that sets it, where master.cfg does not.
     """
     found = address_of(description)
     if found is None or found[1] == 0 or port_is_free(*found):
@@ -80,7 +82,7 @@ def require_free(description: Any, section: str, settings_file: Any) -> None:
     address, port = found
     pids = pids_listening(port)
     who = ", ".join(f"pid {pid} ({command_of(pid)})" for pid in pids) or "another user's process"
-    raise LitebotError(
-        f"port {port} on {address} is taken by {who}",
-        f"set another port under [{section}] in {settings_file}",
-    )
+    ours = settings.web if section == "web" else settings.workers
+    is_ours = description == endpoint(ours.listen, ours.port)
+    place = f"under [{section}] in {files.settings_file}" if is_ours else f"in {files.config_file}"
+    raise LitebotError(f"port {port} on {address} is taken by {who}", f"set another port {place}")

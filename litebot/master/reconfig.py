@@ -41,7 +41,7 @@ def check_changes(
     mine = {(_number(port), section) for port, section in configured_ports(old_config)}
     for port, section in configured_ports(new_config):
         if (_number(port), section) not in mine:
-            _require_free(port, section, files)
+            _require_free(port, section, new_settings, files)
 
 
 def _number(port: object) -> int | None:
@@ -49,8 +49,8 @@ def _number(port: object) -> int | None:
     return found[1] if found else None
 
 
-def _require_free(port: object, section: str, files: Basedir) -> None:
+def _require_free(port: object, section: str, settings: Settings, files: Basedir) -> None:
     try:
-        require_free(port, section, files.settings_file)
+        require_free(port, section, settings, files)
     except LitebotError as error:
         raise Unchangeable(error.what, error.hint) from error

@@ -275,7 +275,7 @@ class BuildMaster(master.BuildMaster):
             url = self.db.configured_db_config.db_url
             yield self.db.pool.do(away.begin, postgres.shown(url), self.files.master_name)
         for port in configured_ports(self.config):
-            require_free(*port, self.files.settings_file)
+            require_free(*port, self.settings, self.files)
         yield self.db.pool.do(self._upgrade)
         faults.arm(self)
         sole = self.name == SOLE_MASTER

@@ -7,8 +7,8 @@ from contextlib import chdir
 from pathlib import Path
 
 from buildbot.config.errors import ConfigErrors
-from buildbot.config.master import loadConfigDict
 
+from litebot.basedir import NAMED_BASEDIR
 from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import ConfigError
@@ -17,6 +17,7 @@ from litebot.files import locked
 from litebot.files import replace_file
 from litebot.master import postgres
 from litebot.master import schema
+from litebot.master.config import execute
 from litebot.master.create import Created
 from litebot.master.create import create
 from litebot.master.database import Database
@@ -85,7 +86,7 @@ def stock_database_url(files: Basedir) -> str:
     path = files.config_file
     try:
         with chdir(files.path):  # as a start does
-            _, config = loadConfigDict(str(files.path), str(path))
+            config = execute(path, files.path)
     except ConfigErrors as errors:
         raise ConfigError(
             f"{path} can't be loaded to see which database it uses: {errors}",
@@ -99,16 +100,23 @@ def stock_database_url(files: Basedir) -> str:
 
 
 def use_litebot(tac: Path) -> None:
-    """Make a buildbot.tac of stock Buildbot start litebot; one that does stays as it is."""
+    """Make a buildbot.tac of stock Buildbot start litebot, on the folder that it lies in.
+
+    One that does stays as it is.
+    """
     text = tac.read_text(encoding="utf-8")
-    if "litebot.master" in text:
+    is_stock = "litebot.master" not in text
+    changed = NAMED_BASEDIR.sub("basedir = '.'", text)
+    if is_stock:
+        changed, count = STOCK_IMPORT.subn(OUR_IMPORT, changed)
+        if count != 1:
+            raise LitebotError(
+                f"{tac} does not import BuildMaster from buildbot.master as Buildbot writes it",
+                f"edit it to say: {OUR_IMPORT}",
+            )
+    if changed == text:
         return
-    changed, count = STOCK_IMPORT.subn(OUR_IMPORT, text)
-    if count != 1:
-        raise LitebotError(
-            f"{tac} does not import BuildMaster from buildbot.master as Buildbot writes it",
-            f"edit it to say: {OUR_IMPORT}",
-        )
     with locked(tac.parent):
-        replace_file(tac.with_name(tac.name + ".stock"), text, new_mode=0o644)
+        if is_stock:
+            replace_file(tac.with_name(tac.name + ".stock"), text, new_mode=0o644)
         replace_file(tac, changed, new_mode=0o644)

@@ -86,6 +86,18 @@ def test_a_reporter_that_fails_tries_again_over_a_restart(victim: Victim) -> Non
     assert await_told(victim) == [f"mailer 1 {SUCCESS}", f"pusher 1 {SUCCESS}"]
 
 
+def test_status_shows_one_failed_report_of_each_reporter(victim: Victim) -> None:
+    victim.write_config(CONFIG.format(command="true"))
+    victim.start()
+    for _ in range(3):
+        victim.ask_for("b")
+    wait_for(lambda: len(waiting(victim)) == 6, "all to have failed")
+    shown = victim.run("status").stdout
+    for reporter in ("mailer", "pusher"):
+        assert shown.count(f"{reporter} has not told of") == 1
+        assert f"and 2 more of {reporter}: litebot report {victim.basedir}\n" in shown
+
+
 def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
     victim.write_config(CONFIG.format(command="true"))
     victim.start()

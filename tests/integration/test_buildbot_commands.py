@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -480,6 +481,32 @@ def test_upgrade_master_of_a_basedir_of_stock_buildbot(
     assert visitor.rest("builds/1/steps/shell/logs/stdio/contents") == text
     assert "as before" in succeeded(master.force("old")).stdout
     assert visitor.control("forceschedulers/force", "force", builderid=1).status == 403
+
+
+def test_a_copy_of_a_stock_basedir_is_a_master_of_its_own(
+    tmp_path: Path, watch: Callable[[Master], Master]
+) -> None:
+    original = Master(tmp_path / "original")
+    succeeded(run(BUILDBOT, "create-master", original.basedir))
+    text = STOCK.format(port=0, pb=0).replace("history", "state")
+    (original.basedir / "master.cfg").write_text(text, encoding="utf-8")
+    before = original.contents()
+    copied = watch(Master(tmp_path / "copied"))
+    shutil.copytree(original.basedir, copied.basedir)
+    succeeded(copied.run("upgrade-master"))
+    copied.start()
+    copied.stop()
+    assert original.contents() == before
+
+    # One that an older litebot has upgraded.
+    tac = copied.basedir / "buildbot.tac"
+    ours, rest = tac.read_text(encoding="utf-8").split("basedir = '.'", 1)
+    tac.write_text(f"{ours}basedir = '{original.basedir}'{rest}", encoding="utf-8")
+    refused = copied.run("start")
+    assert f"{tac} starts the master of {original.basedir}" in refused.stderr
+    assert f"Try: litebot upgrade-master {copied.basedir}" in refused.stderr
+    succeeded(copied.run("upgrade-master"))
+    copied.start()
 
 
 def test_upgrade_master_of_a_stock_basedir_as_others_have_it(

@@ -100,6 +100,18 @@ def test_a_port_that_another_process_has(
     master.start()
 
 
+def test_a_port_of_the_configuration_that_another_process_has(
+    master: Master, listener: socket.socket
+) -> None:
+    taken = listener.getsockname()[1]
+    master.configure(f"c['www'] = {{'port': 'tcp:{taken}:interface=127.0.0.1'}}")
+    refuses_to_start(
+        master,
+        f"port {taken} on 127.0.0.1 is taken by pid {os.getpid()} (",
+        f"Try: set another port in {master.basedir}/master.cfg",
+    )
+
+
 def test_another_master_on_the_same_basedir(running: Master) -> None:
     refused(
         running.run("start"),
@@ -356,6 +368,22 @@ def test_all_errors_of_master_cfg_are_shown(master: Master) -> None:
     )
     done = master.run("check-config")
     refused(done, "builder 'one': at least one", "builder 'two': at least one", code=3)
+
+
+def test_an_error_in_a_module_of_the_configuration(master: Master, tmp_path: Path) -> None:
+    module = master.basedir / "steps_of_ours.py"
+    module.write_text("import re\n\n\ndef make():\n    re.compile('(')\n", encoding="utf-8")
+    master.configure("import steps_of_ours\nsteps_of_ours.make()")
+    said = (f"{master.basedir}/master.cfg:", f"(at {module}:5)")
+    refused(master.run("check-config"), *said, code=3)
+    refuses_to_start(master, *said)
+
+    stock = tmp_path / "stock"
+    succeeded(run(Path(sys.executable).with_name("buildbot"), "create-master", stock))
+    (stock / "master.cfg").write_text("import nowhere\n", encoding="utf-8")
+    done = litebot("upgrade-master", stock)
+    refused(done, f"{stock}/master.cfg:1: ModuleNotFoundError: No module named 'nowhere'")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_missing_master_cfg(master: Master) -> None:
