@@ -21,6 +21,32 @@ from twisted.python.failure import Failure
 from litebot.errors import StoreFailed
 
 
+def watch(builder: Any) -> None:
+    """See to it that what a builder is going to build ends."""
+    if not isinstance(builder.building, Building):
+        builder.building = Building(builder.building)
+        builder.maybeStartBuild = partial(_start, builder, builder.maybeStartBuild)
+
+
+@defer.inlineCallbacks
+def _start(builder: Any, start: Any, workerforbuilder: Any, requests: list[Any]) -> Any:
+    """In place of `maybeStartBuild`, which makes a build of requests that are claimed already."""
+    try:
+        return (yield start(workerforbuilder, requests))
+    except StoreFailed:
+        raise  # the master stops
+    except Exception:
+        if workerforbuilder.worker is None:
+            log.msg(f"the worker for a build of {builder.name} was lost before it began")
+            return False  # another worker may have them
+        log.err(None, f"while a build of {builder.name} was made")
+        master, brids = builder.master, [request.id for request in requests]
+        yield master.data.updates.completeBuildRequests(brids, EXCEPTION)
+        for brid in brids:
+            master.botmaster.remove_in_progress_buildrequest(brid)
+        return True
+
+
 class Building(list[Build]):
     """The list of a builder's builds: to each one that comes this is seen."""
 
@@ -34,6 +60,7 @@ class Building(list[Build]):
 @defer.inlineCallbacks
 def _begin(build: Any, start_build: Any, workerforbuilder: Any) -> Any:
     """In place of `startBuild`: what it raises ends the build."""
+    build.workerforbuilder = workerforbuilder
     was_connected = workerforbuilder.worker.conn is not None  # a latent one is not yet
     try:
         yield start_build(workerforbuilder)
@@ -41,9 +68,9 @@ def _begin(build: Any, start_build: Any, workerforbuilder: Any) -> Any:
         raise  # the master stops
     except Exception:
         failure = Failure()
-        step = build._preparation_step
-        model = (yield build.master.db.steps.getStep(step.stepid)) if step is not None else None
-        is_prepared = model is not None and model.complete_at is not None
+        preparation = build._preparation_step
+        is_preparing = yield _is_open(build, preparation)
+        is_prepared = preparation is not None and not is_preparing
         worker = workerforbuilder.worker
         if worker is None or (worker.conn is None and (was_connected or is_prepared)):
             log.msg(f"the worker {build.workername} was lost while {build} began")
@@ -51,10 +78,15 @@ def _begin(build: Any, start_build: Any, workerforbuilder: Any) -> Any:
         else:
             log.err(failure, f"while {build} began")
             results, text = EXCEPTION, ["build", "could", "not", "begin"]
-        if model is not None and not is_prepared:
-            if results == EXCEPTION:
-                yield step.addLogWithFailure(failure)
-            yield build.master.data.updates.finishStep(step.stepid, results, False)
+        if build.finished:
+            return  # a stop, or a reconfig, did not wait for it
+        if is_preparing and results == EXCEPTION:
+            yield preparation.addLogWithFailure(failure)
+        for step in (preparation, build._locks_acquire_step):
+            if (yield _is_open(build, step)):
+                yield build.master.data.updates.finishStep(step.stepid, results, False)
+        if build.subs is None:
+            build.conn = None
         if build.buildid is not None:
             yield build.buildFinished(text, results)
         else:  # there is only the request
@@ -63,8 +95,19 @@ def _begin(build: Any, start_build: Any, workerforbuilder: Any) -> Any:
 
 
 @defer.inlineCallbacks
+def _is_open(build: Any, step: Any) -> Any:
+    """Whether a step has been added, and has no end."""
+    if step is None or step.stepid is None:
+        return False
+    model = yield build.master.db.steps.getStep(step.stepid)
+    return model is not None and model.complete_at is None
+
+
+@defer.inlineCallbacks
 def _end(build: Any, build_finished: Any, text: list[str], results: int) -> Any:
     """In place of `buildFinished`, which would send a worker that is gone into quarantine."""
+    if build.finished:
+        return
     yield build_finished(text, results)
     is_gone = build.workerforbuilder.worker is None
     if is_gone and build.results == EXCEPTION and build in build.builder.building:

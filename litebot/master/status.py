@@ -230,6 +230,6 @@ def _reports(conn: sa.engine.Connection, pages: Pages) -> list[dict[str, Any]]:
     outbox = schema.outbox
     if not sa.inspect(conn).has_table(outbox.name):
         return []
-    found = conn.execute(sa.select(outbox).order_by(outbox.c.id).limit(PENDING_SHOWN))
+    found = conn.execute(sa.select(outbox).order_by(outbox.c.id))
     page = {"builds": pages.of_build, "buildsets": pages.of_buildset}
     return [{**row, "url": page[row["kind"]](row["about"])} for row in found.mappings().all()]

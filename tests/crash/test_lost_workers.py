@@ -21,24 +21,25 @@ from several import errors
 # What `when` names is done in the first build, and there its worker goes.
 CONFIG = """
 from buildbot.process.build import Build
-from twisted.internet import reactor, task
+from twisted.internet import defer, reactor, task
 
 lost = []
 
 
-async def lose(build):
+async def lose(workerforbuilder):
     if not lost:
-        lost.append(build)
-        await build.workerforbuilder.worker.disconnect()
-        while build.workerforbuilder.worker is not None:
+        lost.append(workerforbuilder)
+        await workerforbuilder.worker.disconnect()
+        while workerforbuilder.worker is not None:
             await task.deferLater(reactor, 0.01)
+    return True
 
 
 @util.renderer
 async def locks(props):
     if props.build is not None and {when!r} == "prepared":
-        await lose(props.build)
-    return []
+        await lose(props.build.workerforbuilder)
+    return [util.MasterLock("lock").access("exclusive")]
 
 
 class Losing(Build):
@@ -52,8 +53,14 @@ class Losing(Build):
         if {when!r} == "finished" and not lost:
             self.subs.unsubscribe()
             self.conn = None
-            await lose(self)
+            await lose(self.workerforbuilder)
         await super().buildFinished(text, results)
+
+
+def can_start(builder, workerforbuilder, request):
+    if {when!r} == "claimed":
+        return defer.ensureDeferred(lose(workerforbuilder))
+    return True
 
 
 class Step(steps.BuildStep):
@@ -64,7 +71,7 @@ class Step(steps.BuildStep):
 
 
 c["workers"] = [worker.Worker("remote", "workerpw")]
-builder("b", Step(), workernames=["remote"], locks=locks)
+builder("b", Step(), workernames=["remote"], locks=locks, canStartBuild=can_start)
 c["builders"][0].factory.buildClass = Losing
 """
 
@@ -89,6 +96,14 @@ def losing(victim: Victim, tmp_path: Path) -> Iterator[Callable[[str], Victim]]:
             return victim
 
         yield start
+
+
+def test_a_build_is_made_when_its_worker_is_back(losing: Callable[[str], Victim]) -> None:
+    victim = losing("claimed")
+    victim.ask_for("b")
+    victim.await_quiet()
+    assert victim.rows("SELECT results FROM builds") == [(SUCCESS,)]
+    assert errors(victim) == []
 
 
 @pytest.mark.parametrize("when", ["prepared", "pinged"])
@@ -117,6 +132,8 @@ def test_a_build_that_fails_at_that_moment_is_complete(losing: Callable[[str], V
 def test_a_mistake_while_a_build_begins_ends_it(victim: Victim) -> None:
     victim.write_config(
         """
+        from buildbot.process.build import Build
+
         def wrong(build):
             raise ValueError("a mistake")
 
@@ -124,23 +141,30 @@ def test_a_mistake_while_a_build_begins_ends_it(victim: Victim) -> None:
         def wrong_locks(props):
             return [] if props.build is None else wrong(props.build)
 
+        class Wrong(Build):
+            def __init__(self, requests, builder):
+                wrong(self)
+
+        builder("makes", shell("true"))
+        c["builders"][0].factory.buildClass = Wrong
         builder("asks", shell("true"), do_build_if=wrong)
         builder("locks", shell("true"), locks=wrong_locks)
         builder("well", shell("true"))
         """
     )
     victim.start()
-    for builder in ("asks", "locks", "well"):
+    for builder in ("makes", "asks", "locks", "well"):
         victim.ask_for(builder)
     victim.await_quiet()
     assert victim.rows("SELECT results FROM buildrequests ORDER BY id") == [
+        (EXCEPTION,),
         (EXCEPTION,),
         (EXCEPTION,),
         (SUCCESS,),
     ]
     assert victim.rows("SELECT 1 FROM builds WHERE complete_at IS NULL") == []
     assert victim.rows("SELECT 1 FROM steps WHERE complete_at IS NULL") == []
-    assert sum("a mistake" in error for error in errors(victim)) == 2
+    assert sum("a mistake" in error for error in errors(victim)) == 3
     told = "SELECT l.name FROM logs l JOIN steps s ON s.id = l.stepid"
     told += " WHERE s.name = 'worker_preparation'"
     assert sorted(victim.rows(told)) == [("err.html",), ("err.text",)]

@@ -62,7 +62,6 @@ class Pooler:
         (folder / "users").write_text(f'"{USER}" ""\n')
         if self._user is not None:
             shutil.chown(folder, self._user)
-        self.start()
 
     def url(self, name: str) -> str:
         """A database behind it, as litebot.toml names it."""
@@ -101,6 +100,7 @@ def pooler(postgres: Postgres) -> Iterator[Callable[[str], Pooler]]:
 
         def make(mode: str) -> Pooler:
             made.append(Pooler(postgres, Path(folder), mode))
+            made[-1].start()
             return made[-1]
 
         try:

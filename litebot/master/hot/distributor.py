@@ -17,7 +17,7 @@ from buildbot.util import debounce
 from twisted.internet import defer
 from twisted.python import log
 
-from litebot.master.building import Building
+from litebot.master.building import watch
 from litebot.master.removal import end_builds
 from litebot.master.removal import starts_are_over
 
@@ -94,8 +94,7 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
         return [name for _, _, name in sorted(order)]
 
     async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
-        if not isinstance(bldr.building, Building):
-            bldr.building = Building(bldr.building)
+        watch(bldr)
         if bldr.getAvailableWorkers():  # those before it may have taken them
             await super()._maybeStartBuildsOnBuilder(bldr)
 

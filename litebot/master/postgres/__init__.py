@@ -78,7 +78,8 @@ def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
     options: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": CONNECT_S}
     options |= {} if secret is None else {"password": secret}
     made = driver_url(url)
-    if "," in ",".join(made.normalized_query.get("host", ())):
+    hosts = [made.host or "", *made.normalized_query.get("host", ())]
+    if "," in ",".join(filter(None, hosts)):
         options["target_session_attrs"] = "read-write"
     options = {name: value for name, value in options.items() if name not in made.query}
     return sa.create_engine(
