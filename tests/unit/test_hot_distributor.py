@@ -47,6 +47,7 @@ class Builder:
         self.builderid = builderid
         self.name = name
         self.workers = [f"worker {n}" for n in range(workers)]
+        self.building: list[Any] = []
         self.config = Config(None)
         self.started: list[int] = []
         self.asked: list[int] = []  # requests for which it was asked whether they can start
