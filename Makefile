@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MASTER ?= ci
-JOBS ?= 4
+JOBS ?= 3
 
 .DEFAULT_GOAL = help
 .PHONY: help run stop test lint types format docs conformance crash
