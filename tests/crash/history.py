@@ -85,11 +85,13 @@ def _built_once(victim: Victim) -> Iterator[str]:
 
 
 def _children(victim: Victim) -> Iterator[str]:
-    """No child is built on after its parent died."""
+    """No build of a child begins after its parent died; one that runs elsewhere may yet end."""
     query = """
         SELECT r.id FROM buildrequests r JOIN buildsets s ON s.id = r.buildsetid
         JOIN builds parent ON parent.id = s.parent_buildid
-        WHERE parent.results = 5 AND r.results != 6 AND r.complete_at > parent.complete_at
+        JOIN builds child ON child.buildrequestid = r.id
+        WHERE parent.results = 5 AND child.results NOT IN (5, 6)
+            AND child.started_at > parent.complete_at
     """
     yield from (f"request {row} went on when its parent had died" for row in victim.rows(query))
 

@@ -341,6 +341,80 @@ def test_a_change_that_waits_while_its_timer_fires_is_built(victim: Victim) -> N
     victim.stop()
 
 
+# While it deals with the first change, others wait; and one more comes in the midst of a stop.
+STOPPED = """
+from twisted.internet import defer, reactor, task
+
+GO = os.path.join(basedir, "go")
+
+
+class Slow(AnyBranch):
+    @defer.inlineCallbacks
+    def gotChange(self, change, important):
+        while not os.path.exists(GO):
+            yield task.deferLater(reactor, 0.05)
+        yield super().gotChange(change, important)
+
+    @defer.inlineCallbacks
+    def deactivate(self):
+        deactivated = super().deactivate()
+        yield self.master.data.updates.addChange(files=["a"], branch="main", revision="4")
+        open(GO, "w").close()
+        yield deactivated
+
+
+builder("b", shell("true"))
+c["schedulers"].append(Slow("slow", treeStableTimer=TIMER, builderNames=["b"]))
+"""
+
+
+@on_both
+@pytest.mark.parametrize("timer", [None, 0.3])
+def test_what_waits_for_a_scheduler_at_a_stop_is_built(victim: Victim, timer: float | None) -> None:
+    victim.write_config(f"TIMER = {timer}\n{STOPPED}")
+    victim.start()
+    for revision in ("1", "2", "3"):
+        assert victim.change(branch="main", revision=revision) == 200
+    victim.stop()
+    assert (victim.basedir / "go").exists()
+    victim.start()
+    await_revision(victim, "4", "slow")
+    assert sorted(victim.covered("slow")) == [1, 2, 3, 4]
+
+
+RESUMED = """
+from twisted.internet import reactor, task
+
+
+class Slow(AnyBranch):
+    def gotChange(self, *args):
+        return task.deferLater(reactor, PAUSE, super().gotChange, *args)
+
+
+builder("b", shell("true"))
+c["schedulers"].append(Slow("stable", treeStableTimer=TIMER, builderNames=["b"]))
+"""
+
+
+@on_both
+def test_one_whose_timer_fires_while_it_resumes_builds_once(victim: Victim) -> None:
+    victim.write_config(f"TIMER, PAUSE = 60, 0\n{RESUMED}")
+    victim.start()
+    for revision, branch in (("1", "a"), ("2", "b"), ("3", "a")):
+        assert victim.change(branch=branch, revision=revision) == 200
+    waiting = "SELECT changeid FROM scheduler_changes"
+    wait_for(lambda: len(victim.rows(waiting)) == 3, "the scheduler to wait for its timers")
+    victim.kill()
+    # The timer of the first one's branch fires before its third one comes.
+    victim.write_config(f"TIMER, PAUSE = 0.6, 1\n{RESUMED}")
+    victim.start()
+    await_revision(victim, "2", "stable")
+    assert victim.change(branch="b", revision="4") == 200
+    await_revision(victim, "4", "stable")
+    assert sorted(victim.covered("stable")) == [1, 2, 3, 4]
+    assert victim.rows(waiting) == []
+
+
 def test_a_buildset_of_one_branch_takes_no_changes_of_another_along(victim: Victim) -> None:
     victim.write_config(
         """

@@ -166,9 +166,11 @@ class Handovers(service.AsyncService):
 
     def take(self, consumer: Any) -> bool:
         """Whether this consumer of new changes is a scheduler's: then it gets them from here."""
-        for scheduler in self._schedulers():
-            if scheduler._change_consumer is consumer:
-                self._wake(scheduler)
+        for scheduler in self.master.allSchedulers():
+            if getattr(scheduler, "_change_consumer", None) is consumer:
+                # One that is being stopped still listens.  Others may wait for it before this one.
+                if scheduler.active:
+                    self._wake(scheduler)
                 return True
         return False
 

@@ -53,9 +53,12 @@ class Schedulers(ClaimedSchedulers):
                 effects.require_scheduler(conn, schedulerid, self.db.master.masterid)
             table = self.db.model.scheduler_changes
             effects.forget_changes(conn, schedulerid, classifications)
+            built = effects.built(conn, schedulerid, classifications)
             for changeid, important in classifications.items():
                 row = {"schedulerid": schedulerid, "changeid": changeid}
-                conn.execute(table.insert().values(**row, important=int(bool(important))))
+                # A scheduler that resumes looks at all that waited; a timer may fire meanwhile.
+                if changeid not in built:
+                    conn.execute(table.insert().values(**row, important=int(bool(important))))
                 effects.mark_seen(conn, schedulerid, changeid)
 
         handover = effects.handing_over.get()

@@ -14,10 +14,15 @@ from litebot.master import schema
 
 
 def mark_seen(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> None:
-    """A scheduler has dealt with all changes up to this one; commits nothing."""
-    table = schema.handovers
+    """A scheduler has dealt with a change, and before with all that are older; commits nothing.
+
+    Where one of those waits, this one is given to the scheduler again after it.
+    """
+    table, changes = schema.handovers, Model.changes
     older = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid < changeid)
-    conn.execute(table.update().where(older).values(changeid=changeid))
+    between = sa.and_(changes.c.changeid > table.c.changeid, changes.c.changeid < changeid)
+    waiting = sa.exists().where(between).correlate(table)
+    conn.execute(table.update().where(older, sa.not_(waiting)).values(changeid=changeid))
 
 
 def begin_after(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> None:
@@ -98,6 +103,13 @@ def forget_changes(conn: sa.engine.Connection, schedulerid: int, changeids: Iter
         conn.execute(
             table.delete().where(table.c.schedulerid == schedulerid, table.c.changeid == changeid)
         )
+
+
+def built(conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int]) -> set[int]:
+    """Those of these changes that are in a buildset of this scheduler."""
+    table = schema.built
+    mine = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid.in_(list(changeids)))
+    return set(conn.execute(sa.select(table.c.changeid).where(mine)).scalars())
 
 
 def _note_built(
