@@ -21,6 +21,7 @@ from twisted.python import log
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master import postgres
+from litebot.master import schema
 from litebot.master import tally
 from litebot.master.hot.buildrequests import BuildRequestsConnectorComponent
 from litebot.master.hot.builds import BuildsConnectorComponent
@@ -77,6 +78,7 @@ class Database(connector.DBConnector):
     def set_master(self, master: Any) -> Any:
         """Make the components: litebot's where there are such."""
         yield super().set_master(master)
+        self.model = schema.Model(self)
         for name, component in self.components.items():
             yield getattr(self, name).disownServiceParent()
             setattr(self, name, component(self))

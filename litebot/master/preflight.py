@@ -12,7 +12,7 @@ import apsw
 from litebot.basedir import Basedir
 from litebot.errors import StoreError
 from litebot.master import tally
-from litebot.master.schema import buildbot_scripts
+from litebot.master.schema import buildbots_revisions
 from litebot.settings import Settings
 from litebot.store.connection import connect
 from litebot.store.connection import keeps_its_log
@@ -106,10 +106,10 @@ def check_schema(db: apsw.Connection, path: Path, files: Basedir) -> None:
             f"move it away, then: litebot create-master --force {files.quoted}",
         )
     revision = db.execute("SELECT version_num FROM alembic_version").get
-    scripts = buildbot_scripts()
-    if revision == scripts.get_current_head():
+    *older, newest = buildbots_revisions()
+    if revision == newest:
         return
-    if revision in {script.revision for script in scripts.walk_revisions()}:
+    if revision in older:
         raise StoreError(
             f"{path} has the tables of an older Buildbot (revision {revision})",
             f"back it up, then: litebot upgrade-master {files.quoted}",

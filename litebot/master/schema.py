@@ -7,15 +7,15 @@ differs between databases.
 
 from __future__ import annotations
 
+import functools
+import re
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from buildbot.db.model import Model
+from buildbot.db import model
 
 from litebot.errors import StoreError
 
@@ -243,16 +243,51 @@ UNFINISHED = {
 }
 
 
-def buildbot_scripts() -> ScriptDirectory:
-    """Buildbot's own migrations."""
-    return ScriptDirectory.from_config(Config(Model.config_path))
+class Model(model.Model):
+    """Buildbot's, which tells without alembic whether a migration is missing."""
+
+    def is_current(self) -> Any:
+        return self.db.pool.do(is_buildbots)
+
+
+# How a migration of Buildbot's says which it is, and which one it follows.
+REVISION = re.compile(r"""^(down_)?revision = (?:["'](\w+)["']|None)$""", re.MULTILINE)
+
+
+@functools.cache
+def buildbots_revisions() -> tuple[str, ...]:
+    """Buildbot's migrations, the oldest first; read as text, for what alembic costs: see later."""
+    after = {}
+    for path in Path(Model.config_path).parent.glob("versions/[0-9]*.py"):
+        found = dict(REVISION.findall(path.read_text(encoding="utf-8")))
+        after[found["down_"]] = found[""]
+    ordered = [after.pop("")]
+    while ordered[-1] in after:
+        ordered.append(after.pop(ordered[-1]))
+    return tuple(ordered)
+
+
+def buildbots_revision(conn: sa.engine.Connection) -> str | None:
+    """Which migration of Buildbot's was the last in a database; None where none was."""
+    if not sa.inspect(conn).has_table("alembic_version"):
+        return None
+    return conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def is_buildbots(conn: sa.engine.Connection) -> bool:
+    """Whether Buildbot's tables are those of this Buildbot."""
+    return buildbots_revision(conn) == buildbots_revisions()[-1]
 
 
 def make_buildbots(conn: sa.engine.Connection) -> None:
     """Make Buildbot's tables, as its newest migration leaves them, in an empty database."""
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     Model.metadata.create_all(conn)
-    scripts = buildbot_scripts()
-    MigrationContext.configure(conn).stamp(scripts, scripts.get_current_head() or "")
+    scripts = ScriptDirectory.from_config(Config(Model.config_path))
+    MigrationContext.configure(conn).stamp(scripts, buildbots_revisions()[-1])
 
 
 def make(conn: sa.engine.Connection) -> None:

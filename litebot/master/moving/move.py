@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
 
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
@@ -219,13 +218,10 @@ def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | 
 def _require_current(source: Side, files: Basedir) -> None:
     """Raise StoreError where the tables are not those of this Buildbot and this litebot."""
     with source.told(), source.engine.connect() as conn:
-        there = sa.inspect(conn).get_table_names()
-        current = {"alembic_version", schema.versions.name} <= set(there)
+        current = schema.is_buildbots(conn) and sa.inspect(conn).has_table(schema.versions.name)
         if current:
-            revision = MigrationContext.configure(conn).get_current_revision()
             version = conn.execute(sa.select(schema.versions.c.version)).scalar()
-            newest = schema.buildbot_scripts().get_current_head()
-            current = (revision, version) == (newest, len(schema.MIGRATIONS))
+            current = version == len(schema.MIGRATIONS)
     if not current:
         raise StoreError(
             f"{source.name} has not the tables of this Buildbot and this litebot",
