@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from litebot.master.database import HOLD_S
 from litebot.master.readers import browsing
+from litebot.master.readers import glancing
 from litebot.master.work import Pool
 
 PATIENCE_S = 20  # for a thread
@@ -158,6 +159,16 @@ class Asks:
         def ask() -> Asked:
             browsing.set(True)
             return self.do(work, *args)
+
+        return contextvars.copy_context().run(ask)
+
+    def glance(self, work: Callable[..., Any], *args: Any) -> Asked:
+        """As browse, for what is expected to be short; with a Sql instead of a connection."""
+
+        def ask() -> Asked:
+            browsing.set(True)
+            glancing.set(True)
+            return Asked(self.pool.do_sql(work, *args))
 
         return contextvars.copy_context().run(ask)
 

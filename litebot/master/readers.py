@@ -1,14 +1,18 @@
-"""Read-only connections in threads, for what visitors ask.
+"""Read-only connections, for what visitors ask: a glance on the reactor's thread, or in threads.
 
 What a visitor of the web page or the REST API asks may walk a large history; the builds must not
 wait for it.  Who asks decides: a request of the REST API sets `browsing`, as does who follows a
 build, and the database work that its coroutine then asks for runs here.  The connections are
 query_only, so work that turns out to write fails here before it has changed anything, and the turn
 queue runs it instead.
+
+Most of what is asked is a page of a list, which is read sooner than two threads have taken turns:
+what is asked while `glancing` is begun on the reactor's thread, and in a thread if that takes long.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -27,11 +31,24 @@ from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
 from litebot.store.sql import CountingSql
+from litebot.store.sql import Counts
 
 THREADS = 4
 INTERRUPT_AGAIN_S = 0.002
 
+# How often SQLite asks whether a glance goes on (in steps of its virtual machine, some 50 a row),
+# and for how long it does.
+GLANCE_STEPS = 200
+GLANCE_S = 0.004
+# For how long none begins after one that took longer, so that those cost builds next to nothing.
+GLANCE_AGAIN_S = 0.2
+
 browsing: ContextVar[bool] = ContextVar("browsing", default=False)
+glancing: ContextVar[bool] = ContextVar("glancing", default=False)
+
+
+class GlanceRefused(Exception):
+    """It has to go to a thread at once."""
 
 
 class Reader(Protocol):
@@ -142,10 +159,10 @@ class ReadingThreads:
 class FileReader:
     """A Reader of the state file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, counts: Counts) -> None:
         self._handle = connect(path, READER)
         self.engine = engine_on(self._handle)
-        self._sql = CountingSql(self._handle, self.engine)
+        self._sql = CountingSql(self._handle, self.engine, counts)
         self.run_sql = self._sql.run
         self.interrupt = self._handle.interrupt
         self.close = self._handle.close
@@ -158,12 +175,64 @@ class FileReader:
             self._handle.execute("ROLLBACK")
 
 
+class GlancingReader(FileReader):
+    """For the reactor's thread: what takes longer than GLANCE_S fails, and what has to wait."""
+
+    def __init__(self, path: Path, counts: Counts) -> None:
+        super().__init__(path, counts)
+        self._ends_at = math.inf
+        self._handle.set_busy_timeout(0)
+        self._handle.set_progress_handler(self.is_over, GLANCE_STEPS)
+
+    def begin(self) -> None:
+        super().begin()
+        self._ends_at = time.monotonic() + GLANCE_S
+
+    def end(self) -> None:
+        # SQLite counts the steps of all statements together: ROLLBACK, too, would be interrupted,
+        # and an old snapshot keeps the log from ever being emptied.
+        self._ends_at = math.inf
+        super().end()
+
+    def is_over(self) -> bool:
+        """Whether what has begun takes too long."""
+        return time.monotonic() > self._ends_at
+
+
 class Readers(ReadingThreads):
     """Of the state file.  What writes fails with ReadOnlyError (`orig` of SQLAlchemy's error)."""
 
     def __init__(self, path: Path, reactor: Any) -> None:
         super().__init__(reactor)
         self._path = path
+        self._counts: Counts = {}
+        self._glancing: GlancingReader | None = None
+        self._glances_from = 0.0
+
+    def glance(self, callable: Callable[..., Any], *args: Any) -> Any:
+        """As run_sql, but at once, on the reactor's thread; the result.  May fail half-way.
+
+        Fails with GlanceRefused for a while after one that took too long.
+        """
+        if time.monotonic() < self._glances_from:
+            raise GlanceRefused
+        if self._glancing is None:
+            self._glancing = GlancingReader(self._path, self._counts)
+        try:
+            self._glancing.begin()
+            return self._glancing.run_sql(callable, *args)
+        except Exception:
+            if self._glancing.is_over():
+                self._glances_from = time.monotonic() + GLANCE_AGAIN_S
+            raise
+        finally:
+            self._glancing.end()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._glancing is not None:
+            self._glancing.close()
+            self._glancing = None
 
     def _open(self) -> Reader:
-        return FileReader(self._path)
+        return FileReader(self._path, self._counts)

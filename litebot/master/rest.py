@@ -5,7 +5,9 @@ What can't be understood is answered with 4xx and the reason.
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -31,11 +33,14 @@ from litebot.errors import ServerAway
 from litebot.master import controls
 from litebot.master.payloads import LARGEST
 from litebot.master.readers import browsing
+from litebot.master.readers import glancing
 from litebot.master.web import same_origin
 
 RAW = (EndpointKind.RAW, EndpointKind.RAW_INLINE)
-# More than this many are not made into JSON in one turn of the reactor.
+# More than this many are neither read nor made into JSON in one turn of the reactor.
 FEW_ROWS = 200
+# Of these one may be megabytes.
+LARGE = {"logchunk"}
 AS_BUILDBOT = (
     orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
@@ -48,11 +53,18 @@ def encode(row: Any, indent: bool) -> bytes:
     Strings that are no text and large integers are left to the standard library, which knows them.
     """
     try:
-        return orjson.dumps(row, toJson, AS_BUILDBOT | (orjson.OPT_INDENT_2 if indent else 0))
+        return orjson.dumps(row, _seconds, AS_BUILDBOT | (orjson.OPT_INDENT_2 if indent else 0))
     except TypeError:
         return json.dumps(
             row, default=toJson, sort_keys=True, indent=2 if indent else None
         ).encode()
+
+
+def _seconds(value: Any) -> Any:
+    """As toJson, in a fifth of its time where a time says of which zone it is."""
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        return math.floor(value.timestamp())
+    return toJson(value)
 
 
 def body_of(name: str, rows: Iterable[Any], meta: dict[str, Any], indent: bool) -> bytes:
@@ -114,6 +126,9 @@ class V2RootResource(rest.V2RootResource):
             if endpoint.kind in RAW:
                 return (yield super().renderRest(request))
             spec = self.decodeResultSpec(request, endpoint)
+            is_one = endpoint.kind == EndpointKind.SINGLE
+            is_page = spec.limit is not None and spec.limit <= FEW_ROWS
+            glancing.set((is_one or is_page) and endpoint.rtype.name not in LARGE)
             found = yield endpoint.get(spec, kwargs)
             if found is None:
                 self._write_not_found_rest_error(request, endpoint, spec, kwargs)

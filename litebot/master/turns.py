@@ -57,6 +57,8 @@ class TurnQueue(Pool):
     may wait for more work, and how far apart two of them are; 0: one comes at the end of each turn.
     """
 
+    _readers: Readers | None
+
     def __init__(
         self,
         handle: apsw.Connection,
@@ -85,6 +87,8 @@ class TurnQueue(Pool):
         self._waiting: list[defer.Deferred[None]] = []  # for what is held
         self._on_failure = on_failure
         self._queue: deque[Work] = deque()
+        self._reads: deque[Work] = deque()  # whose commit has come
+        self._glance_scheduled = False
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
@@ -109,6 +113,8 @@ class TurnQueue(Pool):
         self.running = False
         if self._readers is not None:
             self._readers.stop()
+        while self._reads:
+            self._refuse(self._reads.popleft())
         if self._checkpointer is not None:
             yield self._checkpointer.stop()
         if self._syncer is not None:
@@ -188,7 +194,7 @@ class TurnQueue(Pool):
         try:
             self._drain(done, reads)
             if self._handle.in_transaction:
-                if self._hold_s and not reads:
+                if self._hold_s:
                     self._hold()
                 else:
                     self._commit()
@@ -201,8 +207,11 @@ class TurnQueue(Pool):
             self._in_turn = False
         if self._held is None:
             self._tell_committed()
-        for work in reads:
-            self._read(work)
+        for work in reads:  # they see what is committed
+            d = self.committed()
+            d.addCallbacks(
+                self._read_soon, self._refuse_to_read, callbackArgs=(work,), errbackArgs=(work,)
+            )
         for work in done:
             work.deliver()
         if self._queue:
@@ -242,7 +251,7 @@ class TurnQueue(Pool):
         ends_at = time.monotonic() + TURN_S
         while self._queue:
             if self._queue[0].for_reader:
-                # Starts after this turn's commit, so that it sees all that was asked before it.
+                # Starts after the commit, so that it sees all that was asked before it.
                 reads.append(self._queue.popleft())
                 continue
             if not self._handle.in_transaction and not self._begin():
@@ -302,6 +311,37 @@ class TurnQueue(Pool):
                 "the master's database connection belongs to the reactor's thread; use"
                 " master.db.pool.do"
             )
+
+    def _read_soon(self, _committed: None, work: Work) -> None:
+        if not work.is_short:
+            self._read(work)
+            return
+        self._reads.append(work)
+        self._glance_soon()
+
+    def _glance_soon(self) -> None:
+        if not self._glance_scheduled:
+            self._glance_scheduled = True
+            self.reactor.callFromThread(self._glance)
+
+    def _glance(self) -> None:
+        """Do short reads on this thread until TURN_S is over."""
+        assert self._readers is not None
+        ends_at = time.monotonic() + TURN_S
+        while self._reads and time.monotonic() < ends_at:
+            work = self._reads.popleft()
+            try:
+                work.result = self._readers.glance(work.callable, *work.args)
+            except Exception:  # it may go well where it has the time; or fails there as it should
+                self._read(work)
+            else:
+                work.deliver()
+        self._glance_scheduled = False
+        if self._reads:
+            self._glance_soon()
+
+    def _refuse_to_read(self, _failure: Failure, work: Work) -> None:
+        self._refuse(work)
 
     def _wrote(self, error: BaseException) -> bool:
         return isinstance(error, dbapi.ReadOnlyError)

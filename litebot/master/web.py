@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from buildbot.www import service
 from buildbot.www import sse
 from buildbot.www import ws
+from buildbot.www.auth import build_anonymous_user_info
 from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -73,6 +74,16 @@ class Request(server.Request):
         self._kept: list[bytes] = []
         self._status: tuple[int, bytes] | None = None
         self._has_gone = False
+        self._has_session = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it belongs to a session, or may."""
+        return self._has_session or bool(self.received_cookies)
+
+    def getSession(self, *args: Any, **kwargs: Any) -> Any:
+        self._has_session = True
+        return super().getSession(*args, **kwargs)
 
     def addCookie(self, *args: Any, **kwargs: Any) -> None:
         super().addCookie(*args, **{"httpOnly": True, "sameSite": "lax", **kwargs})
@@ -133,6 +144,12 @@ class WWWService(service.WWWService):
         self.root.putChild(b"change_hook", child)
         assert self.site is not None
         self.site.requestFactory = Request
+
+    def getUserInfos(self, request: Any) -> Any:
+        """As Buildbot's, without beginning a session for somebody who only looks at something."""
+        if getattr(request, "is_known", True):
+            return super().getUserInfos(request)
+        return build_anonymous_user_info()
 
     def assertUserAllowed(self, request: Any, ep: str, action: Any, options: dict[str, Any]) -> Any:
         """As Buildbot's; who may GET something may ask for its HEAD."""

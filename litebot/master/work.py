@@ -28,6 +28,7 @@ from litebot.errors import StoreError
 from litebot.master.handover.effects import NotOurs
 from litebot.master.readers import ReadingThreads
 from litebot.master.readers import browsing
+from litebot.master.readers import glancing
 
 # Answers rather than faults: components raise these to say that somebody was faster.
 EXPECTED = (
@@ -51,6 +52,7 @@ class Work:
     deferred: defer.Deferred[Any]
     on: str = "connection"  # or "engine", or "sql": its first argument
     for_reader: bool = False
+    is_short: bool = False  # what a reader is expected to need a moment for
     result: Any = None
 
     def run(self, on: Any) -> Any:
@@ -132,6 +134,7 @@ class Pool:
         """As _ask, for work that may turn out to only read for a visitor."""
         if self._readers is not None and browsing.get():
             work.for_reader = getattr(work.callable, "__code__", None) not in self._writes
+            work.is_short = work.on == "sql" and glancing.get()  # others may not be begun again
         return self._ask(work)
 
     def _ask(self, work: Work) -> defer.Deferred[Any]:

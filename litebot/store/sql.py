@@ -162,11 +162,12 @@ class CountingSql(ApswSql):
 
     SQLite has to walk an index to count its rows: 4 ms for a million.  Rows are added with higher
     rowids than any before, and a trigger counts in litebot_deletions those that are deleted.
+    `counts` is what is remembered, which several connections to one file may share.
     """
 
-    def __init__(self, handle: apsw.Connection, engine: sa.Engine) -> None:
+    def __init__(self, handle: apsw.Connection, engine: sa.Engine, counts: Counts) -> None:
         super().__init__(handle, engine)
-        self._counts: Counts = {}
+        self._counts = counts
 
     def count(self, table: str, where: str, *parameters: Any) -> int:
         name = table.partition(" ")[0]
@@ -176,7 +177,7 @@ class CountingSql(ApswSql):
             return super().count(table, where, *parameters)
         key = (table, where, parameters)
         count, counted_to, deleted = self._counts.get(key, (0, 0, -1))
-        if deleted != deletions[0]:
+        if deleted != deletions[0] or counted_to > last[0]:  # another one's snapshot may be newer
             count = super().count(table, where, *parameters)
         elif counted_to < last[0]:
             # The + keeps SQLite from an index that holds all the rows before.

@@ -31,7 +31,7 @@ class Both:
         self.writer = connect(path, MASTER)
         self.writer.pragma("foreign_keys", False)
         self.reader = connect(path, READER)
-        self.sql = CountingSql(self.reader, engine_on(self.reader))
+        self.sql = CountingSql(self.reader, engine_on(self.reader), {})
         self.statements: list[str] = []
         self.reader.trace_v2(
             apsw.SQLITE_TRACE_STMT, lambda event: self.statements.append(event["sql"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,18 @@ import sqlalchemy as sa
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
+from litebot.master import readers as reading
 from litebot.master.database import create_file
+from litebot.master.readers import GLANCE_AGAIN_S
+from litebot.master.readers import GLANCE_S
 from litebot.master.readers import THREADS
+from litebot.master.readers import GlanceRefused
 from litebot.master.readers import Readers
 from litebot.master.readers import browsing
 from litebot.store import dbapi
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
+from litebot.store.sql import Sql
 
 PATIENCE_S = 20
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -255,3 +261,44 @@ def test_stop_closes_every_connection(path: Path, writer: apsw.Connection, run: 
 
 def test_nobody_browses_unless_told() -> None:
     assert browsing.get() is False
+
+
+def slow(sql: Sql) -> None:
+    time.sleep(2 * GLANCE_S)
+    sql.rows("SELECT x FROM t")
+
+
+def test_no_glance_that_took_long_keeps_its_snapshot(
+    readers: Readers, writer: apsw.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "GLANCE_S", 0.0005)
+    monkeypatch.setattr(reading, "GLANCE_AGAIN_S", 0.0)
+    writer.set_busy_timeout(0)
+    interrupted = 0
+    # Steps are counted over all statements: now and then GLANCE_STEPS come together in ROLLBACK.
+    for _ in range(300):
+        try:
+            readers.glance(slow)
+        except dbapi.OperationalError:
+            interrupted += 1
+        writer.execute("INSERT INTO t (x) VALUES ('b')")
+        writer.wal_checkpoint(
+            mode=apsw.SQLITE_CHECKPOINT_TRUNCATE
+        )  # raises BusyError where one does
+    assert interrupted
+
+
+def test_after_a_glance_that_took_long_none_begins_for_a_while(readers: Readers) -> None:
+    begun: list[int] = []
+
+    def endless(sql: Sql) -> None:
+        begun.append(1)
+        sql.rows(FOREVER)
+
+    with pytest.raises(dbapi.OperationalError):
+        readers.glance(endless)
+    with pytest.raises(GlanceRefused):
+        readers.glance(endless)
+    assert len(begun) == 1
+    time.sleep(GLANCE_AGAIN_S)
+    assert readers.glance(lambda sql: sql.rows("SELECT x FROM t")) == [("a",)]

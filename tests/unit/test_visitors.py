@@ -17,7 +17,10 @@ from turning import keep
 from turning import read
 from turning import thread_of
 
+from litebot.master import readers
+from litebot.master.turns import TURN_S
 from litebot.master.work import EXPECTED
+from litebot.store.sql import Sql
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -132,3 +135,96 @@ def test_stop_cuts_long_reads_short(store: Store) -> None:
     store.stop()
     store.reactor.settle()
     assert [str(read.error) for read in reads] == ["the database is closed"] * 10
+
+
+def glanced(sql: Sql) -> tuple[list[str], int]:
+    """What a short read sees, and in which thread."""
+    return [x for (x,) in sql.rows("SELECT x FROM t ORDER BY id")], threading.get_ident()
+
+
+def test_a_glance_is_on_the_reactors_thread(store: Store) -> None:
+    store.do(keep, "a")
+    first = store.glance(glanced)
+    store.do(keep, "b")
+    values, thread = store.wait(first)
+    assert values[0] == "a"
+    assert thread == threading.get_ident()
+
+
+def test_a_glance_that_takes_long_goes_on_in_a_thread(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "GLANCE_S", 0.0)
+    threads: list[int] = []
+
+    def long(sql: Sql) -> int:
+        threads.append(threading.get_ident())
+        some = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000)"
+        return int(sql.rows(f"{some} SELECT count(*) FROM n")[0][0])
+
+    assert store.wait(store.glance(long)) == 10_000
+    here = threading.get_ident()
+    assert len(threads) == 2
+    assert threads[0] == here
+    assert threads[1] != here
+
+
+def test_a_glance_without_end_does_not_hold_up_the_reactor(store: Store) -> None:
+    asked = store.glance(lambda sql: sql.rows(FOREVER))
+    store.reactor.turn()
+    store.reactor.turn()
+    assert store.wait(store.do(keep, "a")) == "kept a"
+    assert not asked.called
+    store.stop()
+    store.reactor.settle()
+    assert str(asked.error) == "the database is closed"
+
+
+def test_a_glance_that_writes_is_run_by_the_writer(store: Store) -> None:
+    def work(sql: Sql) -> int:
+        sql.write("INSERT INTO t (x) VALUES ('a')")
+        return threading.get_ident()
+
+    assert store.wait(store.glance(work)) == threading.get_ident()
+    assert store.content() == ["a"]
+
+
+def test_an_error_in_a_glance(store: Store, logged: Log) -> None:
+    def work(_sql: Sql) -> None:
+        raise Mistake
+
+    with pytest.raises(Mistake):
+        store.wait(store.glance(work))
+    assert logged.take() == [Mistake]
+
+
+def test_many_glances_leave_builds_their_turns(store: Store) -> None:
+    done: list[str] = []
+
+    def slow(sql: Sql, name: str) -> None:
+        glanced(sql)
+        store.reactor.now += TURN_S
+        done.append(name)
+
+    asked = [store.glance(slow, name) for name in "abc"]
+    store.reactor.turn()
+    build = store.do(lambda _conn: done.append("build"))
+    store.wait(build)
+    assert done == ["a", "build"]
+    for each in asked:
+        store.wait(each)
+    assert done == ["a", "build", "b", "c"]
+
+
+def test_a_stop_refuses_glances_that_wait(store: Store) -> None:
+    def slow(sql: Sql) -> int:
+        store.reactor.now += TURN_S
+        return len(sql.rows("SELECT 1"))
+
+    asked = [store.glance(slow) for _ in range(3)]
+    store.reactor.turn()
+    store.reactor.turn()
+    store.stop()
+    store.reactor.settle()
+    assert [each.result for each in asked] == [1, None, None]
+    assert [str(each.error) for each in asked[1:]] == ["the database is closed"] * 2

@@ -139,7 +139,8 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         if bsid is not None:
             where.append("r.buildsetid = ?")
             parameters.append(bsid)
-        return self.db.do_sql(LIST.page, spec, where, parameters)
+        d = self.db.do_sql(LIST.page, spec, where, parameters)
+        return d.addCallback(pages.nothing_left, spec)
 
     def get_unclaimed(self, builderid: int, after: Model | None, limit: int) -> Any:
         """The builder's next requests, highest priority and then oldest first."""

@@ -89,7 +89,8 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         where = [f"{name} = ?" for name in given]
         if complete is not None:
             where.append(f"complete_at IS {'NOT ' if complete else ''}NULL")
-        return self.db.do_sql(LIST.page, spec, where, list(given.values()))
+        d = self.db.do_sql(LIST.page, spec, where, list(given.values()))
+        return d.addCallback(pages.nothing_left, spec)
 
     @defer.inlineCallbacks
     def addBuild(

@@ -10,10 +10,12 @@ import json
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
+from typing import ClassVar
 from typing import Protocol
 
 from buildbot.data import base
 from buildbot.data import changes as data_changes
+from buildbot.data import sourcestamps
 from buildbot.data.resultspec import ResultSpec
 from buildbot.db import changes
 from buildbot.db.base import cached
@@ -61,6 +63,15 @@ LIST = pages.List(
     fields={name: name for name in FIELDS},
     key="changeid",
 )
+
+
+# What the data API shows of a change as it is.
+SHOWN = (
+    *("changeid", "author", "committer", "comments", "branch", "revision", "revlink", "category"),
+    *("parent_changeids", "repository", "codebase", "project", "files", "properties"),
+)
+# Changes whose files are read at once; SQLite takes some 32,000 parameters.
+AT_ONCE = 500
 
 
 # The columns of a change, by name.
@@ -124,7 +135,7 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
 
         def thd(sql: Sql) -> changes.ChangeModel | None:
             row = sql.row(f"SELECT {COLUMNS} FROM changes WHERE changeid = ?", changeid)
-            return None if row is None else _complete(sql, model_of(row))
+            return None if row is None else _complete(sql, [model_of(row)])[0]
 
         return self.db.do_sql(thd)
 
@@ -135,10 +146,10 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
             return super().getChanges(resultSpec)
 
         def thd(sql: Sql) -> list[changes.ChangeModel]:
-            models = [_complete(sql, model) for model in LIST.page(sql, spec)]
+            models = _complete(sql, list(LIST.page(sql, spec)))
             return models if resultSpec is None else models[::-1]
 
-        return self.db.do_sql(thd)
+        return self.db.do_sql(thd).addCallback(pages.nothing_left, spec)
 
     @defer.inlineCallbacks
     def getChangeFromSSid(self, sourcestampid: int) -> Any:
@@ -230,25 +241,44 @@ def _thd_parent(sql: Sql, row: Columns) -> int | None:
     return None if found is None else found[0]
 
 
-def _complete(sql: Sql, model: changes.ChangeModel) -> changes.ChangeModel:
-    """The same with its files and properties."""
-    changeid = model.changeid
-    files = sql.rows("SELECT filename FROM change_files WHERE changeid = ?", changeid)
-    model.files = [row[0] for row in files]
-    query = "SELECT property_name, property_value FROM change_properties WHERE changeid = ?"
-    for name, text in sql.rows(query, changeid):
-        try:
-            value = json.loads(text)
-        except ValueError:
-            continue
-        # A development version of Buildbot stored the value alone.
-        pair = isinstance(value, (list, str)) and len(value) == 2 and value[1] == "Change"
-        model.properties[name] = (value[0], "Change") if pair else (value, "Change")
-    return model
+def _complete(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.ChangeModel]:
+    """The same with their files and properties."""
+    for start in range(0, len(models), AT_ONCE):
+        of = {model.changeid: model for model in models[start : start + AT_ONCE]}
+        some = f"WHERE changeid IN ({', '.join('?' * len(of))})"
+        for changeid, name in sql.rows(f"SELECT changeid, filename FROM change_files {some}", *of):
+            of[changeid].files.append(name)
+        query = f"SELECT changeid, property_name, property_value FROM change_properties {some}"
+        for changeid, name, text in sql.rows(query, *of):
+            try:
+                value = json.loads(text)
+            except ValueError:
+                continue
+            # A development version of Buildbot stored the value alone.
+            pair = isinstance(value, (list, str)) and len(value) == 2 and value[1] == "Change"
+            of[changeid].properties[name] = (value[0], "Change") if pair else (value, "Change")
+    return models
+
+
+class ChangesEndpoint(data_changes.ChangesEndpoint):
+    """Buildbot's, without asking the data API for the sourcestamp of each change."""
+
+    pathPatterns: ClassVar[list[str]] = data_changes.ChangesEndpoint.pathPatterns
+    rootLinkName = data_changes.ChangesEndpoint.rootLinkName
+
+    @defer.inlineCallbacks
+    def _fixChange(self, model: changes.ChangeModel) -> Any:
+        stamp = yield self.master.db.sourcestamps.getSourceStamp(model.sourcestampid)
+        shown = {name: getattr(model, name) for name in SHOWN}
+        shown["when_timestamp"] = datetime2epoch(model.when_timestamp)
+        shown["sourcestamp"] = None if stamp is None else sourcestamps._db2data(stamp)
+        return shown
 
 
 class Change(data_changes.Change):
     """Buildbot's, which adds many at once and waits for the disk after it has told of them."""
+
+    endpoints: ClassVar[list[Any]] = [data_changes.ChangeEndpoint, ChangesEndpoint]
 
     @base.updateMethod
     @defer.inlineCallbacks

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from typing import TypeVar
 
 from buildbot.data.base import ListResult
 from buildbot.db.model import Model
 
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
+
+T = TypeVar("T")
 
 COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
@@ -46,29 +49,31 @@ class List:
     def page(
         self, sql: Sql, spec: Any, where: Sequence[str] = (), parameters: Sequence[Any] = ()
     ) -> Any:
-        """The models that a ResultSpec asks for, which then has nothing left to do.
+        """The models that a ResultSpec asks for; where it asks for a part, with the total.
 
-        Where it asks for a part, a ListResult with the total.  `where` are further conditions.
+        `where` are further conditions.  The ResultSpec stays as it is, as what is interrupted is
+        done again: see nothing_left.
         """
         conditions, values = list(where), list(parameters)
         for f in spec.filters:
             condition, operands = _condition(self.fields[f.field], f.op, list(f.values))
             conditions.append(condition)
             values += operands
-        filtered = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = sql.rows(f"{self.select}{filtered}{self._tail(spec, sql)}", *values)
+        rows = sql.rows(f"{self.select}{_where(conditions)}{self._tail(spec, sql)}", *values)
         models = [self.model_of(row) for row in rows]
-        offset, limit = spec.offset, spec.limit
-        spec.filters, spec.order, spec.offset, spec.limit = [], None, None, None
-        if not (offset or limit):
+        if not (spec.offset or spec.limit):
             return models
+        total = self._total(sql, conditions, values)
+        return ListResult(models, offset=spec.offset, total=total, limit=spec.limit)
+
+    def _total(self, sql: Sql, conditions: list[str], values: list[Any]) -> int:
+        """How many rows meet these conditions."""
         if all(condition in NEVER_CHANGE for condition in conditions):
-            total = sql.count(self.count, " AND ".join(conditions) or "TRUE", *values)
-        else:
-            joins = any(condition.startswith("c.") for condition in conditions)
-            source = self.select.partition(" FROM ")[2] if joins else self.count
-            [[total]] = sql.rows(f"SELECT count(*) FROM {source}{filtered}", *values)
-        return ListResult(models, offset=offset, total=total, limit=limit)
+            return sql.count(self.count, " AND ".join(conditions) or "TRUE", *values)
+        joins = any(condition.startswith("c.") for condition in conditions)
+        source = self.select.partition(" FROM ")[2] if joins else self.count
+        [[total]] = sql.rows(f"SELECT count(*) FROM {source}{_where(conditions)}", *values)
+        return int(total)
 
     def _tail(self, spec: Any, sql: Sql) -> str:
         """ORDER BY, LIMIT and OFFSET."""
@@ -90,6 +95,16 @@ class List:
         is_last = " NULLS LAST" if name.startswith("-") else " NULLS FIRST"
         may_be_null = foreign == "c" or own[plain].nullable
         return f"{column}{' DESC' if name.startswith('-') else ''}{is_last if may_be_null else ''}"
+
+
+def nothing_left(models: T, spec: Any) -> T:
+    """The models of a page: all that a ResultSpec asks for has been done to them."""
+    spec.filters, spec.order, spec.offset, spec.limit = [], None, None, None
+    return models
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def _condition(column: str, op: str, values: list[Any]) -> tuple[str, list[Any]]:

@@ -1,0 +1,88 @@
+"""Pages of lists, as visitors ask for them: the same as Buildbot's, however often they begin."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from buildbot.data.resultspec import Filter
+from masters import Pair
+from masters import World
+
+from litebot.master import readers
+from litebot.master.hot import pages
+from litebot.master.readers import browsing
+from litebot.master.readers import glancing
+
+CHANGES = 12
+PAGES: tuple[dict[str, Any], ...] = (
+    {"limit": 5},
+    {"limit": 5, "offset": 3, "order": ["-changeid"]},
+    {"limit": 3, "order": ["changeid"], "filters": [Filter("branch", "eq", ["b1"])]},
+    {"limit": 50, "order": ["-when_timestamp", "changeid"]},
+    {"order": ["-changeid"]},
+)
+
+
+def page(world: World, options: dict[str, Any]) -> Any:
+    """What a visitor gets."""
+
+    def ask() -> Any:
+        browsing.set(True)
+        glancing.set(True)
+        return world.call(world.master.data.get, ("changes",), **options)
+
+    found = contextvars.copy_context().run(ask)
+    return list(found), found.total
+
+
+@pytest.mark.parametrize("glance_s", [60.0, 0.0], ids=["at once", "begun again"])
+def test_pages_of_changes(
+    pairs: Callable[[], AbstractContextManager[Pair]],
+    monkeypatch: pytest.MonkeyPatch,
+    glance_s: float,
+) -> None:
+    begun_here: list[bool] = []
+    really = pages.List.page
+
+    def begin(*args: Any) -> Any:
+        begun_here.append(threading.get_ident() == here)
+        return really(*args)
+
+    here = threading.get_ident()
+    monkeypatch.setattr(pages.List, "page", begin)
+    monkeypatch.setattr(readers, "GLANCE_S", glance_s)
+    monkeypatch.setattr(readers, "GLANCE_STEPS", 1)
+    monkeypatch.setattr(readers, "GLANCE_AGAIN_S", 0.0)
+    with pairs() as pair:
+        for number in range(CHANGES):
+            pair.update(
+                "addChange",
+                files=[f"f{n}" for n in range(number % 3)],
+                author="Ä",
+                revision=str(number),
+                when_timestamp=number // 2,
+                branch=f"b{number % 2}",
+                properties={"p": number, "q": ["text", "Change"]},
+            )
+        for options in PAGES:
+            ours, theirs = (page(world, options) for world in pair.worlds)
+            assert ours == theirs
+    assert begun_here == ([True] if glance_s else [True, False]) * len(PAGES)
+
+
+def test_every_path_and_link_of_buildbots_is_there(
+    pairs: Callable[[], AbstractContextManager[Pair]],
+) -> None:
+    def found(world: World) -> Any:
+        data = world.master.data
+        return {path for path, _ in data.matcher.iterPatterns()}, data.rootLinks
+
+    with pairs() as pair:
+        ours, theirs = (found(world) for world in pair.worlds)
+        assert ours[0] >= theirs[0]
+        assert all(link in ours[1] for link in theirs[1])
