@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from conftest import wait_for
 from postgres import Postgres
 from proxy import Proxy
 from stand_in import Asked
@@ -429,6 +430,21 @@ def test_a_connection_that_says_nothing_is_noticed(store: Store) -> None:
     store.wait(asked)
     assert store.content() == ["a", "b"]
     assert store.pool.outage is None
+
+
+def test_what_begins_a_transaction_is_looked_after(store: Store) -> None:
+    """The server has answered to BEGIN, and says nothing to the statement behind it."""
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+    with store.postgres.connect(store.name) as conn, conn.transaction():
+        conn.execute("LOCK TABLE t")
+        asked = store.do(add, "a")
+        store.reactor.turn()
+        wait_for(lambda: store.postgres.rows(store.name, waits), "the piece to wait")
+        store.proxy.freeze()
+        store.reactor.run_until(lambda: store.pool.outage is not None)
+        store.proxy.mend()
+    store.wait(asked)
+    assert store.content() == ["a"]
 
 
 def test_a_connection_that_was_forgotten_is_made_anew(store: Store) -> None:

@@ -64,9 +64,9 @@ class Cursor(psycopg.Cursor[Any]):
     def _told(self, query: Any) -> Iterator[None]:
         conn = self.connection
         assert isinstance(conn, Connection)
-        conn.asked_at = time.monotonic()
         try:
             conn.before(query)
+            conn.asked_at = time.monotonic()
             yield
         except psycopg.Error as error:
             conn.note(error)
