@@ -36,7 +36,6 @@ from litebot.master.ports import EVERY_ADDRESS
 from litebot.master.ports import address_of
 from litebot.master.ports import endpoint
 from litebot.master.ports import origins
-from litebot.master.sources import make_exact
 from litebot.master.urls import configured_url
 from litebot.master.urls import parsed
 from litebot.master.urls import settings_url
@@ -103,7 +102,10 @@ class ConfigLoader(FileLoader):
             self.refuse(settings, config)
         self._passage.name(settings.workers.environment)
         keep_environment(config, self._passage)
-        make_exact(config)
+        if config.change_sources:
+            from litebot.master.sources import make_exact  # takes memory: a master may have none
+
+            make_exact(config)
         return config
 
 

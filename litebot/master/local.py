@@ -11,13 +11,10 @@ import fnmatch
 import functools
 import os
 import re
-from typing import Any
 
 from buildbot.config.master import MasterConfig
 from buildbot.steps.master import MasterShellCommand
 from buildbot.worker.local import LocalWorker
-from buildbot_worker import null
-from buildbot_worker.base import WorkerBase
 
 # What finds programs, files, languages, certificates and networks.  No name that a secret has.
 HARMLESS = """
@@ -59,43 +56,12 @@ class Passage:
         return dict.fromkeys(os.environ.keys() - self.environment().keys())
 
 
-class WorkerForBuilder(null.WorkerForBuilderNull):
-    """Starts commands without what is withheld; what a step's own `env` sets stays."""
-
-    def remote_startCommand(
-        self, command_ref: Any, command_id: Any, command: Any, args: Any
-    ) -> Any:
-        if command == "shell":
-            withheld = self.bot.passage.withheld()
-            args = {**args, "env": {**withheld, **(args.get("env") or {})}}
-        return super().remote_startCommand(command_ref, command_id, command, args)
-
-
-class Bot(null.BotNull):
-    """The worker's side of a LocalWorker."""
-
-    WorkerForBuilder = WorkerForBuilder
-
-    def __init__(self, passage: Passage, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.passage = passage
-
-    def remote_getWorkerInfo(self) -> dict[str, Any]:
-        return {**super().remote_getWorkerInfo(), "environ": self.passage.environment()}
-
-
-class RemoteLocalWorker(null.LocalWorker):
-    """The worker that stands behind a LocalWorker, with the bot above."""
-
-    def __init__(self, passage: Passage, name: str, basedir: str) -> None:
-        # Not the parent's, which names Buildbot's bot.
-        WorkerBase.__init__(self, name, basedir, functools.partial(Bot, passage))
-
-
 def keep_environment(config: MasterConfig, passage: Passage) -> None:
     """Let the steps of a loaded configuration that run here see and log what passes only."""
     for worker in config.workers:
         if isinstance(worker, LocalWorker):
+            from litebot.master.bot import RemoteLocalWorker  # as Buildbot does, for its memory
+
             worker.LocalWorkerFactory = functools.partial(RemoteLocalWorker, passage)
     for builder in config.builders:
         for step in getattr(builder.factory, "steps", ()):
