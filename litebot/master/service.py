@@ -119,6 +119,7 @@ class BuildMaster(master.BuildMaster):
         self.settings = Settings()
         self._unreadable: SettingsError | None = None  # startService says so
         gc.freeze()  # all that has been imported
+        gc.enable()  # see run
         try:
             self.settings = load(self.files.settings_file)
         except SettingsError as error:
