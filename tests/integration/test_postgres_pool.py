@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from buildbot.data.resultspec import Filter
 from postgres import Postgres
 from proxy import Proxy
 from stand_in import Asked
@@ -23,6 +24,7 @@ from bench.postgres import USER
 from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master.data import Query
 from litebot.master.handover.effects import NotOurs
 from litebot.master.postgres import PASSWORD_FILE
 from litebot.master.postgres.pool import ServerPool
@@ -397,6 +399,27 @@ def test_what_was_not_committed_is_run_again(store: Store) -> None:
     store.wait(asked[-1])
     assert store.content() == ["a", "run 2", "run 2, again", "b"]
     assert all(each.error is None for each in asked)
+
+
+def test_a_query_asks_the_same_when_it_is_run_again(store: Store) -> None:
+    table = sa.table("t", sa.column("id"), sa.column("x"))
+    query = Query([Filter("x", "ne", ["b"])], order=("-id",), limit=2, offset=1)
+    query.fieldMapping = {"id": "t.id", "x": "t.x"}
+    runs: list[list[str]] = []
+
+    def work(conn: Connection) -> Any:
+        found = query.thd_execute(conn, sa.select(table.c.id, table.c.x), lambda row: row.x)
+        runs.append(list(found))
+        if len(runs) == 1:
+            store.pool._writer.cut_off()
+        add(conn, "f")
+        return found
+
+    for x in "abcde":
+        store.do(add, x)
+    found = store.wait(store.do(work))
+    assert runs == [["d", "c"]] * 2
+    assert (list(query.apply(found)), found.total) == (["d", "c"], 4)
 
 
 def test_what_is_left_of_a_lost_connection_holds_no_locks(store: Store) -> None:
