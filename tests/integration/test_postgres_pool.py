@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,12 @@ class Store(Asks):
 
     def do_sql(self, work: Callable[..., Any], *args: Any) -> Asked:
         return Asked(self.pool.do_sql(work, *args))
+
+    def end_writer(self) -> None:
+        """Have the server end the connection that writes."""
+        identity = self.pool._writer._identity
+        assert identity is not None
+        self.postgres.rows(self.name, f"SELECT pg_terminate_backend({identity.pid}, 5000)")
 
     def content(self) -> list[str]:
         """What others see in the table."""
@@ -420,6 +427,42 @@ def test_a_query_asks_the_same_when_it_is_run_again(store: Store) -> None:
     found = store.wait(store.do(work))
     assert runs == [["d", "c"]] * 2
     assert (list(query.apply(found)), found.total) == (["d", "c"], 4)
+
+
+def test_a_connection_that_is_lost_while_a_piece_is_undone(store: Store, logged: Log) -> None:
+    runs: list[int] = []
+
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        with suppress(sa.exc.IntegrityError):
+            conn.execute(sa.text("INSERT INTO t (x) VALUES ('taken')"))
+        if len(runs) == 1:
+            store.end_writer()
+
+    store.wait(store.do(add, "taken"))
+    asked = [store.do(add, "a"), store.do(work), store.do(add, "b")]
+    store.wait(asked[-1])
+    assert all(each.error is None for each in asked)
+    assert store.content() == ["taken", "a", "b"]
+    assert len(runs) == 2
+    assert store.failures == []
+
+
+def test_a_connection_that_is_lost_again_at_once(store: Store, logged: Log) -> None:
+    calls: list[int] = []
+
+    def hook(conn: Connection) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            store.end_writer()
+        conn.execute(sa.text("SELECT 1"))
+
+    store.pool.before_batch_after_reconnect = hook
+    store.end_writer()
+    store.wait(store.do(add, "a"))
+    assert store.content() == ["a"]
+    assert len(calls) == 2
+    assert store.failures == []
 
 
 def test_what_is_left_of_a_lost_connection_holds_no_locks(store: Store) -> None:

@@ -156,19 +156,26 @@ class Writer:
         handle = self._handle
         assert handle is not None
         try:
-            if self._new and self.before_batch_after_reconnect is not None:
-                self.before_batch_after_reconnect(self._connected())
-                self._settle(keep=True)
+            try:
+                self._run_pieces(handle, batch)
+            except sa.exc.SQLAlchemyError:  # of the hook, or while a piece is undone
                 self._check(handle)
-            for work in batch:
-                work.result = self._result(work)
-                if handle.trouble is None:
-                    self._settle()
-                self._check(handle)
-            self._commit(handle, batch)
+                raise
         except psycopg.Error as error:
             raise Lost from error
         self._new = False
+
+    def _run_pieces(self, handle: Connection, batch: Sequence[Work]) -> None:
+        if self._new and self.before_batch_after_reconnect is not None:
+            self.before_batch_after_reconnect(self._connected())
+            self._settle(keep=True)
+            self._check(handle)
+        for work in batch:
+            work.result = self._result(work)
+            if handle.trouble is None:
+                self._settle()
+            self._check(handle)
+        self._commit(handle, batch)
 
     def _commit(self, handle: Connection, batch: Sequence[Work]) -> None:
         if not handle.begun:
