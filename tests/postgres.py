@@ -81,6 +81,14 @@ class Postgres:
         user = SYSTEM_USER if os.geteuid() == 0 else None
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=user, cwd="/")
 
+    def crash(self) -> None:
+        """End all of the server, now; restart("immediate") has it recover."""
+        os.kill(self._first_pid, signal.SIGQUIT)
+
+    @property
+    def _first_pid(self) -> int:
+        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+
     @contextmanager
     def standby(self) -> Iterator[Postgres]:
         """A second server that follows this one, and has all that is in it now."""
@@ -108,9 +116,9 @@ class Postgres:
     @contextmanager
     def standing_still(self) -> Iterator[None]:
         """No process of the server does anything meanwhile."""
-        first = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        first = self._first_pid
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        processes = [int(pid) for pid in (first, *children)]
+        processes = [first, *map(int, children)]
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
         try:

@@ -37,7 +37,21 @@ class Matcher(pathmatch.Matcher):
 
 
 class Query(ResultSpec):
-    """What a request asks for; says so where values can't be compared."""
+    """What a request asks for; says so where values can't be compared.
+
+    Database work that executes it may be run again: each run begins with what was asked.
+    """
+
+    _asked: dict[str, Any] | None = None
+
+    def thd_execute(self, conn: Any, q: Any, dictFromRow: Any) -> Any:
+        """As Buildbot's, which leaves here what is still to be done to the rows, by apply()."""
+        if self._asked is None:
+            names = ("filters", "order", "limit", "offset")
+            self._asked = {name: getattr(self, name) for name in names}
+        for name, value in self._asked.items():
+            setattr(self, name, value)
+        return super().thd_execute(conn, q, dictFromRow)
 
     def apply(self, data: Any) -> Any:
         """As Buildbot's.  Raises InvalidQueryParameter."""
@@ -57,6 +71,19 @@ class Data(connector.DataConnector):
     def __init__(self) -> None:
         super().__init__()
         self.matcher: Any = Matcher()
+
+    def get(
+        self,
+        path: Any,
+        filters: Any = None,
+        fields: Any = None,
+        order: Any = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> Any:
+        """As Buildbot's, by a Query."""
+        query = Query(filters, fields, None, order, limit, offset)
+        return self.get_with_resultspec(path, query)
 
     def resultspec_from_jsonapi(self, req_args: Any, entityType: Any, is_collection: bool) -> Query:
         """As Buildbot's.  Raises InvalidQueryParameter for all that no query can be made of."""

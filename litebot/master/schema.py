@@ -161,6 +161,17 @@ configured = sa.Table(
 )
 
 
+# The last transaction of each connection that writes to a Postgres; see postgres.numbers.
+writers = sa.Table(
+    "litebot_writers",
+    metadata,
+    # A name that no other one has; one that connects again keeps it.
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("begun_at", sa.Float, nullable=False),
+)
+
+
 def _starts_and_repairs(conn: sa.engine.Connection) -> None:
     starts.create(conn)
     repairs.create(conn)
@@ -205,6 +216,10 @@ def _configured(conn: sa.engine.Connection) -> None:
     _add(conn, outbox.c.masterid, "NOT NULL DEFAULT 0")
 
 
+def _writers(conn: sa.engine.Connection) -> None:
+    writers.create(conn)
+
+
 def _add(conn: sa.engine.Connection, column: sa.Column[Any], more: str = "") -> None:
     """Add a column to a table that an older migration made, unless it has made it with it."""
     table = column.table.name
@@ -223,6 +238,7 @@ MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
     _told,
     _events,
     _configured,
+    _writers,
 )
 
 # Buildbot's tables whose long lists have a total.

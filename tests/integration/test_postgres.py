@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import CANCELLED
@@ -97,6 +98,35 @@ def test_a_killed_master_tries_its_builds_again(master: Master) -> None:
     assert master.finished_build("b", 2)["results"] == SUCCESS
     repairs = master.status()["last_start"]["repairs"]
     assert any("build" in repair["message"] for repair in repairs)
+
+
+def test_a_page_of_a_list_is_the_same_after_a_restart(
+    master: Master, postgres: Postgres, name: str
+) -> None:
+    master.start()
+    postgres.execute(
+        name,
+        "INSERT INTO buildsets (reason, submitted_at, complete, results)"
+        " SELECT 'no ' || n, n, 1, 0 FROM generate_series(1, 20) n",
+    )
+    pages: list[dict[str, Any]] = [
+        {"limit": 3, "order": "-bsid"},
+        {"limit": 3, "offset": 4, "reason__contains": "no 1"},
+    ]
+    before = [master.rest("buildsets", **page) for page in pages]
+    assert [len(seen["buildsets"]) for seen in before] == [3, 3]
+    for page, seen in zip(pages, before, strict=True):
+        end_connections(postgres, name)
+        assert master.rest("buildsets", **page) == seen
+
+
+def end_connections(postgres: Postgres, name: str) -> None:
+    """End all there are to a database."""
+    postgres.rows(
+        "postgres",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        f" WHERE datname = '{name}' AND pid <> pg_backend_pid()",
+    )
 
 
 def force(master: Master) -> None:

@@ -7,14 +7,17 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from buildbot.data.resultspec import Filter
 from conftest import wait_for
 from postgres import Postgres
 from proxy import Proxy
+from sqlalchemy.schema import CreateTable
 from stand_in import Asked
 from stand_in import Asks
 from stand_in import Log
@@ -24,6 +27,8 @@ from bench.postgres import USER
 from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master import schema
+from litebot.master.data import Query
 from litebot.master.handover.effects import NotOurs
 from litebot.master.postgres import PASSWORD_FILE
 from litebot.master.postgres.pool import ServerPool
@@ -66,6 +71,7 @@ class Store(Asks):
         self.name = postgres.new_database()
         table = "t (id serial PRIMARY KEY, x text UNIQUE, number xid8 DEFAULT pg_current_xact_id())"
         postgres.execute(self.name, f"CREATE TABLE {table}")
+        postgres.execute(self.name, str(CreateTable(schema.writers)))
         self.proxy = Proxy(postgres.folder, postgres.port)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
@@ -89,6 +95,12 @@ class Store(Asks):
 
     def do_sql(self, work: Callable[..., Any], *args: Any) -> Asked:
         return Asked(self.pool.do_sql(work, *args))
+
+    def end_writer(self) -> None:
+        """Have the server end the connection that writes."""
+        identity = self.pool._writer._identity
+        assert identity is not None
+        self.postgres.rows(self.name, f"SELECT pg_terminate_backend({identity.pid}, 5000)")
 
     def content(self) -> list[str]:
         """What others see in the table."""
@@ -382,6 +394,45 @@ def test_an_answer_to_a_commit_that_is_lost_is_not_asked_for_twice(store: Store)
     assert len(runs) == 1
 
 
+def own_number(conn: Connection) -> int:
+    """The server's number of a transaction."""
+    number = conn.execute(sa.text("SELECT pg_current_xact_id()::text::int")).scalar_one()
+    assert isinstance(number, int)
+    return number
+
+
+def test_what_a_crash_took_is_run_again_though_its_number_is_anothers(store: Store) -> None:
+    numbers: list[int] = []
+
+    def work(conn: Connection) -> None:
+        add(conn, "a")
+        numbers.append(own_number(conn))
+        if len(numbers) == 1:
+            store.postgres.crash()
+            store.proxy.cut()
+            store.postgres.restart("immediate")
+            take(numbers[0])
+            store.proxy.mend()
+
+    def take(number: int) -> None:
+        """Have somebody else commit the transaction of this number."""
+        with store.postgres.connect(store.name) as conn:
+            while True:
+                query = "INSERT INTO t (x) VALUES ('other') ON CONFLICT DO NOTHING"
+                with conn.transaction():
+                    conn.execute(query)
+                    row = conn.execute("SELECT pg_current_xact_id()::text::int").fetchone()
+                assert row is not None
+                assert row[0] <= number, "the lost transaction was on disk"
+                if row[0] == number:
+                    return
+
+    store.wait(store.do(add, "before"))
+    store.wait(store.do(work))
+    assert store.content() == ["before", "other", "a"]
+    assert numbers[1] > numbers[0]
+
+
 def test_what_was_not_committed_is_run_again(store: Store) -> None:
     runs: list[int] = []
 
@@ -398,6 +449,63 @@ def test_what_was_not_committed_is_run_again(store: Store) -> None:
     store.wait(asked[-1])
     assert store.content() == ["a", "run 2", "run 2, again", "b"]
     assert all(each.error is None for each in asked)
+
+
+def test_a_query_asks_the_same_when_it_is_run_again(store: Store) -> None:
+    table = sa.table("t", sa.column("id"), sa.column("x"))
+    query = Query([Filter("x", "ne", ["b"])], order=("-id",), limit=2, offset=1)
+    query.fieldMapping = {"id": "t.id", "x": "t.x"}
+    runs: list[list[str]] = []
+
+    def work(conn: Connection) -> Any:
+        found = query.thd_execute(conn, sa.select(table.c.id, table.c.x), lambda row: row.x)
+        runs.append(list(found))
+        if len(runs) == 1:
+            store.pool._writer.cut_off()
+        add(conn, "f")
+        return found
+
+    for x in "abcde":
+        store.do(add, x)
+    found = store.wait(store.do(work))
+    assert runs == [["d", "c"]] * 2
+    assert (list(query.apply(found)), found.total) == (["d", "c"], 4)
+
+
+def test_a_connection_that_is_lost_while_a_piece_is_undone(store: Store, logged: Log) -> None:
+    runs: list[int] = []
+
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        with suppress(sa.exc.IntegrityError):
+            conn.execute(sa.text("INSERT INTO t (x) VALUES ('taken')"))
+        if len(runs) == 1:
+            store.end_writer()
+
+    store.wait(store.do(add, "taken"))
+    asked = [store.do(add, "a"), store.do(work), store.do(add, "b")]
+    store.wait(asked[-1])
+    assert all(each.error is None for each in asked)
+    assert store.content() == ["taken", "a", "b"]
+    assert len(runs) == 2
+    assert store.failures == []
+
+
+def test_a_connection_that_is_lost_again_at_once(store: Store, logged: Log) -> None:
+    calls: list[int] = []
+
+    def hook(conn: Connection) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            store.end_writer()
+        conn.execute(sa.text("SELECT 1"))
+
+    store.pool.before_batch_after_reconnect = hook
+    store.end_writer()
+    store.wait(store.do(add, "a"))
+    assert store.content() == ["a"]
+    assert len(calls) == 2
+    assert store.failures == []
 
 
 def test_what_is_left_of_a_lost_connection_holds_no_locks(store: Store) -> None:
@@ -600,6 +708,37 @@ def test_a_password_may_change_while_it_runs(store: Store, tmp_path: Path) -> No
     )
     one = sa.text("SELECT 1")
     assert store.wait(store.do(lambda conn: conn.execute(one).scalar())) == 1
+
+
+def test_without_the_table_nobody_knows_what_was_committed(store: Store, logged: Log) -> None:
+    store.wait(store.do(add, "a"))
+    store.postgres.execute(store.name, "DROP TABLE litebot_writers")
+    store.use(store.proxy.url(USER, store.name))
+    store.wait(store.do(add, "b"))
+    store.proxy.lose_next_answer_to_commit()
+    with pytest.raises(StoreFailed, match="lost at a commit"):
+        store.wait(store.do(add, "c"))
+
+
+def test_numbers_begin_with_the_table_and_old_ones_go(store: Store) -> None:
+    def make(conn: Connection) -> None:
+        schema.writers.create(conn)
+        conn.commit()
+
+    store.postgres.execute(store.name, "DROP TABLE litebot_writers")
+    store.wait(store.do(make))
+    store.postgres.execute(
+        store.name,
+        "INSERT INTO litebot_writers SELECT id, 7, extract(epoch FROM now()) - age"
+        " FROM (VALUES ('old', 8 * 86400), ('new', 86400)) AS v (id, age)",
+    )
+    for x in "ab":
+        store.wait(store.do(add, x))
+    query = "SELECT number FROM litebot_writers ORDER BY id <> 'new'"
+    assert store.postgres.rows(store.name, query) == [(7,), (2,)]
+    store.proxy.lose_next_answer_to_commit()
+    store.wait(store.do(add, "c"))
+    assert store.content() == ["a", "b", "c"]
 
 
 # giving up

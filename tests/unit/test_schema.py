@@ -31,6 +31,7 @@ OURS = {
     "litebot_told",
     "litebot_events",
     "litebot_configured",
+    "litebot_writers",
 }
 
 
@@ -91,6 +92,7 @@ def test_tables_of_an_older_litebot_get_what_they_lack(
     for statement in (
         "DROP TABLE litebot_events",
         "DROP TABLE litebot_configured",
+        "DROP TABLE litebot_writers",
         "ALTER TABLE litebot_starts DROP COLUMN taken_over_at",
         "ALTER TABLE litebot_starts DROP COLUMN taken_over_by",
         "ALTER TABLE litebot_outbox DROP COLUMN masterid",

@@ -215,10 +215,11 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         """Give requests that are not complete a priority; Buildbot's fails on SQLAlchemy 2."""
 
         def thd(sql: Sql) -> None:
-            for brid in brids:
+            for brid in ids:
                 query = "UPDATE buildrequests SET priority = ? WHERE id = ? AND complete <> 1"
                 sql.write(query, priority, brid)
 
+        ids = list(brids)  # as it may be run again
         return self.db.do_sql(thd)
 
     def _seconds(self, at: datetime.datetime | None) -> int:

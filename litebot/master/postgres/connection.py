@@ -24,6 +24,8 @@ from psycopg.pq import ExecStatus
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from litebot.master.postgres.numbers import NONE
+from litebot.master.postgres.numbers import Numbers
 from litebot.master.postgres.server import AWAY
 
 READS = re.compile(r"\s*(?:SELECT|SHOW|VALUES)\b", re.IGNORECASE)
@@ -33,8 +35,6 @@ DOES_MORE = re.compile(
     re.IGNORECASE,
 )
 
-# By its number the server can tell after a loss whether a transaction was committed.
-BEGIN = b"BEGIN; SELECT pg_current_xact_id()::text"
 SAVEPOINT = b"SAVEPOINT piece"
 NEXT_SAVEPOINT = b"RELEASE piece; SAVEPOINT piece"
 UNDO = b"ROLLBACK TO piece"
@@ -91,13 +91,19 @@ class Shared(psycopg.Connection[Any]):
 
 
 class Connection(Shared):
-    """See the module.  `trouble` is what has happened that the batch of pieces can't survive."""
+    """See the module.
+
+    `trouble` is what has happened that the batch of pieces can't survive; `number` is that of the
+    transaction, from `numbers`.
+    """
+
+    numbers: Numbers  # of whoever has made it
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = Cursor
         self.trouble: Exception | None = None
-        self.number: bytes | None = None
+        self.number = NONE
         self.asked_at: float | None = None  # since when an answer is waited for
         self._alone = False
         self._begun = False
@@ -127,8 +133,8 @@ class Connection(Shared):
         if not self._begun:
             if not writes:
                 return
-            self._begun, self.number = True, None
-            self.number = self._say(BEGIN).get_value(0, 0)
+            self._begun, self.number = True, NONE
+            self.number = self.numbers.begin(self._say)
         elif self._kept and not self._savepoint:
             self._say(NEXT_SAVEPOINT if self._release else SAVEPOINT)
             self._savepoint, self._release = True, False
@@ -218,7 +224,7 @@ class Connection(Shared):
         self._reset()
 
     def _reset(self) -> None:
-        self.trouble = self.number = None
+        self.trouble, self.number = None, NONE
         self._begun = self._kept = self._savepoint = self._release = self._wrote = False
 
     def _say(self, statements: bytes) -> PGresult:

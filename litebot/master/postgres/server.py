@@ -53,7 +53,7 @@ SELECT set_config('tcp_keepalives_idle', '3', false),
        CASE WHEN current_setting('server_version_num')::int >= 170000
             THEN set_config('transaction_timeout', '0', false) END
 """
-OLDEST = 130000  # pg_current_xact_id
+OLDEST = 130000  # as docs/operating.md has it; MATERIALIZED in events.py needs 12
 
 # Not what libpq knows of a connection: a pooler makes that number up.
 IDENTIFY = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"

@@ -1,9 +1,10 @@
 """Runs batches of work on the one connection that writes, each to its commit and each once.
 
 Everything here happens in the pool's thread.  A connection that is lost is made anew, however long
-that takes, and the batch goes on: it was committed, or it is run again.  Which of the two, the
-server says by the number of the transaction; before it is asked, what may be left of the lost
-connection there is ended.  So a callable may be run several times, and only its last result counts.
+that takes, and the batch goes on: it was committed, or it is run again.  Which of the two, a number
+says that the transaction has left in the database: see `numbers`.  Before one looks, what may be
+left of the lost connection in the server is ended.  So a callable may be run several times, and
+only its last result counts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from litebot.errors import StoreFailed
 from litebot.master import postgres
 from litebot.master.postgres.connection import Connection
 from litebot.master.postgres.connection import NotAlone
+from litebot.master.postgres.numbers import NONE
+from litebot.master.postgres.numbers import Numbers
+from litebot.master.postgres.server import AWAY
 from litebot.master.postgres.server import Identity
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
@@ -81,7 +85,8 @@ class Writer:
         self._sql: ServerSql | None = None
         self._identity: Identity | None = None  # of the connection
         self._new = False  # the hook has not been called on it
-        self._in_doubt: bytes | None = None
+        self._numbers = Numbers()
+        self._in_doubt: int | None = None  # the number of a transaction
         self._thread: int | None = None
         self._given_up = threading.Event()
 
@@ -156,19 +161,26 @@ class Writer:
         handle = self._handle
         assert handle is not None
         try:
-            if self._new and self.before_batch_after_reconnect is not None:
-                self.before_batch_after_reconnect(self._connected())
-                self._settle(keep=True)
+            try:
+                self._run_pieces(handle, batch)
+            except sa.exc.SQLAlchemyError:  # of the hook, or while a piece is undone
                 self._check(handle)
-            for work in batch:
-                work.result = self._result(work)
-                if handle.trouble is None:
-                    self._settle()
-                self._check(handle)
-            self._commit(handle, batch)
+                raise
         except psycopg.Error as error:
             raise Lost from error
         self._new = False
+
+    def _run_pieces(self, handle: Connection, batch: Sequence[Work]) -> None:
+        if self._new and self.before_batch_after_reconnect is not None:
+            self.before_batch_after_reconnect(self._connected())
+            self._settle(keep=True)
+            self._check(handle)
+        for work in batch:
+            work.result = self._result(work)
+            if handle.trouble is None:
+                self._settle()
+            self._check(handle)
+        self._commit(handle, batch)
 
     def _commit(self, handle: Connection, batch: Sequence[Work]) -> None:
         if not handle.begun:
@@ -178,7 +190,7 @@ class Writer:
             handle.end()
         except psycopg.Error as error:
             handle.note(error)
-            if not handle.is_lost:
+            if not handle.is_lost and error.sqlstate not in AWAY:
                 self._in_doubt = None
             self._check(handle)
             handle.undo()
@@ -238,23 +250,22 @@ class Writer:
         """See to it that there is a connection; whether the last one has committed the batch."""
         if self._given_up.is_set():
             raise Lost from StoreError("the master gives up")
+        number = self._in_doubt
+        if number == NONE:
+            raise StoreFailed(
+                f"{self._server.shown} was lost at a commit, and without the tables of this litebot"
+                " it can't be told whether that was done",
+                "give the command again",
+            )
         try:
             if self._handle is None:
                 self._connect()
-            if self._in_doubt is None:
-                return False
             assert self._handle is not None
-            query = "SELECT pg_xact_status(%s::text::xid8)"
-            row = self._handle.execute(query, (self._in_doubt.decode(),)).fetchone()
-        except psycopg.errors.InvalidParameterValue:
-            row = ("aborted",)  # the server has forgotten it: it is another one, or was set back
+            outlived = number is not None and self._numbers.was_committed(number, self._handle)
         except (psycopg.Error, StoreError) as error:
             raise Lost from error
-        status = row and row[0]
-        if status not in {"committed", "aborted"}:
-            raise Lost from StoreError(f"its last transaction is {status}")
         self._in_doubt = None
-        return bool(status == "committed")
+        return outlived
 
     def _connect(self) -> None:
         handle = self._server.connect(Connection)
@@ -264,6 +275,7 @@ class Writer:
         except BaseException:
             handle.finish()
             raise
+        handle.numbers = self._numbers
         self._handle = handle
         self._sql = ServerSql(handle, self._connected)
         self._new = True
