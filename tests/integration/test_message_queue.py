@@ -145,6 +145,28 @@ def test_a_listener_that_is_cut_off_catches_up(join: Join, postgres: Postgres, n
     wait_for_all(one, two)
 
 
+def test_status_tells_why_the_others_hear_nothing(
+    join: Join, postgres: Postgres, name: str
+) -> None:
+    one, two = join("one"), join("two")
+    one.start()
+    two.start()
+    full = (
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN"
+        " RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$ LANGUAGE plpgsql;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON litebot_events EXECUTE FUNCTION refuse()"
+    )
+    postgres.execute(name, full)
+    build(one)
+    outage = wait_for(lambda: one.status()["outage"], "status to tell of it")
+    assert outage["words"].startswith("could not extend file ")
+    postgres.execute(name, "DROP TRIGGER refuse ON litebot_events")
+    wait_for_all(one, two)
+    wait_for(lambda: one.status()["outage"] is None, "status to tell that it is over")
+    assert one.log.count("could not extend file") == 1
+    assert " is dead" not in two.log
+
+
 def test_one_that_stands_still_is_not_dead_and_one_that_is_killed_is(
     join: Join, measured: Callable[[str], None]
 ) -> None:

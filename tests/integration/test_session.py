@@ -187,6 +187,88 @@ def test_what_waits_is_told_at_a_stop(sites: Any) -> None:
     assert two.heard == list(range(2000))
 
 
+@pytest.fixture
+def full(postgres: Postgres, name: str) -> Iterator[Callable[[], None]]:
+    """The disk has no space for events; call it to end that."""
+    refuse = (
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN"
+        " RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$ LANGUAGE plpgsql"
+    )
+    trigger = "CREATE TRIGGER refuse BEFORE INSERT ON litebot_events EXECUTE FUNCTION refuse()"
+    postgres.execute(name, f"{refuse}; {trigger}")
+    yield lambda: postgres.execute(name, "DROP TRIGGER IF EXISTS refuse ON litebot_events")
+    postgres.execute(name, "DROP FUNCTION refuse() CASCADE")
+
+
+def test_one_whose_events_find_no_space_keeps_its_lock(
+    sites: Any, postgres: Postgres, name: str, full: Callable[[], None], logged: Log
+) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.knows_others()
+    told: list[str] = []
+    one.session.on_outage = lambda outage: told.append(outage.words if outage else "over")
+    tries: list[float] = []
+    send = one.session._events.send
+
+    def count(conn: Any) -> None:
+        tries.append(time.monotonic())
+        send(conn)
+
+    one.session._events.send = count
+    ends, sent, free = pass_time(3), 0, 0
+    while not ends():
+        if sent < 300:
+            one.tell(sent)
+            sent += 1
+        one.reactor.turn()
+        free += not {1, 2} <= locked(postgres, name)
+    assert free == 0
+    assert one.session._connections == 1
+    assert 3 <= len(tries) <= 6  # after 0.1 s, 0.2 s, ...
+    assert one.session.outage is not None
+    assert len(told) == 1
+    assert told[0].startswith("could not extend file ")
+    two.tell(1000)  # refused as well, and kept
+    full()
+    two.until(lambda: len(two.heard) >= sent)
+    one.until(lambda: one.heard == [1000] and one.session.outage is None)
+    two.until(pass_time(0.5))
+    assert two.heard == list(range(sent))
+    assert one.session.outage is None
+    assert told[1:] == ["over"]
+    assert two.session._connections == 1
+    assert len([line for line in logged.messages if "the session on" in line]) == 4  # of both
+
+
+def test_one_event_that_finds_no_space_is_sent_without_another(
+    sites: Any, full: Callable[[], None]
+) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.knows_others()
+    one.tell(1)
+    one.until(lambda: one.session.outage)
+    full()
+    two.until(lambda: two.heard == [1])
+
+
+def test_one_whose_connections_last_for_a_moment_takes_its_time(
+    sites: Any, postgres: Postgres, name: str, full: Callable[[], None], logged: Log
+) -> None:
+    dies = (
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$ LANGUAGE plpgsql"
+    )
+    postgres.execute(name, dies)
+    one, two = sites(1).start(), sites(2).start()
+    one.knows_others()
+    one.tell(1)
+    one.until(pass_time(3))
+    assert 3 <= one.session._connections <= 7
+    assert len([line for line in logged.messages if "the session on" in line]) == 1
+    full()
+    two.until(lambda: two.heard == [1])
+
+
 def test_who_stops_while_cut_off_may_have_had_something_to_tell(
     sites: Any, proxy: Proxy, name: str
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import make_url
@@ -107,6 +108,16 @@ def cut_off(conn: psycopg.Connection[Any]) -> None:
             sock.shutdown(socket.SHUT_RDWR)
         finally:
             sock.close()
+
+
+def is_of_use(conn: psycopg.Connection[Any] | None, error: psycopg.Error) -> bool:
+    """Whether a connection, on which a statement of its own has failed so, can go on.
+
+    Not where the server only follows another one, which a new connection finds.
+    """
+    if conn is None or isinstance(error, errors.ReadOnlySqlTransaction):
+        return False
+    return conn.info.transaction_status == TransactionStatus.IDLE
 
 
 class Identity(NamedTuple):
