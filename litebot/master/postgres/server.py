@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import sys
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +83,11 @@ AWAY = {
     )
 }
 
+# Where tcpi_bytes_acked and tcpi_bytes_received are in Linux's struct tcp_info.
+# Source: https://github.com/torvalds/linux/blob/master/include/uapi/linux/tcp.h
+TCP_INFO_TRAFFIC_AT = 120
+TCP_INFO_BYTES = 136
+
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 2.0
 
@@ -108,6 +115,25 @@ def cut_off(conn: psycopg.Connection[Any]) -> None:
             sock.shutdown(socket.SHUT_RDWR)
         finally:
             sock.close()
+
+
+class Traffic(NamedTuple):
+    """Bytes of a connection that the other side has acknowledged, and that have come from it."""
+
+    acknowledged: int
+    received: int
+
+
+def traffic(conn: psycopg.Connection[Any]) -> Traffic | None:
+    """What the kernel has counted; None where it does not: Linux does, and of TCP only."""
+    if sys.platform != "linux":
+        return None
+    try:
+        with socket.socket(fileno=os.dup(conn.fileno())) as sock:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+        return Traffic(*struct.unpack_from("=QQ", info, TCP_INFO_TRAFFIC_AT))
+    except (OSError, psycopg.Error, struct.error):
+        return None
 
 
 def is_of_use(conn: psycopg.Connection[Any] | None, error: psycopg.Error) -> bool:
