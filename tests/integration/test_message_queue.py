@@ -22,8 +22,10 @@ from proxy import Proxy
 
 from bench.postgres import USER
 from litebot.master.postgres.peers import CONFIRM_S
-from litebot.master.postgres.peers import GRACE_S
 from litebot.master.postgres.peers import MASTER_LOCK
+from litebot.master.postgres.server import CONNECT_TIMEOUT_S
+from litebot.master.postgres.server import LONGEST_WAIT_S
+from litebot.master.postgres.session import MARGIN_S
 
 # How long it may take until the death of a master's process is found.
 FOUND_WITHIN_S = 8.0
@@ -108,7 +110,7 @@ def wait_for_all(one: Master, other: Master, builds: int = 1) -> None:
 
 def wait_for_judgements() -> None:
     """Until masters that have been connected for a while judge each other."""
-    ready_at = time.monotonic() + GRACE_S + 1
+    ready_at = time.monotonic() + LONGEST_WAIT_S + CONNECT_TIMEOUT_S + MARGIN_S + 1
     wait_for(lambda: time.monotonic() > ready_at, "the time in which nobody is judged")
 
 

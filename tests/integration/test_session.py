@@ -309,7 +309,7 @@ def test_nobody_is_judged_when_all_come_back(
     """As after a restart of the server, to which some find back sooner than others."""
     one, two = sites(1).start(), sites(2, proxy.url(USER, name)).start()
     one.suspects, two.suspects = [2], [1]
-    one.until(pass_time(peers.GRACE_S))
+    one.until(pass_time(one.session._peers.grace_s))
     proxy.cut()
     assert end_sessions(postgres, name) >= 1
     one.until(lambda: locked(postgres, name) == {1})
@@ -319,12 +319,41 @@ def test_nobody_is_judged_when_all_come_back(
     assert one.dead == two.dead == []
 
 
+def test_nobody_is_judged_who_has_to_try_several_hosts(
+    sites: Any, postgres: Postgres, name: str
+) -> None:
+    """As after a fail-over, of which those hear last who try the lost hosts first."""
+    lost = [Proxy(postgres.folder, postgres.port) for _ in range(2)]
+    there = f"{postgres.folder}:{postgres.port}"
+
+    def url(*hosts: str) -> str:
+        options = "".join(f"&host={host}" for host in hosts)
+        return f"postgresql://{USER}@/{name}?sslmode=disable{options}"
+
+    places = [f"127.0.0.1:{proxy.port}" for proxy in lost]
+    one = sites(1, url(there, *places)).start()
+    two = sites(2, url(*places, there)).start()
+    one.suspects, two.suspects = [2], [1]
+    one.until(pass_time(1))
+    for proxy in lost:
+        proxy.freeze()
+        proxy.leave()
+    assert end_sessions(postgres, name) >= 1
+    one.until(lambda: locked(postgres, name) == {1})
+    alone_at = time.monotonic()
+    one.until(lambda: locked(postgres, name) == {1, 2})
+    assert time.monotonic() - alone_at > 7
+    assert one.dead == two.dead == []
+    for proxy in lost:
+        proxy.close()
+
+
 def test_a_dead_one_is_locked_while_it_is_taken_over(
     sites: Any, postgres: Postgres, name: str, measured: Callable[[str], None]
 ) -> None:
     one, two = sites(1).start(), sites(2).start()
     one.suspects, two.suspects = [2], [1]
-    two.until(pass_time(peers.GRACE_S))
+    two.until(pass_time(two.session._peers.grace_s))
     two.taking = defer.Deferred()
     one.stop()
     stopped_at = time.monotonic()
@@ -341,7 +370,7 @@ def test_a_dead_one_is_locked_while_it_is_taken_over(
 def test_a_take_over_that_fails_is_tried_again(
     sites: Any, logged: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "GRACE_S", 0.0)
+    monkeypatch.setattr(module, "grace_s", lambda _: 0.0)
     monkeypatch.setattr(module, "TAKE_OVER_AGAIN_S", 0.0)
     two = sites(2).start()
     two.taking = defer.fail(ZeroDivisionError())

@@ -15,6 +15,9 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import conninfo_attempts
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import timeout_from_conninfo
 from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL
@@ -218,6 +221,18 @@ class Server:
             )
         psycopg.Cursor(conn).execute(SETTINGS)
         return conn
+
+    def longest_connect_s(self) -> int:
+        """How long connect() takes where nobody answers: so long for each address of each host.
+
+        Asks for the addresses of names.
+        """
+        params = conninfo_to_dict(**self._options)
+        try:
+            attempts = len(conninfo_attempts(params))
+        except psycopg.Error:
+            attempts = 1
+        return attempts * timeout_from_conninfo(params)
 
     def not_kept(self) -> StoreError:
         """What to tell where a connection is not always the same one for the server."""

@@ -56,6 +56,8 @@ TAKE_OVER_AGAIN_S = 5.0
 # After how long without a failure the next one is tried again soon.
 CALM_S = 5 * LONGEST_WAIT_S
 STOP_S = 5.0
+# How much sooner than others one may notice a loss, and what there is to ask when one is back.
+MARGIN_S = 3.0
 
 # For the server to let go of the lock in time where a machine or a network has gone.
 VANISHED = """
@@ -64,6 +66,15 @@ VANISHED = """
         set_config('tcp_keepalives_count', '3', false),
         set_config('tcp_user_timeout', '5000', false)
 """
+
+
+def grace_s(server: Server) -> float:
+    """For how long nobody is judged after a connection of one's own.
+
+    After a server has restarted, or another one has taken its place, all come back one by one, the
+    last of them when it has waited, and tried in vain what addresses there are.
+    """
+    return LONGEST_WAIT_S + server.longest_connect_s() + MARGIN_S
 
 
 class Session:
@@ -268,7 +279,7 @@ class Session:
             time.sleep(OWN_LOCK_RETRY_S)
             self._peers.check_own(conn)
         self._peers.check_own(conn)  # by who had the lock
-        self._peers.connected(conn)
+        self._peers.connected(conn, grace_s(self._server))
         self._events.listen(conn)
         conn.add_notify_handler(self._notified)
         self._taking.clear()
