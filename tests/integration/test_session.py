@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from conftest import wait_for
@@ -379,6 +380,27 @@ def test_a_take_over_that_fails_is_tried_again(
     two.taking = defer.succeed(None)
     two.until(lambda: len(two.dead) > 1)
     assert logged.take() == [ZeroDivisionError]
+    two.suspects = []
+
+
+def test_whose_connections_can_not_be_ended_is_let_go_of_for_now(
+    sites: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "grace_s", lambda _: 0.0)
+    monkeypatch.setattr(module, "TAKE_OVER_AGAIN_S", 0.0)
+    end, refused = peers.Peers.end_connections, [psycopg.errors.InsufficientPrivilege()]
+
+    def refuse(*args: Any) -> None:
+        if refused:
+            raise refused.pop()
+        end(*args)
+
+    monkeypatch.setattr(peers.Peers, "end_connections", refuse)
+    two = sites(2).start()
+    two.suspects = [1]
+    two.until(lambda: two.dead == [1])
+    assert refused == []
+    assert two.session._connections == 1
     two.suspects = []
 
 
