@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 CHUNK_BYTES = 65536
+SLOW_BYTES = 8192
 # The server's words that end a transaction which was committed: CommandComplete.
 COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
 # BackendKeyData: the number of the server's process, in which PgBouncer puts one of its own.
@@ -34,6 +36,7 @@ class Proxy:
         self._answer = COMMITTED
         self.lost_answer = threading.Event()
         self.makes_up_pids = False
+        self.bytes_a_second: float | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, user: str, name: str) -> str:
@@ -132,11 +135,18 @@ class Proxy:
                     break
                 if self.makes_up_pids and source is pair[1]:
                     data = KEY.sub(lambda _: MADE_UP, data, count=1)
-                sink.sendall(data)
+                self._send(sink, data)
         with self._lock:
             known = pair in self._pairs
         if known:
             self._end(*pair)
+
+    def _send(self, sink: socket.socket, data: bytes) -> None:
+        while self.bytes_a_second is not None and data:
+            sink.sendall(data[:SLOW_BYTES])
+            time.sleep(min(len(data), SLOW_BYTES) / self.bytes_a_second)
+            data = data[SLOW_BYTES:]
+        sink.sendall(data)
 
     def _end(self, *sockets: socket.socket) -> None:
         for each in sockets:

@@ -236,15 +236,19 @@ class BuildMaster(master.BuildMaster):
         _leave_to_no_collection()
         self._owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(self._owner)
-        self._note_outage(self.db.outage)
+        self._note_outage()
         notes = list(self._notes())
         for note in notes:
             log.msg(f"litebot: {note}")
         outcome.ready(pid=self._owner.pid, url=self._owner.url, notes=notes)
 
-    def _note_outage(self, outage: Outage | None) -> None:
-        """Say in the lock file, where `litebot status` reads it, that the database is away."""
+    def _note_outage(self, _: Outage | None = None) -> None:
+        """Say in the lock file, where `litebot status` reads it, that the database is away.
+
+        What builds wait for comes before what only the session can't do.
+        """
         if self._lock is not None and self._owner is not None:
+            outage = self.db.outage or (self.session.outage if self.session is not None else None)
             told = asdict(outage) if outage is not None else None
             self._owner = replace(self._owner, outage=told)
             self._lock.write(self._owner)
@@ -325,6 +329,7 @@ class BuildMaster(master.BuildMaster):
         yield self.db.pool.do(refuse_strangers, server.shown)
         self.session = Session(server, self.reactor, self.masterid, self.name, suspects)
         self.session.on_failure = self._session_failed
+        self.session.on_outage = self._note_outage
         self.session.on_dead = self.take_over
         self.session.on_gap = self.look_around
         self.db.pool.application_name = postgres.application_name(self.masterid)

@@ -209,6 +209,28 @@ def test_what_was_sent_is_not_sent_again_though_the_answer_is_lost(
         proxy.close()
 
 
+def test_what_may_be_pruned_already_is_not_sent_again(
+    postgres: Postgres, name: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Proxy(postgres.folder, postgres.port)
+    try:
+        one_conn = psycopg.connect(proxy.url(USER, name), autocommit=True)
+        one, two = listening(1, one_conn), listening(2, conn)
+        proxy.lose_next_answer(b"pg_notify")
+        with pytest.raises(psycopg.OperationalError):
+            send_numbers(one, one_conn, 1, 3)
+        assert numbers(all_of(two, conn)) == [1, 2, 3]
+        make_old(conn)
+        send_numbers(two, conn, 7, 7)
+        two.prune(conn)
+        monkeypatch.setattr(module, "ASK_AGAIN_S", -1.0)  # as if it had taken that long
+        one.listen(conn)
+        send_numbers(one, conn, 4, 4)
+        assert [event.key for event in all_of(two, conn)] == [DROPPED, ("numbers", "4")]
+    finally:
+        proxy.close()
+
+
 def make_old(conn: Conn) -> None:
     conn.execute("UPDATE litebot_events SET sent_at = sent_at - %s", (module.KEEP_S + 60,))
 

@@ -22,8 +22,10 @@ from proxy import Proxy
 
 from bench.postgres import USER
 from litebot.master.postgres.peers import CONFIRM_S
-from litebot.master.postgres.peers import GRACE_S
 from litebot.master.postgres.peers import MASTER_LOCK
+from litebot.master.postgres.server import CONNECT_TIMEOUT_S
+from litebot.master.postgres.server import LONGEST_WAIT_S
+from litebot.master.postgres.session import MARGIN_S
 
 # How long it may take until the death of a master's process is found.
 FOUND_WITHIN_S = 8.0
@@ -108,7 +110,7 @@ def wait_for_all(one: Master, other: Master, builds: int = 1) -> None:
 
 def wait_for_judgements() -> None:
     """Until masters that have been connected for a while judge each other."""
-    ready_at = time.monotonic() + GRACE_S + 1
+    ready_at = time.monotonic() + LONGEST_WAIT_S + CONNECT_TIMEOUT_S + MARGIN_S + 1
     wait_for(lambda: time.monotonic() > ready_at, "the time in which nobody is judged")
 
 
@@ -143,6 +145,28 @@ def test_a_listener_that_is_cut_off_catches_up(join: Join, postgres: Postgres, n
     wait_for(lambda: cut(times), "the end of the build")
     assert sum(times) >= 3
     wait_for_all(one, two)
+
+
+def test_status_tells_why_the_others_hear_nothing(
+    join: Join, postgres: Postgres, name: str
+) -> None:
+    one, two = join("one"), join("two")
+    one.start()
+    two.start()
+    full = (
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN"
+        " RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$ LANGUAGE plpgsql;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON litebot_events EXECUTE FUNCTION refuse()"
+    )
+    postgres.execute(name, full)
+    build(one)
+    outage = wait_for(lambda: one.status()["outage"], "status to tell of it")
+    assert outage["words"].startswith("could not extend file ")
+    postgres.execute(name, "DROP TRIGGER refuse ON litebot_events")
+    wait_for_all(one, two)
+    wait_for(lambda: one.status()["outage"] is None, "status to tell that it is over")
+    assert one.log.count("could not extend file") == 1
+    assert " is dead" not in two.log
 
 
 def test_one_that_stands_still_is_not_dead_and_one_that_is_killed_is(

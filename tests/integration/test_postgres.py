@@ -192,7 +192,7 @@ def test_the_server_stands_still_for_some_time(master: Master, postgres: Postgre
         reply: Reply = master.visitor().request("GET", "/api/v2/builders/b/builds")
         assert reply.status == 503
     whole(master)
-    assert master.status()["outage"] is None
+    wait_for(lambda: master.status()["outage"] is None, "status to tell that it is over")
 
 
 def test_the_server_is_out_of_reach_for_half_a_minute(
@@ -234,7 +234,7 @@ def test_the_server_is_out_of_reach_for_half_a_minute(
     reply, answered_at = asked[0]
     assert (reply.status, answered_at > mended_at) == (200, True)
     whole(master, BUILDS + 1)
-    assert master.status()["outage"] is None
+    wait_for(lambda: master.status()["outage"] is None, "status to tell that it is over")
     assert master.log.count("is away") == 1
     back = f"{proxy.url(USER, name)} is back after "  # the session has words of its own
     assert master.log.count(f"[-] {back}") == 1

@@ -31,12 +31,16 @@ from litebot.master import schema
 from litebot.master.data import Query
 from litebot.master.handover.effects import NotOurs
 from litebot.master.postgres import PASSWORD_FILE
+from litebot.master.postgres import watch
 from litebot.master.postgres.pool import ServerPool
 from litebot.master.postgres.server import Server
+from litebot.master.postgres.writer import Writer
 from litebot.master.work import Outage
 from litebot.store.sql import Sql
 
 Connection = sa.engine.Connection
+
+LARGE = 3_000_000
 
 
 class Mistake(Exception):
@@ -583,6 +587,63 @@ def tries(store: Store) -> int:
 
 
 def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
+    assert tries(store) == 1
+
+
+@pytest.fixture
+def slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The network takes 2 s for a megabyte, which is longer than a look waits."""
+    monkeypatch.setattr(watch, "LOOK_AFTER_S", 1.0)
+    monkeypatch.setattr(watch, "STILL_S", 1.0)
+    store.wait(store.do(contents))
+    store.proxy.bytes_a_second = 500_000
+    return store
+
+
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_what_takes_long_to_be_sent_is_sent_once(slow: Store, way: str) -> None:
+    runs: list[int] = []
+    told: list[Outage | None] = []
+    slow.pool._on_outage = told.append
+
+    def work(conn: Connection) -> int:
+        runs.append(1)
+        query = "SELECT length(:x)" if way == "there" else "SELECT repeat('x', :x)"
+        value: Any = LARGE * "x" if way == "there" else LARGE
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('a')"))
+        found = conn.execute(sa.text(query), {"x": value}).scalar()
+        conn.commit()
+        return len(found) if isinstance(found, str) else int(found or 0)
+
+    began_at = time.monotonic()
+    assert slow.wait(slow.do(work)) == LARGE
+    assert time.monotonic() - began_at > 4
+    assert (len(runs), told) == (1, [])
+    assert slow.content() == ["a"]
+
+
+def test_what_takes_long_where_nobody_counts_gets_through_in_the_end(
+    slow: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "traffic", None)
+    runs: list[int] = []
+
+    def work(conn: Connection) -> int | None:
+        runs.append(1)
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('a')"))
+        length = conn.execute(sa.text("SELECT length(:x)"), {"x": LARGE * "x"}).scalar()
+        conn.commit()
+        return length
+
+    assert slow.wait(slow.do(work)) == LARGE
+    assert 1 < len(runs) < 5
+    assert slow.content() == ["a"]
+
+
+def test_it_is_left_alone_where_the_server_does_not_say_what_it_does(store: Store) -> None:
+    off = f"ALTER DATABASE {store.name} SET track_activities = off"
+    store.postgres.execute("postgres", off)
+    store.use(store.proxy.url(USER, store.name))
     assert tries(store) == 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from conftest import wait_for
@@ -187,6 +188,88 @@ def test_what_waits_is_told_at_a_stop(sites: Any) -> None:
     assert two.heard == list(range(2000))
 
 
+@pytest.fixture
+def full(postgres: Postgres, name: str) -> Iterator[Callable[[], None]]:
+    """The disk has no space for events; call it to end that."""
+    refuse = (
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN"
+        " RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$ LANGUAGE plpgsql"
+    )
+    trigger = "CREATE TRIGGER refuse BEFORE INSERT ON litebot_events EXECUTE FUNCTION refuse()"
+    postgres.execute(name, f"{refuse}; {trigger}")
+    yield lambda: postgres.execute(name, "DROP TRIGGER IF EXISTS refuse ON litebot_events")
+    postgres.execute(name, "DROP FUNCTION refuse() CASCADE")
+
+
+def test_one_whose_events_find_no_space_keeps_its_lock(
+    sites: Any, postgres: Postgres, name: str, full: Callable[[], None], logged: Log
+) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.knows_others()
+    told: list[str] = []
+    one.session.on_outage = lambda outage: told.append(outage.words if outage else "over")
+    tries: list[float] = []
+    send = one.session._events.send
+
+    def count(conn: Any) -> None:
+        tries.append(time.monotonic())
+        send(conn)
+
+    one.session._events.send = count
+    ends, sent, free = pass_time(3), 0, 0
+    while not ends():
+        if sent < 300:
+            one.tell(sent)
+            sent += 1
+        one.reactor.turn()
+        free += not {1, 2} <= locked(postgres, name)
+    assert free == 0
+    assert one.session._connections == 1
+    assert 3 <= len(tries) <= 6  # after 0.1 s, 0.2 s, ...
+    assert one.session.outage is not None
+    assert len(told) == 1
+    assert told[0].startswith("could not extend file ")
+    two.tell(1000)  # refused as well, and kept
+    full()
+    two.until(lambda: len(two.heard) >= sent)
+    one.until(lambda: one.heard == [1000] and one.session.outage is None)
+    two.until(pass_time(0.5))
+    assert two.heard == list(range(sent))
+    assert one.session.outage is None
+    assert told[1:] == ["over"]
+    assert two.session._connections == 1
+    assert len([line for line in logged.messages if "the session on" in line]) == 4  # of both
+
+
+def test_one_event_that_finds_no_space_is_sent_without_another(
+    sites: Any, full: Callable[[], None]
+) -> None:
+    one, two = sites(1).start(), sites(2).start()
+    one.knows_others()
+    one.tell(1)
+    one.until(lambda: one.session.outage)
+    full()
+    two.until(lambda: two.heard == [1])
+
+
+def test_one_whose_connections_last_for_a_moment_takes_its_time(
+    sites: Any, postgres: Postgres, name: str, full: Callable[[], None], logged: Log
+) -> None:
+    dies = (
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$ LANGUAGE plpgsql"
+    )
+    postgres.execute(name, dies)
+    one, two = sites(1).start(), sites(2).start()
+    one.knows_others()
+    one.tell(1)
+    one.until(pass_time(3))
+    assert 3 <= one.session._connections <= 7
+    assert len([line for line in logged.messages if "the session on" in line]) == 1
+    full()
+    two.until(lambda: two.heard == [1])
+
+
 def test_who_stops_while_cut_off_may_have_had_something_to_tell(
     sites: Any, proxy: Proxy, name: str
 ) -> None:
@@ -227,7 +310,7 @@ def test_nobody_is_judged_when_all_come_back(
     """As after a restart of the server, to which some find back sooner than others."""
     one, two = sites(1).start(), sites(2, proxy.url(USER, name)).start()
     one.suspects, two.suspects = [2], [1]
-    one.until(pass_time(peers.GRACE_S))
+    one.until(pass_time(one.session._peers.grace_s))
     proxy.cut()
     assert end_sessions(postgres, name) >= 1
     one.until(lambda: locked(postgres, name) == {1})
@@ -237,12 +320,41 @@ def test_nobody_is_judged_when_all_come_back(
     assert one.dead == two.dead == []
 
 
+def test_nobody_is_judged_who_has_to_try_several_hosts(
+    sites: Any, postgres: Postgres, name: str
+) -> None:
+    """As after a fail-over, of which those hear last who try the lost hosts first."""
+    lost = [Proxy(postgres.folder, postgres.port) for _ in range(2)]
+    there = f"{postgres.folder}:{postgres.port}"
+
+    def url(*hosts: str) -> str:
+        options = "".join(f"&host={host}" for host in hosts)
+        return f"postgresql://{USER}@/{name}?sslmode=disable{options}"
+
+    places = [f"127.0.0.1:{proxy.port}" for proxy in lost]
+    one = sites(1, url(there, *places)).start()
+    two = sites(2, url(*places, there)).start()
+    one.suspects, two.suspects = [2], [1]
+    one.until(pass_time(1))
+    for proxy in lost:
+        proxy.freeze()
+        proxy.leave()
+    assert end_sessions(postgres, name) >= 1
+    one.until(lambda: locked(postgres, name) == {1})
+    alone_at = time.monotonic()
+    one.until(lambda: locked(postgres, name) == {1, 2})
+    assert time.monotonic() - alone_at > 7
+    assert one.dead == two.dead == []
+    for proxy in lost:
+        proxy.close()
+
+
 def test_a_dead_one_is_locked_while_it_is_taken_over(
     sites: Any, postgres: Postgres, name: str, measured: Callable[[str], None]
 ) -> None:
     one, two = sites(1).start(), sites(2).start()
     one.suspects, two.suspects = [2], [1]
-    two.until(pass_time(peers.GRACE_S))
+    two.until(pass_time(two.session._peers.grace_s))
     two.taking = defer.Deferred()
     one.stop()
     stopped_at = time.monotonic()
@@ -259,7 +371,7 @@ def test_a_dead_one_is_locked_while_it_is_taken_over(
 def test_a_take_over_that_fails_is_tried_again(
     sites: Any, logged: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "GRACE_S", 0.0)
+    monkeypatch.setattr(module, "grace_s", lambda _: 0.0)
     monkeypatch.setattr(module, "TAKE_OVER_AGAIN_S", 0.0)
     two = sites(2).start()
     two.taking = defer.fail(ZeroDivisionError())
@@ -268,6 +380,27 @@ def test_a_take_over_that_fails_is_tried_again(
     two.taking = defer.succeed(None)
     two.until(lambda: len(two.dead) > 1)
     assert logged.take() == [ZeroDivisionError]
+    two.suspects = []
+
+
+def test_whose_connections_can_not_be_ended_is_let_go_of_for_now(
+    sites: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "grace_s", lambda _: 0.0)
+    monkeypatch.setattr(module, "TAKE_OVER_AGAIN_S", 0.0)
+    end, refused = peers.Peers.end_connections, [psycopg.errors.InsufficientPrivilege()]
+
+    def refuse(*args: Any) -> None:
+        if refused:
+            raise refused.pop()
+        end(*args)
+
+    monkeypatch.setattr(peers.Peers, "end_connections", refuse)
+    two = sites(2).start()
+    two.suspects = [1]
+    two.until(lambda: two.dead == [1])
+    assert refused == []
+    assert two.session._connections == 1
     two.suspects = []
 
 

@@ -96,8 +96,14 @@ class Events:
         self.outgoing: deque[tuple[tuple[str, ...], Any]] = deque()
         self._batch: dict[str, list[Any]] | None = None
         self._in_doubt = False
+        self._tried_at = 0.0  # to insert the batch
         self._number = 0
         self._looked_at = 0.0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to be sent, for the first time or again."""
+        return self._batch is not None or bool(self.outgoing)
 
     def add(self, key: tuple[str, ...], message: Any) -> None:
         """Have an event sent; may be called in any thread."""
@@ -122,16 +128,23 @@ class Events:
             self.outgoing.popleft()
 
     def send(self, conn: psycopg.Connection[Any]) -> None:
-        """Insert all that waits, in batches; each is there once, whatever becomes of `conn`."""
+        """Insert all that waits, in batches; each is there once, whatever becomes of `conn`.
+
+        Where that can't be known after a long time without one, the others are told to look.
+        """
         if self._in_doubt and self._batch is not None:
             if self._last_number(conn) >= self._batch["numbers"][-1]:
                 self._batch = None  # only the answer was lost
+            elif time.monotonic() - self._tried_at > ASK_AGAIN_S:
+                self._batch = None  # it may have been there, and be pruned
+                self.outgoing.appendleft((DROPPED, None))
             self._in_doubt = False
         while self._batch is not None or self.outgoing:
             if self._batch is None:
                 self._batch = self._next_batch()
             if self._batch["numbers"]:
                 mine = {"lock": ORDER_LOCK, "masterid": self.masterid}
+                self._tried_at = time.monotonic()
                 conn.execute(INSERT, mine | self._batch)
             self._batch = None
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # A class of the server's advisory locks, of two numbers each; the other is the masterid: "lbma".
 MASTER_LOCK = 0x6C626D61
 
-# After a server has restarted all come back one by one, as they do after a cut.
-GRACE_S = 5.0
 # For how long a lock has to be free.
 CONFIRM_S = 1.5
 
@@ -67,11 +65,13 @@ class Peers:
         self._there: set[int] = set()
         self._suspects = suspects
         self._engine: sa.Engine | None = None
+        self.grace_s = 0.0
         self._connected_at = 0.0
         self._free_since: dict[int, float] = {}
 
-    def connected(self, conn: psycopg.Connection[Any]) -> None:
-        """Begin on a new connection, and judge nobody for a while."""
+    def connected(self, conn: psycopg.Connection[Any], grace_s: float) -> None:
+        """Begin on a new connection, and judge nobody for so long."""
+        self.grace_s = grace_s
         url = f"{DRIVER}://"
         self._engine = sa.create_engine(url, creator=lambda: conn, poolclass=StaticPool)
         self._connected_at = time.monotonic()
@@ -104,7 +104,7 @@ class Peers:
         now = time.monotonic()
         free = [masterid for masterid in suspects if masterid not in locked]
         self._free_since = {each: self._free_since.get(each, now) for each in free}
-        if now - self._connected_at < GRACE_S:
+        if now - self._connected_at < self.grace_s:
             return []
         return [each for each, since in self._free_since.items() if now - since >= CONFIRM_S]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import sys
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +15,10 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import conninfo_attempts
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import timeout_from_conninfo
+from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import make_url
@@ -80,6 +86,11 @@ AWAY = {
     )
 }
 
+# Where tcpi_bytes_acked and tcpi_bytes_received are in Linux's struct tcp_info.
+# Source: https://github.com/torvalds/linux/blob/master/include/uapi/linux/tcp.h
+TCP_INFO_TRAFFIC_AT = 120
+TCP_INFO_BYTES = 136
+
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 2.0
 
@@ -107,6 +118,35 @@ def cut_off(conn: psycopg.Connection[Any]) -> None:
             sock.shutdown(socket.SHUT_RDWR)
         finally:
             sock.close()
+
+
+class Traffic(NamedTuple):
+    """Bytes of a connection that the other side has acknowledged, and that have come from it."""
+
+    acknowledged: int
+    received: int
+
+
+def traffic(conn: psycopg.Connection[Any]) -> Traffic | None:
+    """What the kernel has counted; None where it does not: Linux does, and of TCP only."""
+    if sys.platform != "linux":
+        return None
+    try:
+        with socket.socket(fileno=os.dup(conn.fileno())) as sock:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+        return Traffic(*struct.unpack_from("=QQ", info, TCP_INFO_TRAFFIC_AT))
+    except (OSError, psycopg.Error, struct.error):
+        return None
+
+
+def is_of_use(conn: psycopg.Connection[Any] | None, error: psycopg.Error) -> bool:
+    """Whether a connection, on which a statement of its own has failed so, can go on.
+
+    Not where the server only follows another one, which a new connection finds.
+    """
+    if conn is None or isinstance(error, errors.ReadOnlySqlTransaction):
+        return False
+    return conn.info.transaction_status == TransactionStatus.IDLE
 
 
 class Identity(NamedTuple):
@@ -181,6 +221,18 @@ class Server:
             )
         psycopg.Cursor(conn).execute(SETTINGS)
         return conn
+
+    def longest_connect_s(self) -> int:
+        """How long connect() takes where nobody answers: so long for each address of each host.
+
+        Asks for the addresses of names.
+        """
+        params = conninfo_to_dict(**self._options)
+        try:
+            attempts = len(conninfo_attempts(params))
+        except psycopg.Error:
+            attempts = 1
+        return attempts * timeout_from_conninfo(params)
 
     def not_kept(self) -> StoreError:
         """What to tell where a connection is not always the same one for the server."""

@@ -30,11 +30,13 @@ from litebot.master.postgres.events import Events
 from litebot.master.postgres.peers import Peers
 from litebot.master.postgres.peers import Suspects
 from litebot.master.postgres.peers import taken_over
+from litebot.master.postgres.server import LONGEST_WAIT_S
 from litebot.master.postgres.server import Identity
 from litebot.master.postgres.server import Server
 from litebot.master.postgres.server import cut_off
 from litebot.master.postgres.server import end_former
 from litebot.master.postgres.server import identify
+from litebot.master.postgres.server import is_of_use
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
 from litebot.master.work import Outage
@@ -51,7 +53,11 @@ HOLD_S = 0.01
 OWN_LOCK_S = 10.0
 OWN_LOCK_RETRY_S = 0.1
 TAKE_OVER_AGAIN_S = 5.0
+# After how long without a failure the next one is tried again soon.
+CALM_S = 5 * LONGEST_WAIT_S
 STOP_S = 5.0
+# How much sooner than others one may notice a loss, and what there is to ask when one is back.
+MARGIN_S = 3.0
 
 # For the server to let go of the lock in time where a machine or a network has gone.
 VANISHED = """
@@ -62,6 +68,15 @@ VANISHED = """
 """
 
 
+def grace_s(server: Server) -> float:
+    """For how long nobody is judged after a connection of one's own.
+
+    After a server has restarted, or another one has taken its place, all come back one by one, the
+    last of them when it has waited, and tried in vain what addresses there are.
+    """
+    return LONGEST_WAIT_S + server.longest_connect_s() + MARGIN_S
+
+
 class Session:
     """`master.session` of a master on Postgres.
 
@@ -69,14 +84,16 @@ class Session:
     thread, where it is set: `on_events` with events of other masters, in order; `on_gap` where
     some of these are lost, or may be; `on_dead` with the id of a master whose lock is held until
     the Deferred that it returns fires, and the server's process that holds it; `on_failure` once,
-    where it can't go on: with TakenOver where another master has found this one dead.  `outage`
-    says since when it is cut off, and why.
+    where it can't go on: with TakenOver where another master has found this one dead; `on_outage`
+    with each `outage` that begins, and with None at its end.  That says since when the session is
+    cut off or the server refuses something, and why.
     """
 
     on_events: Callable[[list[Event]], None] | None = None
     on_gap: Callable[[], None] | None = None
     on_dead: Callable[[int, int], defer.Deferred[Any]] | None = None
     on_failure: Callable[[StoreError], object] | None = None
+    on_outage: Callable[[Outage | None], None] | None = None
     outage: Outage | None = None
 
     def __init__(
@@ -103,6 +120,9 @@ class Session:
         self._taking: dict[int, float] = {}  # and when it may be tried again
         self._due = {"look": 0.0, "read": 0.0, "prune": 0.0}
         self._sent_at = 0.0
+        self._fails = False
+        self._failed_at = 0.0
+        self._waits = waits()
 
     # on the reactor's thread
 
@@ -178,15 +198,20 @@ class Session:
         d.addBoth(lambda _: self._asked.append(partial(self._let_go, masterid, connection)))
         d.addBoth(lambda _: self._wake())
 
-    def _lost(self, outage: Outage) -> None:
-        self.outage = outage
-        log.msg(f"the session on {self._server.shown} is lost: {outage.words}; connecting again")
+    def _begins(self, outage: Outage) -> None:
+        log.msg(f"the session on {self._server.shown} fails: {outage.words}; trying again")
+        self._set_outage(outage)
 
-    def _found(self) -> None:
+    def _is_over(self) -> None:
         if self.outage is not None:
-            lost_s = time.time() - self.outage.since
-            log.msg(f"the session on {self._server.shown} is back after {lost_s:.1f} s")
-            self.outage = None
+            lasted_s = time.time() - self.outage.since
+            log.msg(f"the session on {self._server.shown} is back after {lasted_s:.1f} s")
+            self._set_outage(None)
+
+    def _set_outage(self, outage: Outage | None) -> None:
+        self.outage = outage
+        if self.on_outage is not None:
+            self.on_outage(outage)
 
     def _has_ended(self) -> None:
         self._woken = True  # nobody is to be woken any more
@@ -217,9 +242,12 @@ class Session:
                 try:
                     assert self._conn is not None
                     self._work(self._conn)
+                    self._note_success()
                     self._wait(self._conn)
                 except psycopg.Error as error:
-                    self._connect_again(Outage(words_of(error)))
+                    self._note_failure(error)
+                    if not is_of_use(self._conn, error):
+                        self._connect_again()
             if self._conn is not None:
                 self._peers.look(self._conn)  # one may just have come
                 if not self._peers.is_alone:
@@ -251,7 +279,7 @@ class Session:
             time.sleep(OWN_LOCK_RETRY_S)
             self._peers.check_own(conn)
         self._peers.check_own(conn)  # by who had the lock
-        self._peers.connected(conn)
+        self._peers.connected(conn, grace_s(self._server))
         self._events.listen(conn)
         conn.add_notify_handler(self._notified)
         self._taking.clear()
@@ -273,23 +301,40 @@ class Session:
                 self._conn.close()
                 self._conn = None
 
-    def _connect_again(self, outage: Outage) -> None:
+    def _note_success(self) -> None:
+        if self._fails:
+            self._fails = False
+            self._reactor.callFromThread(self._is_over)
+
+    def _note_failure(self, error: psycopg.Error) -> None:
+        """Say so once, and wait: longer and longer where it fails again and again."""
+        if not self._fails:
+            self._fails = True
+            self._reactor.callFromThread(self._begins, Outage(words_of(error)))
+        if time.monotonic() - self._failed_at > CALM_S:
+            self._waits = waits()
+        until = time.monotonic() + next(self._waits)
+        while not self._ending and (wait_s := until - time.monotonic()) > 0:
+            self._wait(None, wait_s)
+        self._failed_at = time.monotonic()
+
+    def _connect_again(self) -> None:
         """Raises StoreError, TakenOver."""
-        self._reactor.callFromThread(self._lost, outage)
-        for wait_s in waits():
+        while True:
             self._close()
             if self._ending:
                 return
-            with suppress(psycopg.Error):
+            try:
                 self._open()
-                self._reactor.callFromThread(self._found)
                 return
-            self._wait(None, wait_s)
+            except psycopg.Error as error:
+                self._note_failure(error)
 
     def _work(self, conn: Conn) -> None:
         """Do what is to be done now.  Raises psycopg.Error, StoreError, TakenOver."""
         while self._asked:
-            self._asked.popleft()(conn)
+            self._asked[0](conn)
+            self._asked.popleft()
         if self._is_due("look", LOOK_EVERY_S):
             waiting = len(self._events.outgoing)
             if identify(conn) != self._identity:
@@ -302,10 +347,6 @@ class Session:
                 self._reactor.callFromThread(self._note_gap)
             for masterid in dead:
                 self._take(conn, masterid)
-        if self._events.outgoing and not self._peers.is_alone:
-            time.sleep(max(0.0, self._sent_at + HOLD_S - time.monotonic()))
-            self._events.send(conn)
-            self._sent_at = time.monotonic()
         if not self._delivering and (self._is_due("read", READ_EVERY_S) or self._has_news):
             self._has_news = False
             events, self._has_news = self._events.read(conn)
@@ -314,6 +355,11 @@ class Session:
                 self._reactor.callFromThread(self._deliver, events)
         if self._is_due("prune", PRUNE_EVERY_S):
             self._events.prune(conn)
+        # Comes last, so that where it fails all else is done nevertheless.
+        if self._events.is_waiting and not self._peers.is_alone:
+            time.sleep(max(0.0, self._sent_at + HOLD_S - time.monotonic()))
+            self._events.send(conn)
+            self._sent_at = time.monotonic()
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = time.monotonic()
@@ -354,7 +400,11 @@ class Session:
         assert self._identity is not None
         if self._peers.lock(conn, masterid):
             self._taking[masterid] = float("inf")
-            self._peers.end_connections(conn, masterid)
+            try:
+                self._peers.end_connections(conn, masterid)
+            except psycopg.Error:
+                self._asked.append(partial(self._let_go, masterid, self._connections))
+                raise
             holder = self._identity.pid
             self._reactor.callFromThread(self._found_dead, masterid, holder, self._connections)
 

@@ -32,10 +32,12 @@ from litebot.master.postgres.numbers import Numbers
 from litebot.master.postgres.server import AWAY
 from litebot.master.postgres.server import Identity
 from litebot.master.postgres.server import Server
+from litebot.master.postgres.server import Traffic
 from litebot.master.postgres.server import cut_off
 from litebot.master.postgres.server import end_former
 from litebot.master.postgres.server import identify
 from litebot.master.postgres.server import refuse_shared
+from litebot.master.postgres.server import traffic
 from litebot.master.postgres.server import waits
 from litebot.master.postgres.server import words_of
 from litebot.master.postgres.sql import ServerSql
@@ -109,6 +111,12 @@ class Writer:
         handle, identity = self._handle, self._identity
         since = handle.asked_at if handle is not None else None
         return Asking(identity, since) if identity is not None and since is not None else None
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What has moved so far on the connection, where that is known."""
+        handle = self._handle
+        return traffic(handle) if handle is not None else None
 
     # in the pool's thread
 
