@@ -569,6 +569,22 @@ def test_a_database_that_somebody_uses_is_not_moved_away(
     succeeded(unmoved.run("move-database", "sqlite:///state.sqlite"))
 
 
+def test_sessions_of_other_roles_are_seen_by_a_plain_one(
+    unmoved: Master, postgres: Postgres
+) -> None:
+    """Of those the server tells it little more than that they are there."""
+    role = postgres.new_role()
+    database = postgres.new_database(f"OWNER {role}")
+    url = postgres.url(database, role)
+    succeeded(unmoved.run("move-database", url))
+    with postgres.connect(database) as conn:
+        pid = f"server process {conn.info.backend_pid} of user {USER}"
+        refuses(unmoved, "sqlite:///state.sqlite", "is open in another program", pid, "hidden")
+    # What streams it to a replica writes nothing.
+    with postgres.connect(database, replication="database"):
+        succeeded(unmoved.run("move-database", "sqlite:///state.sqlite"))
+
+
 def test_without_psycopg_the_extra_is_named(unmoved: Master) -> None:
     code = "import sys; sys.modules['psycopg'] = None; from litebot.cli.main import main; main()"
     before = unmoved.contents()

@@ -43,9 +43,16 @@ INDEXES = """
     ORDER BY indexrelid::regclass::text
 """
 
+# Of another role's session a user who is no superuser sees little more than that it is there: the
+# kind is NULL.  What streams the database to a replica is told otherwise, and writes nothing.
 SESSIONS = """
-    SELECT pid, usename, application_name, host(client_addr) FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_type = 'client backend'
+    SELECT pid, usename, application_name,
+        CASE WHEN backend_type IS NULL THEN 'place hidden from this user'
+            ELSE coalesce(host(client_addr), 'on this machine') END
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND usesysid IS NOT NULL
+        AND coalesce(backend_type, 'client backend') = 'client backend'
+        AND pid NOT IN (SELECT pid FROM pg_stat_replication)
         AND pid <> pg_backend_pid()
     ORDER BY pid
 """
@@ -87,11 +94,11 @@ class PostgresSide(Side):
         # A session that was just ended may still be listed.
         while others := self._others():
             if time.monotonic() > give_up_at:
-                pid, user, program, address = others[0]
+                pid, user, program, place = others[0]
                 raise StoreError(
                     f"{self.name} is open in another program: server process {pid} of user {user}"
-                    f" ({program or 'no name'}, {address or 'on this machine'}); it may write to"
-                    " what is moved, as another master would",
+                    f" ({program or 'no name'}, {place}); it may write to what is moved, as another"
+                    " master would",
                     "end it, and give this command again",
                 )
             time.sleep(0.1)
