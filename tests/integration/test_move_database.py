@@ -384,7 +384,9 @@ def kill(process: subprocess.Popen[str], _postgres: Postgres, _database: str) ->
 
 def interrupt(process: subprocess.Popen[str], _postgres: Postgres, _database: str) -> str:
     process.send_signal(signal.SIGINT)
-    return "interrupted; litebot.toml is as it was"
+    return (
+        r"interrupted; litebot.toml is as it was\n +Try: litebot move-database 'post.*&port=\d+' /"
+    )
 
 
 def cut_off(_process: subprocess.Popen[str], postgres: Postgres, database: str) -> str:

@@ -116,8 +116,8 @@ class SqliteSide(Side):
                     return StoreError(
                         f"{self.path}: {where}: column {column.name} is not UTF-8: byte"
                         f" 0x{value[error.start]:02x} at {error.start}",
-                        "write a text into it that is: python -m apsw"
-                        f' {self.path} "UPDATE {table.name} SET {column.name} = ... WHERE ..."',
+                        f"write a text into it that is: python -m apsw {shlex.quote(self.name)}"
+                        f' "UPDATE {table.name} SET {column.name} = ... WHERE ..."',
                     )
         return StoreError(f"{self.path}: table {table.name} holds text that is not UTF-8")
 
