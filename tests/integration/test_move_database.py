@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import pty
 import re
 import shutil
 import signal
@@ -341,6 +342,50 @@ def test_new_rows_are_numbered_on(stopped: Master, postgres: Postgres, database:
             assert given == (top or 0) + 1, table.name
 
 
+# what it shows
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_terminal_is_shown_how_far_it_is_and_how_fast(
+    back: bool, unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    load_builds(unmoved.state_file, 500)
+    url = postgres.url(database)
+    if back:
+        assert succeeded(unmoved.run("move-database", url)).stderr == ""  # it is no terminal
+        url = "sqlite:///state.sqlite"
+    returncode, said, shown = run_on_terminal("move-database", url, unmoved.basedir)
+    assert returncode == 0, shown
+    found = re.search(r"^moved (\d+) rows", said)
+    assert found, said
+    # Name, bar, rows that are done of how many, and how many a second.
+    for what in ("copying rows", "comparing rows"):
+        last = re.findall(what + r" +━+ +(\d+)/(\d+) +([\d,]+)/s", shown)[-1]
+        assert last[:2] == (found[1], found[1])
+        assert int(last[2].replace(",", "")) > 0
+    assert re.search(r"making indexes +━+ +(\d+)/\1 ", shown)
+
+
+def run_on_terminal(*arguments: str | Path) -> tuple[int, str, str]:
+    """Run `litebot` with a terminal for its errors: how it ends, its output, what that shows."""
+    ours, its = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [LITEBOT, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=its,
+            text=True,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        )
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # nobody has the other end any more
+            while part := terminal.read(4096):
+                shown += part
+        said, _ = process.communicate(timeout=60)
+    return process.returncode, said, re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode())
+
+
 # interrupts
 
 
@@ -459,6 +504,50 @@ def test_a_source_that_has_changed_since_is_copied_anew(
     assert "earlier attempt" not in again.stdout
     query = "SELECT id FROM buildrequests WHERE priority = 7"
     assert postgres.rows(database, query) == [(4711,)]
+
+
+WRITING = """
+import subprocess, sys
+from litebot.cli.main import main
+from litebot.master.moving.{module} import {side}
+
+def announce(*args, _call={side}.announce):
+    _call(*args)
+    subprocess.run([sys.executable, "-c", {write!r}], check=True)
+
+{side}.announce = announce
+main()
+"""
+NEW_USER = "INSERT INTO users (identifier) VALUES ('late')"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_what_is_written_after_the_rows_were_compared_is_noticed(
+    back: bool, unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    url, source = postgres.url(database), str(unmoved.state_file)
+    module, side = "sqlite", "SqliteSide"
+    write = f"import apsw; apsw.Connection({source!r}).execute({NEW_USER!r})"
+    if back:
+        succeeded(unmoved.run("move-database", url))
+        url, source = "sqlite:///state.sqlite", url
+        module, side = "server", "PostgresSide"
+        write = f"import psycopg\nwith psycopg.connect({source!r}) as c: c.execute({NEW_USER!r})"
+    before = (unmoved.basedir / "litebot.toml").read_text(encoding="utf-8")
+    code = WRITING.format(module=module, side=side, write=write)
+    done = run(sys.executable, "-c", code, "move-database", url, unmoved.basedir)
+    assert done.returncode == 1
+    written = f"{source} was written to while it was moved; litebot.toml still names {source}"
+    assert unquote(written) in unquote(done.stderr)
+    assert (unmoved.basedir / "litebot.toml").read_text(encoding="utf-8") == before
+    again = succeeded(unmoved.run("move-database", url))
+    assert "earlier attempt" not in again.stdout
+    if back:
+        db = apsw.Connection(str(unmoved.state_file))
+        assert db.execute("SELECT identifier FROM users").fetchall() == [("late",)]
+        db.close()
+    else:
+        assert postgres.rows(database, "SELECT identifier FROM users") == [("late",)]
 
 
 def test_another_masters_unfinished_move_is_left_alone(
@@ -994,16 +1083,26 @@ with open("/proc/self/status") as status:
 """
 
 
+NUMBERS = """WITH RECURSIVE numbers(n) AS (
+    SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT {count}
+)"""
+CHUNKS = "INSERT INTO logchunks SELECT 1, n, n, randomblob(64 * 1024), 0 FROM numbers"
+PROPERTIES = """
+    INSERT INTO build_properties SELECT 1, 'name ' || n, '"value ' || n || '"', 'test' FROM numbers
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "count"), [(CHUNKS, 4_000), (PROPERTIES, 300_000)], ids=["chunks", "small"]
+)
 def test_memory_does_not_grow_with_what_is_moved(
-    unmoved: Master, postgres: Postgres, database: str
+    rows: str, count: int, unmoved: Master, postgres: Postgres, database: str
 ) -> None:
     db = apsw.Connection(str(unmoved.state_file))
-    chunk = os.urandom(64 * 1024)
     with db:
         for statement in A_LOG:
             db.execute(statement)
-        chunks = ((1, n, n, chunk, 0) for n in range(4000))
-        db.executemany("INSERT INTO logchunks VALUES (?, ?, ?, ?, ?)", chunks)
+        db.execute(NUMBERS.format(count=count) + rows)
     db.close()
     for url in (postgres.url(database), "sqlite:///state.sqlite"):
         arguments = ("move-database", url, unmoved.basedir)
