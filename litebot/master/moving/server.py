@@ -18,6 +18,7 @@ from litebot.master.moving import away
 from litebot.master.moving.side import Side
 from litebot.master.moving.tables import Moved
 from litebot.master.moving.tables import Row
+from litebot.master.postgres.copying import copied
 
 # A server may end sessions that take long, as this one does.
 SESSION = (
@@ -151,9 +152,7 @@ class PostgresSide(Side):
         )
         query = f"SELECT {table.column_list} FROM {table.quoted} ORDER BY {order} OFFSET {skip}"
         with self.told(), self._db.cursor() as cursor:
-            with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)") as copy:
-                copy.set_types([column.kind for column in table.columns])
-                yield from copy.rows()
+            yield from copied(cursor, query, [column.kind for column in table.columns])
 
     def write(self, table: Moved, rows: list[Row]) -> None:
         statement = f"COPY {table.quoted} ({table.column_list}) FROM STDIN (FORMAT BINARY)"
