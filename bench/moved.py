@@ -8,13 +8,13 @@ JSON.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import apsw
@@ -64,7 +64,7 @@ MOVED_ROWS = (
 # What builds of Buildbot 4.3 have beside what is loaded: 13 properties in all, a step without a
 # log, and where a test suite runs a long log.  Its chunks have 54 KiB before they are compressed.
 CHUNK_LINES = 1_000  # the most that Buildbot stores in one
-GZIP = 1  # Buildbot's number of it
+ZLIB = 1  # Buildbot's number of what it calls gz
 ADDED = (
     """INSERT INTO build_properties (buildid, name, value, source)
        SELECT id, p.name, p.value, p.source FROM builds, (
@@ -82,7 +82,7 @@ ADDED = (
     """INSERT INTO logs (id, name, slug, stepid, complete, num_lines, type)
        SELECT 1000000000 + id, 'tests', 'tests', id * :steps, 1, 2 * :lines, 's' FROM builds""",
     """INSERT INTO logchunks (logid, first_line, last_line, content, compressed)
-       SELECT 1000000000 + id, part * :lines, (part + 1) * :lines - 1, :text, :gzip
+       SELECT 1000000000 + id, part * :lines, (part + 1) * :lines - 1, :text, :zlib
        FROM builds, (SELECT 0 AS part UNION ALL SELECT 1)""",
 )
 
@@ -92,7 +92,7 @@ def load(path: Path, builds: int) -> None:
     load_builds(path, builds)
     db = apsw.Connection(str(path))
     db.pragma("synchronous", "OFF")
-    values = {"steps": STEPS, "lines": CHUNK_LINES, "text": _chunk(), "gzip": GZIP}
+    values = {"steps": STEPS, "lines": CHUNK_LINES, "text": _chunk(), "zlib": ZLIB}
     with db:
         for statement in ADDED:
             db.execute(statement, values)
@@ -106,7 +106,7 @@ def _chunk() -> bytes:
         f" in {n * 15485863 % 99991 / 1e4:.4f} s"
         for n in range(CHUNK_LINES)
     )
-    return gzip.compress("\n".join(lines).encode())
+    return zlib.compress("\n".join(lines).encode())
 
 
 def move(basedir: Path, url: str, size_bytes: int) -> dict[str, float]:
