@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,9 @@ def conn(postgres: Postgres) -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
-def rows(conn: psycopg.Connection[Any], query: str, *kinds: str) -> Iterator[tuple[Any, ...]]:
+def rows(
+    conn: psycopg.Connection[Any], query: str, *kinds: str
+) -> Generator[tuple[Any, ...], None, None]:
     return copied(conn.cursor(), query, list(kinds))
 
 

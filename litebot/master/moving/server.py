@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -154,14 +155,15 @@ class PostgresSide(Side):
         with self.told(), self._db.cursor() as cursor:
             yield from copied(cursor, query, [column.kind for column in table.columns])
 
-    def write(self, table: Moved, rows: list[Row]) -> None:
+    def write(self, table: Moved, batches: Iterable[list[Row]]) -> None:
         statement = f"COPY {table.quoted} ({table.column_list}) FROM STDIN (FORMAT BINARY)"
         with self.told(), self._db.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 copy.set_types([column.kind for column in table.columns])
                 write_row = copy.write_row
-                for row in rows:
-                    write_row(row)
+                for batch in batches:
+                    for row in batch:
+                        write_row(row)
 
     def definitions(self) -> list[tuple[str, str]]:
         # References are dropped before the indexes that they need, and made after them: reversed.

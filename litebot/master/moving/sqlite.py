@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,11 +122,12 @@ class SqliteSide(Side):
                     )
         return StoreError(f"{self.path}: table {table.name} holds text that is not UTF-8")
 
-    def write(self, table: Moved, rows: list[Row]) -> None:
+    def write(self, table: Moved, batches: Iterable[list[Row]]) -> None:
         places = ", ".join("?" * len(table.columns))
         insert = f"INSERT INTO {table.quoted} ({table.column_list}) VALUES ({places})"
         with self.told(), self.handle:
-            self.handle.executemany(insert, rows)
+            for batch in batches:
+                self.handle.executemany(insert, batch)
 
     def definitions(self) -> list[tuple[str, str]]:
         query = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"

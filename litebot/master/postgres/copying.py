@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 
-def copied(cursor: Any, query: str, kinds: list[str]) -> Iterator[tuple[Any, ...]]:
+def copied(cursor: Any, query: str, kinds: list[str]) -> Generator[tuple[Any, ...], None, None]:
     """The rows of a query whose columns are of these types, as they come.  Raises psycopg.Error.
 
     psycopg's own copy.rows() takes three times as long: it gets ready to wait before each row, also
