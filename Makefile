@@ -8,7 +8,7 @@ JOBS ?= 3
 
 .DEFAULT_GOAL = help
 .PHONY: help run stop test lint types format docs conformance crash
-.PHONY: bench bench-short bench-history package clean
+.PHONY: bench bench-short bench-history bench-move package clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -64,6 +64,9 @@ bench-short: $(VENV)/.test ## the same in short, failing where litebot is too sl
 
 bench-history: $(VENV)/.test ## measure litebot with a million builds of history
 	$(BIN)/python -m bench.growth $(BENCH)
+
+bench-move: $(VENV)/.test ## measure how fast a database is moved to Postgres and back
+	$(BIN)/python -m bench.moved $(BENCH)
 
 crash: $(VENV)/.test ## kill masters 600 times, lose power and fail a disk everywhere (hours)
 	LITEBOT_CRASH_KILLS=$${LITEBOT_CRASH_KILLS:-200} $(BIN)/python -m pytest -s tests/crash/test_random_kills.py

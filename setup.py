@@ -50,6 +50,10 @@ setup(
             "hypothesis>=6.100",
             "selenium>=4.20",
             "mercurial>=6.5",
+            # What Buildbot can compress logs with, beside the standard library.
+            "brotli>=1.1",
+            "lz4>=4.0",
+            "zstandard>=0.23",
         ],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
     },

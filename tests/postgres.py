@@ -32,19 +32,30 @@ class Postgres:
     folder: Path
     port: int
 
-    def url(self, name: str) -> str:
+    def url(self, name: str, user: str = USER) -> str:
         """A database as litebot.toml names it."""
-        return f"postgresql://{USER}@/{name}?host={self.folder}&port={self.port}"
+        return f"postgresql://{user}@/{name}?host={self.folder}&port={self.port}"
 
     def tcp_url(self, name: str) -> str:
         """The same by the port on 127.0.0.1, which asks for a password."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
-    def connect(self, name: str) -> psycopg.Connection[Any]:
+    def connect(self, name: str, **options: Any) -> psycopg.Connection[Any]:
         """A connection on which each statement is a transaction of its own."""
         return psycopg.connect(
-            host=str(self.folder), port=self.port, user=USER, dbname=name, autocommit=True
+            host=str(self.folder),
+            port=self.port,
+            user=USER,
+            dbname=name,
+            autocommit=True,
+            **options,
         )
+
+    def new_role(self) -> str:
+        """The name of a new role that is no superuser and may connect."""
+        name = f"role_{uuid.uuid4().hex}"
+        self.execute("postgres", f"CREATE ROLE {name} LOGIN")
+        return name
 
     def new_database(self, options: str = "") -> str:
         """The name of a new, empty database."""

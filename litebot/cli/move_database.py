@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import click
@@ -59,7 +60,8 @@ def move_database(url: str, basedir: Basedir) -> None:
             named = "names the new one" if _is_named(url, basedir) else "is as it was"
             raise LitebotError(
                 f"interrupted; litebot.toml {named}",
-                f"litebot move-database {url} {basedir.quoted}   (goes on where it was)",
+                f"litebot move-database {shlex.quote(url)} {basedir.quoted}"
+                "   (goes on where it was)",
             ) from None
     copied = report.copied
     if copied is None:

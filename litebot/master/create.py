@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
@@ -136,14 +137,19 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
         shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
         stage.mkdir()
         created = _complete(stage, choices)
-        with _on_server(stage, created, choices):
-            if exists:
-                # buildbot.tac makes it a basedir, so it comes last.
-                names = sorted(path.name for path in stage.iterdir())
-                for name in sorted(names, key="buildbot.tac".__eq__):
-                    os.rename(stage / name, basedir / name)
-            else:
-                os.rename(stage, basedir)
+        moves = [(stage, basedir)]
+        if exists:
+            # buildbot.tac makes it a basedir, so it comes last.
+            names = sorted(path.name for path in stage.iterdir())
+            names.sort(key="buildbot.tac".__eq__)
+            moves = [(stage / name, basedir / name) for name in names]
+        with ExitStack() as undo:
+            # A server's tables are committed last, and may be refused even then.
+            with _on_server(stage, created, choices):
+                for here, there in moves:
+                    os.rename(here, there)
+                    undo.callback(os.rename, there, here)
+            undo.pop_all()
     except OSError as error:
         raise LitebotError(f"{basedir} can't be made: {error.strerror}", None) from error
     finally:

@@ -38,6 +38,21 @@ HOLDS_BUILDS = """
     END $$;
     CREATE EVENT TRIGGER hold ON ddl_command_end EXECUTE FUNCTION holding.hold();
 """
+# Whoever makes tables is refused as the last thing of all.
+REFUSES_COMMIT = """
+    CREATE SCHEMA refusing;
+    CREATE TABLE refusing.made (command text);
+    CREATE FUNCTION refusing.note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO refusing.made VALUES (tg_tag);
+    END $$;
+    CREATE FUNCTION refusing.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE 'the disk is full' USING ERRCODE = 'disk_full';
+    END $$;
+    CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON refusing.made DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refusing.refuse();
+    CREATE EVENT TRIGGER note ON ddl_command_end WHEN tag IN ('CREATE TABLE')
+        EXECUTE FUNCTION refusing.note();
+"""
 
 
 @pytest.fixture
@@ -174,6 +189,22 @@ def test_an_interrupted_one_leaves_nothing(
     assert not basedir.exists()
     succeeded(run(*command))
     assert "litebot_schema" in {name for (name,) in postgres.rows(database, TABLES)}
+
+
+def test_tables_that_are_not_committed_take_the_basedir_along(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    postgres.execute(database, REFUSES_COMMIT)
+    url, basedir = postgres.url(database), tmp_path / "ci"
+    refuses(basedir, url, "the disk is full")
+    basedir.mkdir()  # as a mount point, which stays
+    done = litebot("create-master", "--database", url, basedir)
+    assert done.returncode == 1
+    assert "the disk is full" in done.stderr
+    assert list(basedir.iterdir()) == []
+    assert postgres.rows(database, TABLES) == []
+    postgres.execute(database, "DROP EVENT TRIGGER note")
+    succeeded(litebot("create-master", "--database", url, basedir))
 
 
 def test_of_two_at_once_one_is_refused(postgres: Postgres, database: str, tmp_path: Path) -> None:

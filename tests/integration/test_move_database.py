@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import pty
 import re
 import shutil
 import signal
@@ -97,21 +98,20 @@ def digests(side: Side) -> dict[str, tuple[int, str]]:
         side.close()
 
 
-def add_every_compression(db: apsw.Connection) -> set[int]:
-    """Chunks of a log in every way that Buildbot can store on this machine; which."""
+def add_every_compression(db: apsw.Connection) -> None:
+    """Chunks of a log in every way that Buildbot can store."""
     known = LogsConnectorComponent.COMPRESSION_BYID
-    usable = {number: kind for number, kind in known.items() if kind.available}
+    assert [kind.name for kind in known.values()] == ["raw", "gz", "bz2", "lz4", "zstd", "br"]
     logid = db.execute(
         "INSERT INTO logs (name, slug, stepid, complete, num_lines, type)"
         " SELECT 'every', 'every', max(id), 1, ?, 's' FROM steps RETURNING id",
-        (len(usable),),
+        (len(known),),
     ).get
-    for line, (number, kind) in enumerate(usable.items()):
+    for line, (number, kind) in enumerate(known.items()):
         content = kind.dumps("oein Stück 𝄞\\0 davon".encode())
         db.execute(
             "INSERT INTO logchunks VALUES (?, ?, ?, ?, ?)", (logid, line, line, content, number)
         )
-    return set(usable)
 
 
 def add_patch(db: apsw.Connection) -> None:
@@ -212,7 +212,7 @@ def full(stopped: Master) -> Master:
     """The same with a row of every kind in every table."""
     db = apsw.Connection(str(stopped.state_file))
     with db:
-        assert {0, 1, 2} <= add_every_compression(db)
+        add_every_compression(db)
         add_patch(db)
         add_to_every_table(db)
     db.close()
@@ -342,6 +342,50 @@ def test_new_rows_are_numbered_on(stopped: Master, postgres: Postgres, database:
             assert given == (top or 0) + 1, table.name
 
 
+# what it shows
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_terminal_is_shown_how_far_it_is_and_how_fast(
+    back: bool, unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    load_builds(unmoved.state_file, 500)
+    url = postgres.url(database)
+    if back:
+        assert succeeded(unmoved.run("move-database", url)).stderr == ""  # it is no terminal
+        url = "sqlite:///state.sqlite"
+    returncode, said, shown = run_on_terminal("move-database", url, unmoved.basedir)
+    assert returncode == 0, shown
+    found = re.search(r"^moved (\d+) rows", said)
+    assert found, said
+    # Name, bar, rows that are done of how many, and how many a second.
+    for what in ("copying rows", "comparing rows"):
+        last = re.findall(what + r" +━+ +(\d+)/(\d+) +([\d,]+)/s", shown)[-1]
+        assert last[:2] == (found[1], found[1])
+        assert int(last[2].replace(",", "")) > 0
+    assert re.search(r"making indexes +━+ +(\d+)/\1 ", shown)
+
+
+def run_on_terminal(*arguments: str | Path) -> tuple[int, str, str]:
+    """Run `litebot` with a terminal for its errors: how it ends, its output, what that shows."""
+    ours, its = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [LITEBOT, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=its,
+            text=True,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        )
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # nobody has the other end any more
+            while part := terminal.read(4096):
+                shown += part
+        said, _ = process.communicate(timeout=60)
+    return process.returncode, said, re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode())
+
+
 # interrupts
 
 
@@ -384,7 +428,9 @@ def kill(process: subprocess.Popen[str], _postgres: Postgres, _database: str) ->
 
 def interrupt(process: subprocess.Popen[str], _postgres: Postgres, _database: str) -> str:
     process.send_signal(signal.SIGINT)
-    return "interrupted; litebot.toml is as it was"
+    return (
+        r"interrupted; litebot.toml is as it was\n +Try: litebot move-database 'post.*&port=\d+' /"
+    )
 
 
 def cut_off(_process: subprocess.Popen[str], postgres: Postgres, database: str) -> str:
@@ -458,6 +504,50 @@ def test_a_source_that_has_changed_since_is_copied_anew(
     assert "earlier attempt" not in again.stdout
     query = "SELECT id FROM buildrequests WHERE priority = 7"
     assert postgres.rows(database, query) == [(4711,)]
+
+
+WRITING = """
+import subprocess, sys
+from litebot.cli.main import main
+from litebot.master.moving.{module} import {side}
+
+def announce(*args, _call={side}.announce):
+    _call(*args)
+    subprocess.run([sys.executable, "-c", {write!r}], check=True)
+
+{side}.announce = announce
+main()
+"""
+NEW_USER = "INSERT INTO users (identifier) VALUES ('late')"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_what_is_written_after_the_rows_were_compared_is_noticed(
+    back: bool, unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    url, source = postgres.url(database), str(unmoved.state_file)
+    module, side = "sqlite", "SqliteSide"
+    write = f"import apsw; apsw.Connection({source!r}).execute({NEW_USER!r})"
+    if back:
+        succeeded(unmoved.run("move-database", url))
+        url, source = "sqlite:///state.sqlite", url
+        module, side = "server", "PostgresSide"
+        write = f"import psycopg\nwith psycopg.connect({source!r}) as c: c.execute({NEW_USER!r})"
+    before = (unmoved.basedir / "litebot.toml").read_text(encoding="utf-8")
+    code = WRITING.format(module=module, side=side, write=write)
+    done = run(sys.executable, "-c", code, "move-database", url, unmoved.basedir)
+    assert done.returncode == 1
+    written = f"{source} was written to while it was moved; litebot.toml still names {source}"
+    assert unquote(written) in unquote(done.stderr)
+    assert (unmoved.basedir / "litebot.toml").read_text(encoding="utf-8") == before
+    again = succeeded(unmoved.run("move-database", url))
+    assert "earlier attempt" not in again.stdout
+    if back:
+        db = apsw.Connection(str(unmoved.state_file))
+        assert db.execute("SELECT identifier FROM users").fetchall() == [("late",)]
+        db.close()
+    else:
+        assert postgres.rows(database, "SELECT identifier FROM users") == [("late",)]
 
 
 def test_another_masters_unfinished_move_is_left_alone(
@@ -567,6 +657,22 @@ def test_a_database_that_somebody_uses_is_not_moved_away(
         pid = f"server process {conn.info.backend_pid} of user bench"
         refuses(unmoved, "sqlite:///state.sqlite", "is open in another program", pid)
     succeeded(unmoved.run("move-database", "sqlite:///state.sqlite"))
+
+
+def test_sessions_of_other_roles_are_seen_by_a_plain_one(
+    unmoved: Master, postgres: Postgres
+) -> None:
+    """Of those the server tells it little more than that they are there."""
+    role = postgres.new_role()
+    database = postgres.new_database(f"OWNER {role}")
+    url = postgres.url(database, role)
+    succeeded(unmoved.run("move-database", url))
+    with postgres.connect(database) as conn:
+        pid = f"server process {conn.info.backend_pid} of user {USER}"
+        refuses(unmoved, "sqlite:///state.sqlite", "is open in another program", pid, "hidden")
+    # What streams it to a replica writes nothing.
+    with postgres.connect(database, replication="database"):
+        succeeded(unmoved.run("move-database", "sqlite:///state.sqlite"))
 
 
 def test_without_psycopg_the_extra_is_named(unmoved: Master) -> None:
@@ -977,16 +1083,26 @@ with open("/proc/self/status") as status:
 """
 
 
+NUMBERS = """WITH RECURSIVE numbers(n) AS (
+    SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT {count}
+)"""
+CHUNKS = "INSERT INTO logchunks SELECT 1, n, n, randomblob(64 * 1024), 0 FROM numbers"
+PROPERTIES = """
+    INSERT INTO build_properties SELECT 1, 'name ' || n, '"value ' || n || '"', 'test' FROM numbers
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "count"), [(CHUNKS, 4_000), (PROPERTIES, 300_000)], ids=["chunks", "small"]
+)
 def test_memory_does_not_grow_with_what_is_moved(
-    unmoved: Master, postgres: Postgres, database: str
+    rows: str, count: int, unmoved: Master, postgres: Postgres, database: str
 ) -> None:
     db = apsw.Connection(str(unmoved.state_file))
-    chunk = os.urandom(64 * 1024)
     with db:
         for statement in A_LOG:
             db.execute(statement)
-        chunks = ((1, n, n, chunk, 0) for n in range(4000))
-        db.executemany("INSERT INTO logchunks VALUES (?, ?, ?, ?, ?)", chunks)
+        db.execute(NUMBERS.format(count=count) + rows)
     db.close()
     for url in (postgres.url(database), "sqlite:///state.sqlite"):
         arguments = ("move-database", url, unmoved.basedir)

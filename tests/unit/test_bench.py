@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from buildbot.db.logs import LogsConnectorComponent
 from buildbot.db.model import Model
 
 from bench.compare import below_floors
 from bench.history import BUILDERS
 from bench.history import load_builds
 from bench.history import load_waiting
+from bench.moved import load
 from bench.report import Samples
 from litebot.master.create import make_state_file
 from litebot.store.connection import connect
@@ -43,6 +45,27 @@ def test_the_loaded_past_is_one_that_buildbot_can_have_written(tmp_path: Path) -
     assert (builds[-1].builderid, builds[-1].number) == (1 + 100 % BUILDERS, 1 + 100 // BUILDERS)
     assert waiting == [1] * 7
     assert per_step == 303
+
+
+def test_what_is_moved_is_as_builds_leave_it(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    make_state_file(path)
+    load(path, 40)
+    handle = connect(path)
+    try:
+        assert handle.execute("PRAGMA foreign_key_check").fetchall() == []
+        rows = {
+            table: handle.execute(f"SELECT count(*) FROM {table}").get / 40
+            for table in ("build_properties", "steps", "logs", "logchunks")
+        }
+        chunks = "SELECT compressed, content, last_line - first_line + 1 FROM logchunks"
+        for number, content, lines in handle.execute(chunks).fetchall():
+            text = LogsConnectorComponent.COMPRESSION_BYID[number].read(content)
+            assert len(text) <= LogsConnectorComponent.MAX_CHUNK_SIZE
+            assert text.count(b"\n") + 1 == lines <= LogsConnectorComponent.MAX_CHUNK_LINES
+    finally:
+        handle.close()
+    assert rows == {"build_properties": 13, "steps": 4, "logs": 4, "logchunks": 5}
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def sides(tmp_path: Path) -> Iterator[Sides]:
     for name in ("here.sqlite", "there.sqlite"):
         make_state_file(tmp_path / name)
         side = SqliteSide(tmp_path / name, target=True)
-        side.write(USERS, [(n, f"user {n}", None, None) for n in (1, 2, 4)])
-        side.write(CHUNKS, [(1, n, n, b"chunk", 0) for n in range(3)])
+        side.write(USERS, [[(n, f"user {n}", None, None) for n in (1, 2, 4)]])
+        side.write(CHUNKS, [[(1, n, n, b"chunk", 0)] for n in range(3)])
         made.append(side)
     yield made[0], made[1]
     for side in made:

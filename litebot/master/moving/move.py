@@ -1,7 +1,7 @@
 """Moving a basedir's database: copy, compare, and only then have litebot.toml name the new one.
 
 A move that is interrupted goes on where it was.  What has been copied needs no list: rows are
-copied in order, a batch is a transaction, so the rows that are there are the first ones.
+copied in order, some batches a transaction, so the rows that are there are the first ones.
 
 Others may share the old database.  So it says that it is moved before litebot.toml names the new
 one.  Whatever ends the move then, the master that is moved can start on the one that its
@@ -13,8 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
+from itertools import islice
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -32,6 +36,7 @@ from litebot.master.moving.server import PostgresSide
 from litebot.master.moving.side import Side
 from litebot.master.moving.sqlite import SqliteSide
 from litebot.master.moving.tables import Moved
+from litebot.master.moving.tables import Row
 from litebot.master.moving.tables import all_tables
 from litebot.master.moving.unfinished import Unfinished
 from litebot.master.moving.unsuited import refuse_unsuited
@@ -41,6 +46,9 @@ from litebot.settings import set_value
 
 # Told what goes on, how many rows or indexes of it are done, and how many there are.
 Progress = Callable[[str, int, int], None]
+
+# An interrupt costs at most what a transaction has: this many.
+BATCHES = 10
 
 COPYING, INDEXES, COMPARING = "copying rows", "making indexes", "comparing rows"
 
@@ -235,11 +243,19 @@ def _copy(source: Side, target: Side, tables: list[Moved], progress: Progress) -
     total = sum(source.count(table) for table in tables)
     done = resumed = sum(there.values())
     progress(COPYING, done, total)
-    for table in tables:
-        for batch in table.batches(source.rows(table, skip=there[table.name])):
-            target.write(table, batch)
+
+    def counted(batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        nonlocal done
+        for batch in batches:
+            yield batch
             done += len(batch)
             progress(COPYING, done, total)
+
+    for table in tables:
+        batches = table.batches(source.rows(table, skip=there[table.name]))
+        for first in batches:
+            # The target works on these while more are read.
+            target.write(table, counted(chain([first], islice(batches, BATCHES - 1))))
     return resumed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +19,7 @@ from litebot.master.moving import away
 from litebot.master.moving.side import Side
 from litebot.master.moving.tables import Moved
 from litebot.master.moving.tables import Row
+from litebot.master.postgres.copying import copied
 
 # A server may end sessions that take long, as this one does.
 SESSION = (
@@ -43,9 +45,16 @@ INDEXES = """
     ORDER BY indexrelid::regclass::text
 """
 
+# Of another role's session a user who is no superuser sees little more than that it is there: the
+# kind is NULL.  What streams the database to a replica is told otherwise, and writes nothing.
 SESSIONS = """
-    SELECT pid, usename, application_name, host(client_addr) FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_type = 'client backend'
+    SELECT pid, usename, application_name,
+        CASE WHEN backend_type IS NULL THEN 'place hidden from this user'
+            ELSE coalesce(host(client_addr), 'on this machine') END
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND usesysid IS NOT NULL
+        AND coalesce(backend_type, 'client backend') = 'client backend'
+        AND pid NOT IN (SELECT pid FROM pg_stat_replication)
         AND pid <> pg_backend_pid()
     ORDER BY pid
 """
@@ -87,11 +96,11 @@ class PostgresSide(Side):
         # A session that was just ended may still be listed.
         while others := self._others():
             if time.monotonic() > give_up_at:
-                pid, user, program, address = others[0]
+                pid, user, program, place = others[0]
                 raise StoreError(
                     f"{self.name} is open in another program: server process {pid} of user {user}"
-                    f" ({program or 'no name'}, {address or 'on this machine'}); it may write to"
-                    " what is moved, as another master would",
+                    f" ({program or 'no name'}, {place}); it may write to what is moved, as another"
+                    " master would",
                     "end it, and give this command again",
                 )
             time.sleep(0.1)
@@ -144,18 +153,17 @@ class PostgresSide(Side):
         )
         query = f"SELECT {table.column_list} FROM {table.quoted} ORDER BY {order} OFFSET {skip}"
         with self.told(), self._db.cursor() as cursor:
-            with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)") as copy:
-                copy.set_types([column.kind for column in table.columns])
-                yield from copy.rows()
+            yield from copied(cursor, query, [column.kind for column in table.columns])
 
-    def write(self, table: Moved, rows: list[Row]) -> None:
+    def write(self, table: Moved, batches: Iterable[list[Row]]) -> None:
         statement = f"COPY {table.quoted} ({table.column_list}) FROM STDIN (FORMAT BINARY)"
         with self.told(), self._db.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 copy.set_types([column.kind for column in table.columns])
                 write_row = copy.write_row
-                for row in rows:
-                    write_row(row)
+                for batch in batches:
+                    for row in batch:
+                        write_row(row)
 
     def definitions(self) -> list[tuple[str, str]]:
         # References are dropped before the indexes that they need, and made after them: reversed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from abc import abstractmethod
+from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -56,8 +57,8 @@ class Side(ABC):
         """The rows of a table in its order, as they come, without the first `skip`."""
 
     @abstractmethod
-    def write(self, table: Moved, rows: list[Row]) -> None:
-        """Add rows in a transaction of their own, which a power loss may take until sync()."""
+    def write(self, table: Moved, batches: Iterable[list[Row]]) -> None:
+        """Add rows in one transaction, as they come; a power loss may take it until sync()."""
 
     @abstractmethod
     def definitions(self) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,16 +117,17 @@ class SqliteSide(Side):
                     return StoreError(
                         f"{self.path}: {where}: column {column.name} is not UTF-8: byte"
                         f" 0x{value[error.start]:02x} at {error.start}",
-                        "write a text into it that is: python -m apsw"
-                        f' {self.path} "UPDATE {table.name} SET {column.name} = ... WHERE ..."',
+                        f"write a text into it that is: python -m apsw {shlex.quote(self.name)}"
+                        f' "UPDATE {table.name} SET {column.name} = ... WHERE ..."',
                     )
         return StoreError(f"{self.path}: table {table.name} holds text that is not UTF-8")
 
-    def write(self, table: Moved, rows: list[Row]) -> None:
+    def write(self, table: Moved, batches: Iterable[list[Row]]) -> None:
         places = ", ".join("?" * len(table.columns))
         insert = f"INSERT INTO {table.quoted} ({table.column_list}) VALUES ({places})"
         with self.told(), self.handle:
-            self.handle.executemany(insert, rows)
+            for batch in batches:
+                self.handle.executemany(insert, batch)
 
     def definitions(self) -> list[tuple[str, str]]:
         query = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,17 +81,24 @@ class Moved:
             for place, column in enumerate(self.columns)
             if column.kind in ("bytea", "text") and column.length is None
         ]
-        batch: list[Row] = []
-        size = 0
-        for row in rows:
-            batch.append(row)
-            for place in large:
-                size += len(row[place] or b"")
-            if len(batch) >= ROWS_A_BATCH or size >= BYTES_A_BATCH:
-                yield batch
-                batch, size = [], 0
-        if batch:
+        while batch := list(_some(rows, large)):
             yield batch
+
+
+def _some(rows: Iterator[Row], large: list[int]) -> Iterator[Row]:
+    """The next rows, of which the values at the places `large` can be large."""
+    some = islice(rows, ROWS_A_BATCH)
+    if not large:
+        yield from some
+        return
+    size = 0
+    for row in some:
+        yield row
+        for place in large:
+            if value := row[place]:
+                size += len(value)
+        if size >= BYTES_A_BATCH:
+            return
 
 
 def all_tables() -> list[Moved]:
