@@ -25,7 +25,6 @@ from buildbot.util.twisted import async_to_deferred
 from buildbot.www import rest
 from twisted.internet import defer
 from twisted.internet import threads
-from twisted.python import threadable
 from twisted.web import server
 from twisted.web.http import datetimeToString
 
@@ -73,33 +72,6 @@ def body_of(name: str, rows: Iterable[Any], meta: dict[str, Any], indent: bool) 
     return b'{"%b": [%b], "meta": %b}' % (name.encode(), listed, encode(meta, indent))
 
 
-class GatheredRequest:
-    """A request whose writes from a thread wait for the reactor's.
-
-    Buildbot writes JSON from a thread, a token at a time, and Twisted's transports are not made
-    for that: bytes get lost, and the visitor waits for ever.
-    """
-
-    def __init__(self, request: server.Request) -> None:
-        self._request = request
-        self._parts: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._request, name)
-
-    def write(self, data: bytes) -> None:
-        """Write at once on the reactor's thread, keep what comes from another."""
-        if threadable.isInIOThread():
-            self._request.write(data)
-        else:
-            self._parts.append(data)
-
-    def flush(self) -> None:
-        """Write what was kept; on the reactor's thread."""
-        if self._parts and not rest._is_request_finished(self._request):
-            self._request.write(b"".join(self._parts))
-
-
 class V2RootResource(rest.V2RootResource):
     """/api/v2: what a GET asks of the database is asked of a read-only connection."""
 
@@ -110,13 +82,9 @@ class V2RootResource(rest.V2RootResource):
             return copy_context().run(self._browse, request)
         return super().asyncRender(request)
 
-    @defer.inlineCallbacks
     def _browse(self, request: server.Request) -> Any:
         browsing.set(True)
-        gathered = GatheredRequest(request)
-        result = yield super().asyncRender(gathered)
-        gathered.flush()
-        return result
+        return super().asyncRender(request)
 
     @defer.inlineCallbacks
     def renderRest(self, request: Any) -> Any:
