@@ -1,4 +1,4 @@
-"""What a master needs alembic for still works, and a running one does without."""
+"""What a start leaves out, for speed and memory, is there when it is needed."""
 
 from __future__ import annotations
 
@@ -62,3 +62,14 @@ def test_revisions_are_those_that_alembic_finds() -> None:
     assert [each.revision for each in scripts.walk_revisions()][::-1] == [
         *schema.buildbots_revisions()
     ]
+
+
+def test_garbage_is_collected_once_all_is_imported() -> None:
+    code = """
+import gc
+gc.disable()
+from litebot.master.service import BuildMaster
+BuildMaster("/")
+print(gc.isenabled())
+"""
+    assert run(code) == "True"
