@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from litebot.master.database import HOLD_S
+from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
 from litebot.master.work import Pool
@@ -157,7 +158,7 @@ class Asks:
         """As do, for a visitor."""
 
         def ask() -> Asked:
-            browsing.set(True)
+            browsing.set(Visit())
             return self.do(work, *args)
 
         return contextvars.copy_context().run(ask)
@@ -166,7 +167,7 @@ class Asks:
         """As browse, for what is expected to be short; with a Sql instead of a connection."""
 
         def ask() -> Asked:
-            browsing.set(True)
+            browsing.set(Visit())
             glancing.set(True)
             return Asked(self.pool.do_sql(work, *args))
 

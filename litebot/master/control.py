@@ -30,6 +30,7 @@ from twisted.web import server
 from litebot.errors import LitebotError
 from litebot.master.follow import Follower
 from litebot.master.logged import store_failed
+from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.why import why
 
@@ -203,7 +204,7 @@ class FollowResource(Resource):
     """
 
     async def answer(self, request: server.Request) -> None:
-        browsing.set(True)  # for this coroutine: it looks on, and no build waits for what it reads
+        browsing.set(Visit(lasts=True))  # for this coroutine: no build waits for what it reads
         brid = int(request.args[b"buildrequestid"][0])
         if await self.master.db.buildrequests.getBuildRequest(brid) is None:
             raise LitebotError(f"there is no build request {brid} in {self.master.basedir}")

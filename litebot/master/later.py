@@ -34,7 +34,8 @@ class Loader(SourceFileLoader):
     """Loads a module that finds a Later under each of NAMES; nobody else does."""
 
     def exec_module(self, module: ModuleType) -> None:
-        missing = [name for name in NAMES if name not in sys.modules]
+        # All or none: what is there already would not get its submodule from a Later.
+        missing = () if NAMES[0] in sys.modules else NAMES
         sys.modules.update((name, Later(name)) for name in missing)
         try:
             super().exec_module(module)

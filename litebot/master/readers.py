@@ -43,7 +43,16 @@ GLANCE_S = 0.004
 # For how long none begins after one that took longer, so that those cost builds next to nothing.
 GLANCE_AGAIN_S = 0.2
 
-browsing: ContextVar[bool] = ContextVar("browsing", default=False)
+
+class Visit:
+    """What a visitor asks at one time sees what was there then; what `lasts`, each time anew."""
+
+    def __init__(self, *, lasts: bool = False) -> None:
+        self.lasts = lasts
+        self.has_waited = False  # for what was asked before it to be committed
+
+
+browsing: ContextVar[Visit | None] = ContextVar("browsing", default=None)
 glancing: ContextVar[bool] = ContextVar("glancing", default=False)
 
 

@@ -1,4 +1,4 @@
-"""Buildbot's REST API with its reads off the reactor (see `readers`), and wary of what it is asked.
+"""Buildbot's REST API, whose reads keep no build waiting (see `readers`), wary of what it is asked.
 
 What can't be understood is answered with 4xx and the reason.
 """
@@ -31,6 +31,7 @@ from twisted.web.http import datetimeToString
 from litebot.errors import ServerAway
 from litebot.master import controls
 from litebot.master.payloads import LARGEST
+from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
 from litebot.master.web import same_origin
@@ -83,7 +84,7 @@ class V2RootResource(rest.V2RootResource):
         return super().asyncRender(request)
 
     def _browse(self, request: server.Request) -> Any:
-        browsing.set(True)
+        browsing.set(Visit())
         return super().asyncRender(request)
 
     @defer.inlineCallbacks
@@ -96,6 +97,8 @@ class V2RootResource(rest.V2RootResource):
             spec = self.decodeResultSpec(request, endpoint)
             is_one = endpoint.kind == EndpointKind.SINGLE
             is_page = spec.limit is not None and spec.limit <= FEW_ROWS
+            # SQLite can't be interrupted while it looks for one text in another.
+            is_page = is_page and not any(f.op == "contains" for f in spec.filters)
             glancing.set((is_one or is_page) and endpoint.rtype.name not in LARGE)
             found = yield endpoint.get(spec, kwargs)
             if found is None:

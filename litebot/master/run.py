@@ -27,10 +27,10 @@ def main(basedir: str, log_to: str = "twistd.log") -> int:
         return error.exit_code
     os.umask(0o077)  # as under twistd's own daemon
     os.chdir(files.path)
-    sys.path.insert(0, str(files.path))
     gc.disable()  # what is imported stays: looking at it again and again takes an eighth of that
     from twisted.scripts import twistd
 
+    sys.path.insert(0, str(files.path))
     # Without a pid file: the one who owns the basedir writes it, and nobody else touches it.
     sys.argv = ["twistd", "--nodaemon", "--no_save", "--pidfile="]
     if log_to == "stdout":

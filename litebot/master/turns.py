@@ -6,8 +6,8 @@ drained in order inside BEGIN IMMEDIATE ... COMMIT, each piece in a savepoint of
 results are delivered in a later turn than the one that asked, as from a thread.  The commit comes
 before that; or, where who acts on the outside waits for committed() or on_disk(), up to `hold_s`
 later, so that a page which many pieces change is written once.  A kill then takes what nothing
-outside has come of, all of it or nothing.  Work that only reads for a visitor goes to read-only
-connections in threads, after a commit.
+outside has come of, all of it or nothing.  What only reads for a visitor sees what was committed,
+on connections of its own: a page at once, and all else in threads.
 """
 
 from __future__ import annotations
@@ -207,13 +207,17 @@ class TurnQueue(Pool):
             self._in_turn = False
         if self._held is None:
             self._tell_committed()
-        for work in reads:  # they see what is committed
-            d = self.committed()
+        for work in reads:
+            assert work.visit is not None
+            d = defer.succeed(None) if work.visit.has_waited else self.committed()
             d.addCallbacks(
                 self._read_soon, self._refuse_to_read, callbackArgs=(work,), errbackArgs=(work,)
             )
         for work in done:
-            work.deliver()
+            if self.failure is not None:  # of a commit that a visitor was waiting for
+                self._refuse(work)
+            else:
+                work.deliver()
         if self._queue:
             self._schedule()
 
@@ -313,6 +317,8 @@ class TurnQueue(Pool):
             )
 
     def _read_soon(self, _committed: None, work: Work) -> None:
+        assert work.visit is not None
+        work.visit.has_waited = not work.visit.lasts
         if not work.is_short:
             self._read(work)
             return

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from litebot.errors import StoreError
 from litebot.master.handover.effects import NotOurs
 from litebot.master.readers import ReadingThreads
+from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
 
@@ -51,6 +52,7 @@ class Work:
     kwargs: dict[str, Any]
     deferred: defer.Deferred[Any]
     on: str = "connection"  # or "engine", or "sql": its first argument
+    visit: Visit | None = None  # that it is asked for
     for_reader: bool = False
     is_short: bool = False  # what a reader is expected to need a moment for
     result: Any = None
@@ -132,7 +134,9 @@ class Pool:
 
     def _ask_reading(self, work: Work) -> defer.Deferred[Any]:
         """As _ask, for work that may turn out to only read for a visitor."""
-        if self._readers is not None and browsing.get():
+        visit = browsing.get()
+        if self._readers is not None and visit is not None:
+            work.visit = visit
             work.for_reader = getattr(work.callable, "__code__", None) not in self._writes
             work.is_short = work.on == "sql" and glancing.get()  # others may not be begun again
         return self._ask(work)

@@ -241,6 +241,28 @@ def test_one_whose_events_find_no_space_keeps_its_lock(
     assert len([line for line in logged.messages if "the session on" in line]) == 4  # of both
 
 
+def test_one_that_is_cut_off_while_it_waits_for_space_is_not_dead(
+    sites: Any,
+    postgres: Postgres,
+    name: str,
+    full: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "grace_s", lambda _: 0.0)
+    one, two = sites(1).start(), sites(2).start()
+    two.suspects = [1]
+    one.knows_others()
+    one.tell(1)
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE classid = {MASTER_LOCK}"
+    for _ in range(3):
+        one.until(pass_time(2))  # by then it waits for longer than it takes to be found dead
+        postgres.rows(name, f"{end} AND objid = 1")
+    two.until(pass_time(3))
+    assert two.dead == []
+    full()
+    two.until(lambda: two.heard == [1])
+
+
 def test_one_event_that_finds_no_space_is_sent_without_another(
     sites: Any, full: Callable[[], None]
 ) -> None:

@@ -32,6 +32,7 @@ from litebot.master.hot.logs import BACKLOG_BYTES
 from litebot.master.hot.logs import COMPRESS_HERE_BYTES
 from litebot.master.hot.logs import GATHER_BYTES
 from litebot.master.hot.logs import GATHER_S
+from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
@@ -308,7 +309,7 @@ def test_a_visitor_does_not_have_lines_stored(world: World) -> None:
     append(world, logid, "a\n")
 
     def visit() -> Any:
-        browsing.set(True)
+        browsing.set(Visit())
         return world.db.logs.getLog(logid)
 
     found = contextvars.copy_context().run(lambda: world.call(visit))

@@ -54,7 +54,7 @@ def test_others_import_it_as_ever(code: str) -> None:
 
 def test_one_that_was_imported_before_is_used() -> None:
     use = "from litebot.master.schema import model; print(model.alembic is alembic)"
-    assert run(f"import alembic; {use}") == "True"
+    assert run(f"import alembic; {use}; model.alembic.config.Config()") == "True"
 
 
 def test_revisions_are_those_that_alembic_finds() -> None:

@@ -15,6 +15,7 @@ from masters import World
 
 from litebot.master import readers
 from litebot.master.hot import pages
+from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
 
@@ -32,7 +33,7 @@ def page(world: World, options: dict[str, Any]) -> Any:
     """What a visitor gets."""
 
     def ask() -> Any:
-        browsing.set(True)
+        browsing.set(Visit())
         glancing.set(True)
         return world.call(world.master.data.get, ("changes",), **options)
 

@@ -260,7 +260,7 @@ def test_stop_closes_every_connection(path: Path, writer: apsw.Connection, run: 
 
 
 def test_nobody_browses_unless_told() -> None:
-    assert browsing.get() is False
+    assert browsing.get() is None
 
 
 def slow(sql: Sql) -> None:

@@ -25,6 +25,7 @@ from turning import read
 
 from litebot.errors import StoreFailed
 from litebot.master import turns
+from litebot.master.database import HOLD_S
 from litebot.master.readers import THREADS
 from litebot.store import dbapi
 from litebot.store.connection import connect
@@ -277,3 +278,15 @@ def test_a_read_that_writes_meets_a_failed_store(disk: FaultyDisk, store: Store)
     failed.set()
     store.reactor.run_until(lambda: asked.called)
     assert str(asked.error) == store.failures[0].what
+
+
+def test_nothing_is_done_whose_commit_fails_for_a_visitor(disk: FaultyDisk, store: Store) -> None:
+    store.queue._hold_s = HOLD_S
+    store.wait(store.do(keep, "a"))
+    store.reactor.advance(HOLD_S)  # it is committed, and then another one need not wait
+    store.reactor.advance(2 * HOLD_S)
+    disk.refuse("write", "-wal", apsw.SQLITE_FULL)
+    asked = [store.do(keep, "b"), store.browse(read)]
+    expect_failure(store, asked, "no space is left", apsw.SQLITE_FULL)
+    disk.heal()
+    assert store.content() == ["a"]

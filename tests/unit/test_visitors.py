@@ -1,13 +1,15 @@
-"""What visitors read through the turn queue: in threads, beside the builds."""
+"""What visitors read through the turn queue, beside the builds."""
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from stand_in import PATIENCE_S
+from stand_in import Asked
 from stand_in import Log
 from turning import FOREVER
 from turning import Connection
@@ -18,6 +20,10 @@ from turning import read
 from turning import thread_of
 
 from litebot.master import readers
+from litebot.master.database import HOLD_S
+from litebot.master.readers import Visit
+from litebot.master.readers import browsing
+from litebot.master.readers import glancing
 from litebot.master.turns import TURN_S
 from litebot.master.work import EXPECTED
 from litebot.store.sql import Sql
@@ -228,3 +234,26 @@ def test_a_stop_refuses_glances_that_wait(store: Store) -> None:
     store.reactor.settle()
     assert [each.result for each in asked] == [1, None, None]
     assert [str(each.error) for each in asked[1:]] == ["the database is closed"] * 2
+
+
+def test_what_is_asked_in_one_visit_waits_for_one_commit(store: Store) -> None:
+    store.queue._hold_s = HOLD_S
+    store.do(keep, "a")
+    store.reactor.turn()
+    visit = contextvars.copy_context()
+    visit.run(browsing.set, Visit())
+    visit.run(glancing.set, True)
+
+    def ask() -> Asked:
+        return visit.run(lambda: Asked(store.queue.do_sql(glanced)))
+
+    assert store.wait(ask())[0] == ["a"]
+    kept = store.do(keep, "b")
+    store.reactor.turn()
+    assert kept.called
+    again, another = ask(), store.glance(glanced)
+    store.reactor.turn()
+    store.reactor.turn()
+    assert again.result[0] == ["a"]  # and what is held has not been committed
+    assert not another.called
+    assert store.wait(another)[0] == ["a", "b"]

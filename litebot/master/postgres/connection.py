@@ -240,6 +240,9 @@ class Connection(Shared):
             self.asked_at = None
         if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
             state = result.error_field(DiagnosticField.SQLSTATE)
-            kind = psycopg.OperationalError if state is None else lookup(state.decode())
+            try:
+                kind = psycopg.OperationalError if state is None else lookup(state.decode())
+            except KeyError:  # not one of Postgres's own: a trigger's, or a pooler's
+                kind = psycopg.DatabaseError
             raise kind(result.error_message.decode(errors="replace"))
         return result

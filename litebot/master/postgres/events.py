@@ -181,9 +181,9 @@ class Events:
             first = _one(conn, "SELECT coalesce(min(id), 0) FROM litebot_events")
             if first > (self.position or 0) + 1:
                 found.append(Event(self.masterid, DROPPED, None))
-        self._looked_at = now
         values = {"masterid": self.masterid, "position": self.position, "limit": READ_AT_ONCE}
         rows = conn.execute(READ, values).fetchall()
+        self._looked_at = now  # and not where it fails: then it is asked again
         for eventid, masterid, key, body in rows:
             self.position = eventid
             if masterid != self.masterid:

@@ -248,6 +248,7 @@ class Session:
                     self._note_failure(error)
                     if not is_of_use(self._conn, error):
                         self._connect_again()
+                    self._pause()
             if self._conn is not None:
                 self._peers.look(self._conn)  # one may just have come
                 if not self._peers.is_alone:
@@ -307,15 +308,21 @@ class Session:
             self._reactor.callFromThread(self._is_over)
 
     def _note_failure(self, error: psycopg.Error) -> None:
-        """Say so once, and wait: longer and longer where it fails again and again."""
         if not self._fails:
             self._fails = True
             self._reactor.callFromThread(self._begins, Outage(words_of(error)))
+
+    def _pause(self) -> None:
+        """Wait, longer and longer where it fails again and again.
+
+        While there is a connection it holds the lock; where that is lost the wait is over.
+        """
         if time.monotonic() - self._failed_at > CALM_S:
             self._waits = waits()
         until = time.monotonic() + next(self._waits)
-        while not self._ending and (wait_s := until - time.monotonic()) > 0:
-            self._wait(None, wait_s)
+        with suppress(psycopg.Error):
+            while not self._ending and (wait_s := until - time.monotonic()) > 0:
+                self._wait(self._conn, wait_s)
         self._failed_at = time.monotonic()
 
     def _connect_again(self) -> None:
@@ -329,6 +336,8 @@ class Session:
                 return
             except psycopg.Error as error:
                 self._note_failure(error)
+                self._close()
+                self._pause()
 
     def _work(self, conn: Conn) -> None:
         """Do what is to be done now.  Raises psycopg.Error, StoreError, TakenOver."""
@@ -369,11 +378,12 @@ class Session:
         return True
 
     def _wait(self, conn: Conn | None, timeout_s: float | None = None) -> None:
-        """Until there is something to do."""
+        """Until there is something to do, or for so long.  Raises psycopg.Error."""
         if conn is not None:
             conn.pgconn.consume_input()
             while (notify := conn.pgconn.notifies()) is not None:
                 self._has_news |= self._is_news(notify.be_pid)
+        if conn is not None and timeout_s is None:
             if self._has_news and not self._delivering:
                 return
             due = [at for what, at in self._due.items() if what != "read" or not self._delivering]
