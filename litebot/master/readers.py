@@ -36,9 +36,9 @@ from litebot.store.sql import Counts
 THREADS = 4
 INTERRUPT_AGAIN_S = 0.002
 
-# How often SQLite asks whether a glance goes on (in steps of its virtual machine, some 50 a row),
+# How often SQLite asks whether a glance goes on (in steps of its virtual machine: about each row),
 # and for how long it does.
-GLANCE_STEPS = 200
+GLANCE_STEPS = 50
 GLANCE_S = 0.004
 # For how long none begins after one that took longer, so that those cost builds next to nothing.
 GLANCE_AGAIN_S = 0.2
