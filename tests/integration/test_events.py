@@ -189,46 +189,48 @@ def test_what_was_not_sent_is_sent_by_the_next_connection(connect: Connect) -> N
     assert numbers(all_of(two, two_conn)) == [1, 2, 3, 4]
 
 
-def test_what_was_sent_is_not_sent_again_though_the_answer_is_lost(
-    postgres: Postgres, name: str, conn: Conn
-) -> None:
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[Proxy]:
     proxy = Proxy(postgres.folder, postgres.port)
-    try:
-        one_conn = psycopg.connect(proxy.url(USER, name), autocommit=True)
-        one, two = listening(1, one_conn), listening(2, conn)
-        proxy.lose_next_answer(b"pg_notify")
-        with pytest.raises(psycopg.OperationalError):
-            send_numbers(one, one_conn, 1, 3)
-        assert proxy.lost_answer.is_set()
-        one_conn = psycopg.connect(proxy.url(USER, name), autocommit=True)
-        one.listen(one_conn)
-        send_numbers(one, one_conn, 4, 4)
-        one_conn.close()
-        assert numbers(all_of(two, conn)) == [1, 2, 3, 4]
-    finally:
-        proxy.close()
+    yield proxy
+    proxy.close()
+
+
+def send_in_vain(sender: Events, conn: Conn, proxy: Proxy) -> None:
+    """Send the numbers 1 to 3; they arrive, and the answer that says so is lost."""
+    proxy.lose_next_answer(b"pg_notify")
+    with pytest.raises(psycopg.OperationalError):
+        send_numbers(sender, conn, 1, 3)
+    assert proxy.lost_answer.is_set()
+
+
+def test_what_was_sent_is_not_sent_again_though_the_answer_is_lost(
+    proxy: Proxy, name: str, conn: Conn
+) -> None:
+    one_conn = psycopg.connect(proxy.url(USER, name), autocommit=True)
+    one, two = listening(1, one_conn), listening(2, conn)
+    send_in_vain(one, one_conn, proxy)
+    one_conn = psycopg.connect(proxy.url(USER, name), autocommit=True)
+    one.listen(one_conn)
+    send_numbers(one, one_conn, 4, 4)
+    one_conn.close()
+    assert numbers(all_of(two, conn)) == [1, 2, 3, 4]
 
 
 def test_what_may_be_pruned_already_is_not_sent_again(
-    postgres: Postgres, name: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, name: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = Proxy(postgres.folder, postgres.port)
-    try:
-        one_conn = psycopg.connect(proxy.url(USER, name), autocommit=True)
-        one, two = listening(1, one_conn), listening(2, conn)
-        proxy.lose_next_answer(b"pg_notify")
-        with pytest.raises(psycopg.OperationalError):
-            send_numbers(one, one_conn, 1, 3)
-        assert numbers(all_of(two, conn)) == [1, 2, 3]
-        make_old(conn)
-        send_numbers(two, conn, 7, 7)
-        two.prune(conn)
-        monkeypatch.setattr(module, "ASK_AGAIN_S", -1.0)  # as if it had taken that long
-        one.listen(conn)
-        send_numbers(one, conn, 4, 4)
-        assert [event.key for event in all_of(two, conn)] == [DROPPED, ("numbers", "4")]
-    finally:
-        proxy.close()
+    one_conn = psycopg.connect(proxy.url(USER, name), autocommit=True)
+    one, two = listening(1, one_conn), listening(2, conn)
+    send_in_vain(one, one_conn, proxy)
+    assert numbers(all_of(two, conn)) == [1, 2, 3]
+    make_old(conn)
+    send_numbers(two, conn, 7, 7)
+    two.prune(conn)
+    monkeypatch.setattr(module, "ASK_AGAIN_S", -1.0)  # as if it had taken that long
+    one.listen(conn)
+    send_numbers(one, conn, 4, 4)
+    assert [event.key for event in all_of(two, conn)] == [DROPPED, ("numbers", "4")]
 
 
 def make_old(conn: Conn) -> None:
