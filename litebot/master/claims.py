@@ -16,7 +16,6 @@ from buildbot.db import changesources
 from buildbot.db import schedulers
 from buildbot.schedulers.dependent import Dependent
 from buildbot.util.service import ClusteredBuildbotService
-from sqlalchemy.dialects import postgresql
 from twisted.internet import defer
 from twisted.python import log
 
@@ -60,11 +59,13 @@ def _set_master(
     """Claim what has this id in `column` for a master, or let go of it; `also` with a new claim."""
     if masterid is None:
         return _let_go(db, column, id)
+    from sqlalchemy.dialects.postgresql import insert as insert_into  # 1.6 MB
+
     claims = column.table
 
     def thd(conn: sa.engine.Connection) -> None:
         row = {column.name: id, "masterid": masterid}
-        insert = postgresql.insert(claims).values(row).on_conflict_do_nothing()
+        insert = insert_into(claims).values(row).on_conflict_do_nothing()
         if conn.execute(insert.returning(column)).first() is not None:
             if also is not None:
                 also(conn, id)

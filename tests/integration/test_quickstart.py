@@ -94,6 +94,9 @@ def test_create_start_build_commit_stop(tmp_path: Path, watch: Callable[[Master]
     print(f"started in {time.monotonic() - began_at:.2f} s")
     assert time.monotonic() - began_at < START_S
     assert f"http://127.0.0.1:{master.ports[0]}/" in started.stdout
+    mapped = Path(f"/proc/{master.pid}/maps").read_text(encoding="utf-8")
+    assert "/apsw/" in mapped
+    assert "/_sqlite3." not in mapped  # one SQLite takes memory enough
 
     built = succeeded(master.force("hello"))
     assert "Ran 3 tests" in built.stdout

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from buildbot.db.model import Model
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
-from sqlalchemy.dialects import postgresql
 
 from litebot.master import schema
 from litebot.master import told
@@ -119,8 +118,10 @@ def _may_end(scene: Scene, brid: int) -> bool:
         return True
     mine = sa.select(claims.c.masterid).where(claims.c.brid == brid)
     if scene.masterid is not None:
+        from sqlalchemy.dialects.postgresql import insert as insert_into  # 1.6 MB
+
         row = {"brid": brid, "masterid": scene.masterid, "claimed_at": scene.now}
-        insert = postgresql.insert(claims).values(row).on_conflict_do_nothing()
+        insert = insert_into(claims).values(row).on_conflict_do_nothing()
         if scene.conn.execute(insert.returning(claims.c.brid)).first() is not None:
             return True
     return scene.conn.execute(mine).scalar() in scene.dead
