@@ -20,6 +20,9 @@ START_PAGES = 1000
 # At 64 MiB the log has not started over for long: wait (a little) for readers to make it so.
 RESTART_PAGES = 16_000
 RESTART_WAIT_MS = 100
+# At 128 MiB a burst or a long read has made it larger than a full load does: give the space back,
+# here, as a commit that does (journal_size_limit) takes 40 to 140 ms of the reactor's time.
+TRUNCATE_PAGES = 32_000
 
 
 class Checkpointer:
@@ -47,19 +50,20 @@ class Checkpointer:
         # change is copied once in so many pages, not at every commit from then on.
         if pages >= self._started_at + START_PAGES and self._running is None:
             self._started_at = pages
-            restart = pages >= RESTART_PAGES
             pool = self._reactor.getThreadPool()
-            self._running = threads.deferToThreadPool(
-                self._reactor, pool, self._checkpoint, restart
-            )
+            self._running = threads.deferToThreadPool(self._reactor, pool, self._checkpoint, pages)
             self._running.addErrback(self._failed)
             self._running.addBoth(self._finished)
         return apsw.SQLITE_OK
 
-    def _checkpoint(self, restart: bool) -> None:
+    def _checkpoint(self, pages: int) -> None:
         if self._own is None:
             self._own = connect(self._path, busy_timeout_ms=RESTART_WAIT_MS)
-        mode = apsw.SQLITE_CHECKPOINT_RESTART if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
+        mode = apsw.SQLITE_CHECKPOINT_PASSIVE
+        if pages >= TRUNCATE_PAGES:
+            mode = apsw.SQLITE_CHECKPOINT_TRUNCATE
+        elif pages >= RESTART_PAGES:
+            mode = apsw.SQLITE_CHECKPOINT_RESTART
         with suppress(apsw.BusyError):  # a reader was in the way; the next commit tries again
             self._own.wal_checkpoint(mode=mode)
 

@@ -69,11 +69,6 @@ def no_checkpoint_at_commit(db: apsw.Connection) -> None:
     db.pragma("wal_autocheckpoint", 0)
 
 
-def bounded_log(db: apsw.Connection) -> None:
-    """After a burst the log file shrinks to 16 MiB instead of staying at its largest."""
-    db.pragma("journal_size_limit", 16 * 1024 * 1024)
-
-
 def page_cache(db: apsw.Connection) -> None:
     """8 MiB: the upper levels of every index that a build touches, at 1 M builds of history."""
     db.pragma("cache_size", -8 * 1024)
@@ -111,7 +106,7 @@ def keeps_its_log(db: apsw.Connection) -> None:
 
 EVERY_CONNECTION: tuple[Pragma, ...] = (page_cache, sorts_in_memory, refuses_damaged_cells)
 NEW_FILE: tuple[Pragma, ...] = (incremental_vacuum, write_ahead_log)
-MASTER: tuple[Pragma, ...] = (write_ahead_log, bounded_log, no_checkpoint_at_commit)
+MASTER: tuple[Pragma, ...] = (write_ahead_log, no_checkpoint_at_commit)
 DURABILITY: dict[str, tuple[Pragma, ...]] = {
     "acknowledged": (sync_at_checkpoints,),
     "commit": (sync_every_commit,),

@@ -79,6 +79,25 @@ def test_a_reader_does_not_let_the_log_grow_for_ever(
     assert store.failures == []
 
 
+def test_a_log_that_became_large_gives_its_space_back(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
+    monkeypatch.setattr(checkpoints, "TRUNCATE_PAGES", 300)
+    reader = connect(path)
+    reader.execute("BEGIN; SELECT * FROM t").fetchall()
+    for n in range(30):
+        store.wait(store.do(keep, f"{n}" * 40_000))
+        store.reactor.settle()
+    assert log_pages(path) > 300
+    reader.execute("ROLLBACK")
+    for n in range(6):
+        store.wait(store.do(keep, f"after {n}" * 5_000))
+        store.reactor.settle()
+    assert log_pages(path) < 150
+    assert store.failures == []
+
+
 @pytest.mark.parametrize(
     ("operation", "code", "message"),
     [

@@ -83,7 +83,7 @@ def test_a_new_file_replaces_none(path: Path) -> None:
         ((), "query_only", 0),
         ((), "busy_timeout", 5000),
         (MASTER, "journal_mode", "wal"),
-        (MASTER, "journal_size_limit", 16 * 1024 * 1024),
+        (MASTER, "journal_size_limit", -1),
         (MASTER, "wal_autocheckpoint", 0),
         (MASTER, "cell_size_check", 1),
         (DURABILITY["commit"], "synchronous", FULL),
@@ -119,12 +119,13 @@ def test_the_master_does_not_checkpoint_at_a_commit(path: Path) -> None:
     assert path.stat().st_size == size_bytes
 
 
-def test_the_log_shrinks_after_a_burst(path: Path) -> None:
+def test_a_commit_does_not_cut_a_large_log(path: Path) -> None:
     db = connect(path, MASTER)
     db.execute("INSERT INTO t VALUES (zeroblob(20000000))")
     db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-    db.execute("INSERT INTO t VALUES (1)")  # starts the log over, and then it may be cut
-    assert path.with_name("state.sqlite-wal").stat().st_size == 16 * 1024 * 1024
+    before = path.with_name("state.sqlite-wal").stat().st_size
+    db.execute("INSERT INTO t VALUES (1)")  # starts the log over, and then it could be cut
+    assert path.with_name("state.sqlite-wal").stat().st_size == before > 20_000_000
 
 
 def test_readers_read_and_do_not_write(path: Path) -> None:
