@@ -85,22 +85,24 @@ class V2RootResource(rest.V2RootResource):
 
     def _browse(self, request: server.Request) -> Any:
         browsing.set(Visit())
+        if request.getHeader("origin") is None:
+            return self.renderRest(request)  # there is nothing for Buildbot to look at
         return super().asyncRender(request)
 
-    @defer.inlineCallbacks
-    def renderRest(self, request: Any) -> Any:
+    @async_to_deferred
+    async def renderRest(self, request: Any) -> Any:
         """Answer a GET: as Buildbot's, but JSON is made at once instead of a token at a time."""
         with self.handleErrors(lambda msg, code, _: self._write_rest_error(request, msg, code)):
-            endpoint, kwargs = yield self.getEndpoint(request, request.method.decode(), {})
+            endpoint, kwargs = await self._endpoint(request, request.method.decode(), {})
             if endpoint.kind in RAW:
-                return (yield super().renderRest(request))
+                return await super().renderRest(request)
             spec = self.decodeResultSpec(request, endpoint)
             is_one = endpoint.kind == EndpointKind.SINGLE
             is_page = spec.limit is not None and spec.limit <= FEW_ROWS
             # SQLite can't be interrupted while it looks for one text in another.
             is_page = is_page and not any(f.op == "contains" for f in spec.filters)
             glancing.set((is_one or is_page) and endpoint.rtype.name not in LARGE)
-            found = yield endpoint.get(spec, kwargs)
+            found = await defer.maybeDeferred(endpoint.get, spec, kwargs)
             if found is None:
                 self._write_not_found_rest_error(request, endpoint, spec, kwargs)
                 return None
@@ -117,7 +119,7 @@ class V2RootResource(rest.V2RootResource):
             if len(rows) <= FEW_ROWS:
                 self._write_body(request, body_of(*answer), indent)
             else:
-                body = yield threads.deferToThread(body_of, *answer)
+                body = await threads.deferToThread(body_of, *answer)
                 self._write_body(request, body, indent)
         return None
 
@@ -151,11 +153,15 @@ class V2RootResource(rest.V2RootResource):
     @async_to_deferred
     async def getEndpoint(self, request: server.Request, method: str, params: Any) -> Any:
         """As Buildbot's.  Raises InvalidPathError and BadJsonRpc2."""
+        return await self._endpoint(request, method, params)
+
+    async def _endpoint(self, request: server.Request, method: str, params: Any) -> Any:
         try:
-            b"/".join(request.postpath or ()).decode()
+            path = tuple(part.decode() for part in request.postpath or ())
         except UnicodeDecodeError as error:
             raise InvalidPathError("the path is not UTF-8") from error
-        endpoint, kwargs = await super().getEndpoint(request, method, params)
+        await self.master.www.assertUserAllowed(request, path, method, params)
+        endpoint, kwargs = self.master.data.getEndpoint(path)
         for name, value in kwargs.items():
             no_number = isinstance(value, int) and not 0 <= value <= LARGEST
             if no_number or (isinstance(value, str) and "\0" in value):

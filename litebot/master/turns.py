@@ -174,6 +174,9 @@ class TurnQueue(Pool):
     # the turn
 
     def _queue_up(self, work: Work) -> None:
+        if work.for_reader and work.is_short and not self._queue and not self._in_turn:
+            self._read_committed(work)  # all that was asked before it has been done
+            return
         self._queue.append(work)
         self._schedule()
 
@@ -208,11 +211,7 @@ class TurnQueue(Pool):
         if self._held is None:
             self._tell_committed()
         for work in reads:
-            assert work.visit is not None
-            d = defer.succeed(None) if work.visit.has_waited else self.committed()
-            d.addCallbacks(
-                self._read_soon, self._refuse_to_read, callbackArgs=(work,), errbackArgs=(work,)
-            )
+            self._read_committed(work)
         for work in done:
             if self.failure is not None:  # of a commit that a visitor was waiting for
                 self._refuse(work)
@@ -315,6 +314,16 @@ class TurnQueue(Pool):
                 "the master's database connection belongs to the reactor's thread; use"
                 " master.db.pool.do"
             )
+
+    def _read_committed(self, work: Work) -> None:
+        """Read for a visitor when what has been done so far is committed."""
+        assert work.visit is not None
+        if work.visit.has_waited:
+            self._read_soon(None, work)
+            return
+        self.committed().addCallbacks(
+            self._read_soon, self._refuse_to_read, callbackArgs=(work,), errbackArgs=(work,)
+        )
 
     def _read_soon(self, _committed: None, work: Work) -> None:
         assert work.visit is not None

@@ -171,19 +171,19 @@ class CountingSql(ApswSql):
 
     def count(self, table: str, where: str, *parameters: Any) -> int:
         name = table.partition(" ")[0]
-        last = self.row(f"SELECT max(rowid) FROM {name}")
-        deletions = self.row("SELECT deleted FROM litebot_deletions WHERE name = ?", name)
-        if last is None or last[0] is None or deletions is None:
+        query = f"SELECT (SELECT max(rowid) FROM {name}), deleted FROM litebot_deletions"
+        last, deletions = self.row(f"{query} WHERE name = ?", name) or (None, None)
+        if last is None:
             return super().count(table, where, *parameters)
         key = (table, where, parameters)
         count, counted_to, deleted = self._counts.get(key, (0, 0, -1))
-        if deleted != deletions[0] or counted_to > last[0]:  # another one's snapshot may be newer
+        if deleted != deletions or counted_to > last:  # another one's snapshot may be newer
             count = super().count(table, where, *parameters)
-        elif counted_to < last[0]:
+        elif counted_to < last:
             # The + keeps SQLite from an index that holds all the rows before.
             newer = f"rowid > ? AND +({where})"
             count += super().count(table, newer, counted_to, *parameters)
         if len(self._counts) >= MOST_COUNTS:
             self._counts.clear()
-        self._counts[key] = (count, last[0], deletions[0])
+        self._counts[key] = (count, last, deletions)
         return count

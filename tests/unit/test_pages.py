@@ -48,14 +48,14 @@ def test_pages_of_changes(
     glance_s: float,
 ) -> None:
     begun_here: list[bool] = []
-    really = pages.List.page
+    really = pages.List.models
 
     def begin(*args: Any) -> Any:
         begun_here.append(threading.get_ident() == here)
         return really(*args)
 
     here = threading.get_ident()
-    monkeypatch.setattr(pages.List, "page", begin)
+    monkeypatch.setattr(pages.List, "models", begin)
     monkeypatch.setattr(readers, "GLANCE_S", glance_s)
     monkeypatch.setattr(readers, "GLANCE_STEPS", 1)
     monkeypatch.setattr(readers, "GLANCE_AGAIN_S", 0.0)

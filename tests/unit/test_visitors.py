@@ -213,7 +213,6 @@ def test_many_glances_leave_builds_their_turns(store: Store) -> None:
         done.append(name)
 
     asked = [store.glance(slow, name) for name in "abc"]
-    store.reactor.turn()
     build = store.do(lambda _conn: done.append("build"))
     store.wait(build)
     assert done == ["a", "build"]
@@ -228,7 +227,6 @@ def test_a_stop_refuses_glances_that_wait(store: Store) -> None:
         return len(sql.rows("SELECT 1"))
 
     asked = [store.glance(slow) for _ in range(3)]
-    store.reactor.turn()
     store.reactor.turn()
     store.stop()
     store.reactor.settle()

@@ -19,12 +19,12 @@ from buildbot.db import buildrequests
 from buildbot.db.buildsets import BuildSetModel
 from buildbot.process.results import RETRY
 from buildbot.util import datetime2epoch
-from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
 from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
+from litebot.master.hot.sql import epoch2datetime
 from litebot.master.told import BuildRequestEndpoint
 from litebot.store.sql import Row
 from litebot.store.sql import Sql

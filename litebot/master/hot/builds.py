@@ -13,13 +13,13 @@ from buildbot.data import base
 from buildbot.data import builds as data_builds
 from buildbot.data.resultspec import ResultSpec
 from buildbot.db import builds
-from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
 from litebot.master.hot import pages
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import INTEGRITY_ERRORS
 from litebot.master.hot.sql import AlsoEnds
+from litebot.master.hot.sql import epoch2datetime
 from litebot.master.told import BuildEndpoint
 from litebot.store.sql import Row
 from litebot.store.sql import Sql

@@ -22,13 +22,13 @@ from buildbot.process.buildrequest import BuildRequestCollapser
 from buildbot.process.results import SUCCESS
 from buildbot.process.results import worst_status
 from buildbot.util import datetime2epoch
-from buildbot.util import epoch2datetime
 from buildbot.util.sautils import hash_columns
 from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master.hot.events import MakesItsMessages
 from litebot.master.hot.sql import AlsoEnds
+from litebot.master.hot.sql import epoch2datetime
 from litebot.master.hot.sql import fitting
 from litebot.store.sql import Row
 from litebot.store.sql import Sql

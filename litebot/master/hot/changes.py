@@ -5,8 +5,10 @@ Source: buildbot/db/changes.py and buildbot/data/changes.py, whose names these k
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
+import math
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -20,15 +22,17 @@ from buildbot.data.resultspec import ResultSpec
 from buildbot.db import changes
 from buildbot.db.base import cached
 from buildbot.db.model import Model
+from buildbot.db.sourcestamps import PatchModel
+from buildbot.db.sourcestamps import SourceStampModel
 from buildbot.process import metrics
 from buildbot.process.users.users import createUserObject
 from buildbot.util import datetime2epoch
-from buildbot.util import epoch2datetime
 from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master.hot import pages
 from litebot.master.hot.buildsets import thd_stamp
+from litebot.master.hot.sql import epoch2datetime
 from litebot.master.hot.sql import fitting
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -69,6 +73,11 @@ LIST = pages.List(
 SHOWN = (
     *("changeid", "author", "committer", "comments", "branch", "revision", "revlink", "category"),
     *("parent_changeids", "repository", "codebase", "project", "files", "properties"),
+)
+STAMPS = (
+    "SELECT s.id, s.branch, s.revision, s.repository, s.created_at, s.codebase, s.project,"
+    " p.id, p.patch_base64, p.patchlevel, p.patch_author, p.patch_comment, p.subdir"
+    " FROM sourcestamps s LEFT JOIN patches p ON p.id = s.patchid"
 )
 # Changes whose files are read at once; SQLite takes some 32,000 parameters.
 AT_ONCE = 500
@@ -146,8 +155,18 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
             return super().getChanges(resultSpec)
 
         def thd(sql: Sql) -> list[changes.ChangeModel]:
-            models = _complete(sql, list(LIST.page(sql, spec)))
+            models = _complete(sql, LIST.models(sql, spec))
             return models if resultSpec is None else models[::-1]
+
+        return self.db.do_sql(thd).addCallback(pages.nothing_left, spec)
+
+    def get_stamped(self, spec: Any) -> Any:
+        """As getChanges, each with its sourcestamp, or None; where LIST.can_select(spec)."""
+
+        def thd(sql: Sql) -> list[tuple[changes.ChangeModel, SourceStampModel | None]]:
+            models = _complete(sql, LIST.models(sql, spec))[::-1]
+            stamps = _thd_stamps(sql, list({model.sourcestampid for model in models}))
+            return [(model, stamps.get(model.sourcestampid)) for model in models]
 
         return self.db.do_sql(thd).addCallback(pages.nothing_left, spec)
 
@@ -260,6 +279,32 @@ def _complete(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.Chang
     return models
 
 
+def _thd_stamps(sql: Sql, ssids: list[int]) -> dict[int, SourceStampModel]:
+    """Sourcestamps by their ids."""
+    stamps = {}
+    for start in range(0, len(ssids), AT_ONCE):
+        some = ssids[start : start + AT_ONCE]
+        query = f"{STAMPS} WHERE s.id IN ({', '.join('?' * len(some))})"
+        for ssid, branch, revision, repository, created_at, *rest in sql.rows(query, *some):
+            codebase, project, patchid, body, *others = rest
+            patch = None
+            if patchid is not None:
+                patch = PatchModel(patchid, base64.b64decode(body), *others)
+            created = epoch2datetime(created_at)
+            stamps[ssid] = SourceStampModel(
+                ssid, branch, revision, repository, created, codebase, project, patch
+            )
+    return stamps
+
+
+def _shown(model: changes.ChangeModel, stamp: SourceStampModel | None) -> dict[str, Any]:
+    """A change as the data API shows it."""
+    shown = {name: getattr(model, name) for name in SHOWN}
+    shown["when_timestamp"] = math.floor(model.when_timestamp.timestamp())
+    shown["sourcestamp"] = None if stamp is None else sourcestamps._db2data(stamp)
+    return shown
+
+
 class ChangesEndpoint(data_changes.ChangesEndpoint):
     """Buildbot's, without asking the data API for the sourcestamp of each change."""
 
@@ -267,12 +312,17 @@ class ChangesEndpoint(data_changes.ChangesEndpoint):
     rootLinkName = data_changes.ChangesEndpoint.rootLinkName
 
     @defer.inlineCallbacks
+    def get(self, resultSpec: Any, kwargs: dict[str, Any]) -> Any:
+        """As Buildbot's; sourcestamps come with their changes."""
+        if kwargs or resultSpec is None or not LIST.can_select(resultSpec):
+            return (yield super().get(resultSpec, kwargs))
+        found = yield self.master.db.changes.get_stamped(resultSpec)
+        return [_shown(model, stamp) for model, stamp in found]
+
+    @defer.inlineCallbacks
     def _fixChange(self, model: changes.ChangeModel) -> Any:
         stamp = yield self.master.db.sourcestamps.getSourceStamp(model.sourcestampid)
-        shown = {name: getattr(model, name) for name in SHOWN}
-        shown["when_timestamp"] = datetime2epoch(model.when_timestamp)
-        shown["sourcestamp"] = None if stamp is None else sourcestamps._db2data(stamp)
-        return shown
+        return _shown(model, stamp)
 
 
 class Change(data_changes.Change):

@@ -54,17 +54,31 @@ class List:
         `where` are further conditions.  The ResultSpec stays as it is, as what is interrupted is
         done again: see nothing_left.
         """
+        conditions, values = self._conditions(spec, where, parameters)
+        models = self._models(sql, spec, conditions, values)
+        if not (spec.offset or spec.limit):
+            return models
+        total = self._total(sql, conditions, values)
+        return ListResult(models, offset=spec.offset, total=total, limit=spec.limit)
+
+    def models(self, sql: Sql, spec: Any) -> list[Any]:
+        """As page, without a total."""
+        return self._models(sql, spec, *self._conditions(spec))
+
+    def _conditions(
+        self, spec: Any, where: Sequence[str] = (), parameters: Sequence[Any] = ()
+    ) -> tuple[list[str], list[Any]]:
+        """Those of a ResultSpec, and their parameters, after others."""
         conditions, values = list(where), list(parameters)
         for f in spec.filters:
             condition, operands = _condition(self.fields[f.field], f.op, list(f.values))
             conditions.append(condition)
             values += operands
+        return conditions, values
+
+    def _models(self, sql: Sql, spec: Any, conditions: list[str], values: list[Any]) -> list[Any]:
         rows = sql.rows(f"{self.select}{_where(conditions)}{self._tail(spec, sql)}", *values)
-        models = [self.model_of(row) for row in rows]
-        if not (spec.offset or spec.limit):
-            return models
-        total = self._total(sql, conditions, values)
-        return ListResult(models, offset=spec.offset, total=total, limit=spec.limit)
+        return [self.model_of(row) for row in rows]
 
     def _total(self, sql: Sql, conditions: list[str], values: list[Any]) -> int:
         """How many rows meet these conditions."""

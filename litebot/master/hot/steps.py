@@ -11,10 +11,10 @@ from typing import Any
 from buildbot.data import base
 from buildbot.data import steps as data_steps
 from buildbot.db import steps
-from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
 from litebot.master.hot.events import MakesItsMessages
+from litebot.master.hot.sql import epoch2datetime
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from datetime import UTC
 from datetime import datetime
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
 
-from buildbot.util import UTC
 from buildbot.util import bytes2unicode
 from twisted.python import log
 
