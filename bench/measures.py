@@ -43,10 +43,10 @@ LISTS = {
 LIST_REPEATS = 100
 CRAWL_PER_S = 50
 # The visitors' process needs its time to start, and the builds beside it have a warm-up.
-CRAWL_STARTS_S = 5.0
-CRAWL_LONGER_S = 15.0
+CRAWL_STARTS_S = 3.0
+CRAWL_LONGER_S = 9.0
 # How often both are measured, one right after the other, as a machine's speed drifts.
-CRAWLS = 3
+CRAWLS = 6
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ class Visit:
         self.lasts = lasts
         self.has_waited = False  # for what was asked before it to be committed
 
+    def note_waited(self, _committed: None = None) -> None:
+        """What was asked before it is committed."""
+        self.has_waited = not self.lasts
+
 
 browsing: ContextVar[Visit | None] = ContextVar("browsing", default=None)
 glancing: ContextVar[bool] = ContextVar("glancing", default=False)

@@ -83,11 +83,14 @@ class V2RootResource(rest.V2RootResource):
             return copy_context().run(self._browse, request)
         return super().asyncRender(request)
 
-    def _browse(self, request: server.Request) -> Any:
-        browsing.set(Visit())
+    @async_to_deferred
+    async def _browse(self, request: server.Request) -> Any:
+        visit = Visit()
+        browsing.set(visit)
+        await self.master.db.pool.admit(visit)
         if request.getHeader("origin") is None:
-            return self.renderRest(request)  # there is nothing for Buildbot to look at
-        return super().asyncRender(request)
+            return await self.renderRest(request)  # there is nothing for Buildbot to look at
+        return await super().asyncRender(request)
 
     @async_to_deferred
     async def renderRest(self, request: Any) -> Any:

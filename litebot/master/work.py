@@ -160,6 +160,10 @@ class Pool:
 
     # reads for visitors
 
+    def admit(self, visit: Visit) -> defer.Deferred[None]:
+        """Fires when a visit may begin to ask."""
+        return defer.succeed(None)
+
     def _read(self, work: Work) -> None:
         assert self._readers is not None
         run = self._readers.run_sql if work.on == "sql" else self._readers.run

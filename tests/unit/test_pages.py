@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from buildbot.data.resultspec import Filter
 from masters import Pair
 from masters import World
@@ -27,6 +28,24 @@ PAGES: tuple[dict[str, Any], ...] = (
     {"limit": 50, "order": ["-when_timestamp", "changeid"]},
     {"order": ["-changeid"]},
 )
+
+
+def patch_one(world: World) -> None:
+    """Have one change be of a sourcestamp with a patch."""
+    db = world.master.db
+    ssid = world.call(
+        db.sourcestamps.findSourceStampId,
+        **dict.fromkeys(("codebase", "project", "repository", "patch_comment"), ""),
+        patch_body=b"--- a\n+++ b\n",
+        patch_level=1,
+        patch_author="me",
+        patch_subdir="sub",
+    )
+
+    def thd(conn: sa.engine.Connection) -> None:
+        conn.exec_driver_sql(f"UPDATE changes SET sourcestampid = {ssid} WHERE changeid = 2")
+
+    world.call(db.pool.do_with_transaction, thd)
 
 
 def page(world: World, options: dict[str, Any]) -> Any:
@@ -70,6 +89,8 @@ def test_pages_of_changes(
                 branch=f"b{number % 2}",
                 properties={"p": number, "q": ["text", "Change"]},
             )
+        for world in pair.worlds:
+            patch_one(world)
         for options in PAGES:
             ours, theirs = (page(world, options) for world in pair.worlds)
             assert ours == theirs

@@ -24,6 +24,8 @@ from litebot.master.database import HOLD_S
 from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
+from litebot.master.turns import MANY_VISITS
+from litebot.master.turns import TOGETHER_S
 from litebot.master.turns import TURN_S
 from litebot.master.work import EXPECTED
 from litebot.store.sql import Sql
@@ -255,3 +257,98 @@ def test_what_is_asked_in_one_visit_waits_for_one_commit(store: Store) -> None:
     assert again.result[0] == ["a"]  # and what is held has not been committed
     assert not another.called
     assert store.wait(another)[0] == ["a", "b"]
+
+
+class Door:
+    """Visits to a store, each of which looks at once at what is there when it is let in."""
+
+    def __init__(self, store: Store) -> None:
+        store.queue._hold_s = HOLD_S
+        self.store = store
+        self.seen: list[list[Any]] = []
+        self.takes_s = 0.0
+
+    def come(self, count: int) -> None:
+        for _ in range(count):
+            visit = Visit()
+            self.store.queue.admit(visit).addCallback(self._look, visit)
+
+    def _look(self, _admitted: None, visit: Visit) -> None:
+        def look() -> Any:
+            browsing.set(visit)
+            glancing.set(True)
+            return self.store.queue.do_sql(lambda sql: sql.rows("SELECT x FROM t"))
+
+        self.store.reactor.now += self.takes_s
+        looked = contextvars.copy_context().run(look)
+        looked.addCallback(lambda rows: self.seen.append([x for (x,) in rows]))
+
+    def hold(self, value: str) -> None:
+        """Have a build do something that is not committed yet."""
+        self.store.do(keep, value)
+        self.store.reactor.turn()
+        assert value not in self.store.content()
+
+
+def test_few_visits_are_let_in_at_once(store: Store) -> None:
+    door = Door(store)
+    for number in range(3 * MANY_VISITS):
+        door.hold(f"{number}")
+        door.come(1)
+        store.reactor.advance(2 / MANY_VISITS)
+        assert len(door.seen) == number + 1
+
+
+def test_many_visits_to_an_idle_master_are_let_in_at_once(store: Store) -> None:
+    door = Door(store)
+    door.come(3 * MANY_VISITS)
+    store.reactor.turn()
+    assert len(door.seen) == 3 * MANY_VISITS
+
+
+def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
+    door = Door(store)
+    door.come(MANY_VISITS)
+    store.reactor.turn()
+    door.seen.clear()
+    door.hold("a")
+    door.come(1)
+    store.reactor.turn()
+    store.reactor.turn()
+    assert door.seen == [["a"]]  # nobody had to wait for a while
+    for value in "bc":
+        store.reactor.advance(TOGETHER_S / 3)
+        door.hold(value)
+        door.come(2)
+    store.reactor.turn()
+    store.reactor.turn()
+    assert door.seen == [["a"]]
+    store.reactor.advance(TOGETHER_S / 3)
+    assert door.seen == [["a"], *[["a", "b", "c"]] * 4]
+
+
+def test_a_crowd_at_the_door_leaves_builds_their_turns(store: Store) -> None:
+    door = Door(store)
+    door.come(MANY_VISITS)
+    store.reactor.turn()
+    door.seen.clear()
+    door.hold("a")
+    door.takes_s = TURN_S
+    door.come(3)
+    build = store.do(keep, "b")
+    store.reactor.turn()
+    assert len(door.seen) == 1
+    assert build.called
+    store.reactor.settle()
+    assert len(door.seen) == 3
+
+
+def test_a_stop_leaves_nobody_at_the_door(store: Store) -> None:
+    door = Door(store)
+    door.come(MANY_VISITS)
+    store.reactor.turn()
+    door.seen.clear()
+    door.hold("a")
+    admitted = [Asked(store.queue.admit(Visit())) for _ in range(3)]
+    store.stop()
+    assert all(each.called for each in admitted)
