@@ -181,12 +181,13 @@ async def _crawled_once(run: Run) -> dict[str, float]:
     answers = await asked
     if answers[0].sent_at > beside.before.at_s or answers[-1].answered_at < beside.after.at_s:
         raise RuntimeError("the crawl did not last as long as the builds beside it")
+    took_s = [a.took_s for a in answers if beside.before.at_s < a.sent_at < beside.after.at_s]
     return {
         "builds_per_s_alone": alone.builds_per_s,
         "builds_per_s_crawled": beside.builds_per_s,
         "crawled_share": beside.builds_per_s / alone.builds_per_s,
         "longest_turn_ms": turns.longest_s * 1e3,
-        "crawl_answer_ms": statistics.median(a.took_s for a in answers) * 1e3,
+        "crawl_answer_ms": statistics.median(took_s) * 1e3,
         "crawl_per_s": len(answers) / (answers[-1].answered_at - answers[0].sent_at),
     }
 
