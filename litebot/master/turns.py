@@ -49,7 +49,7 @@ BUSY_GIVE_UP_S = 60.0
 # the like.  So where MANY_VISITS come in MANY_S while builds run, they are let in together.
 MANY_VISITS = 20
 MANY_S = 1.0
-TOGETHER_S = 0.1
+TOGETHER_S = 0.03
 
 # How a sync says it, where space is only looked for when data are written out.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
