@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,11 @@ class Checkpointer:
         self._own: apsw.Connection | None = None
         self._running: defer.Deferred[Any] | None = None
         self._started_at = 0  # pages of the log at the last one
+        self._is_large = False  # the log's file; what is in it may have started over
         handle.set_wal_hook(self._after_commit)
 
     def _after_commit(self, _handle: apsw.Connection, _name: str, pages: int) -> int:
+        self._is_large = self._is_large or pages >= TRUNCATE_PAGES
         if pages < self._started_at:
             self._started_at = 0  # the log has started over
         # Counted from the last one, which a busy master has outrun already: what many builds
@@ -52,20 +53,28 @@ class Checkpointer:
             self._started_at = pages
             pool = self._reactor.getThreadPool()
             self._running = threads.deferToThreadPool(self._reactor, pool, self._checkpoint, pages)
-            self._running.addErrback(self._failed)
+            self._running.addCallbacks(self._checkpointed, self._failed)
             self._running.addBoth(self._finished)
         return apsw.SQLITE_OK
 
-    def _checkpoint(self, pages: int) -> None:
+    def _checkpoint(self, pages: int) -> bool:
+        """Whether the log was cut."""
         if self._own is None:
             self._own = connect(self._path, busy_timeout_ms=RESTART_WAIT_MS)
         mode = apsw.SQLITE_CHECKPOINT_PASSIVE
-        if pages >= TRUNCATE_PAGES:
+        if self._is_large:
             mode = apsw.SQLITE_CHECKPOINT_TRUNCATE
         elif pages >= RESTART_PAGES:
             mode = apsw.SQLITE_CHECKPOINT_RESTART
-        with suppress(apsw.BusyError):  # a reader was in the way; the next commit tries again
+        try:
             self._own.wal_checkpoint(mode=mode)
+        except apsw.BusyError:  # a reader was in the way, or the writer; START_PAGES later no more
+            return False
+        return mode == apsw.SQLITE_CHECKPOINT_TRUNCATE
+
+    def _checkpointed(self, is_cut: bool) -> None:
+        if is_cut:
+            self._is_large = False
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value

@@ -51,8 +51,8 @@ class Visit:
         self.lasts = lasts
         self.has_waited = False  # for what was asked before it to be committed
 
-    def note_waited(self, _committed: None = None) -> None:
-        """What was asked before it is committed."""
+    def note_waited(self) -> None:
+        """All that was asked before it is done and committed, or its first look has seen that."""
         self.has_waited = not self.lasts
 
 

@@ -163,7 +163,8 @@ class V2RootResource(rest.V2RootResource):
             path = tuple(part.decode() for part in request.postpath or ())
         except UnicodeDecodeError as error:
             raise InvalidPathError("the path is not UTF-8") from error
-        await self.master.www.assertUserAllowed(request, path, method, params)
+        # A user's own authz may answer at once.
+        await defer.maybeDeferred(self.master.www.assertUserAllowed, request, path, method, params)
         endpoint, kwargs = self.master.data.getEndpoint(path)
         for name, value in kwargs.items():
             no_number = isinstance(value, int) and not 0 <= value <= LARGEST

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
 from litebot.master.checkpoints import Checkpointer
+from litebot.master.door import Door
 from litebot.master.readers import Readers
 from litebot.master.readers import Visit
 from litebot.master.syncs import Syncer
@@ -43,13 +44,6 @@ TURN_S = 0.010
 BUSY_RETRY_S = 0.010
 BUSY_SAY_EVERY_S = 5.0
 BUSY_GIVE_UP_S = 60.0
-
-# What is done for a visitor between two things that are done for builds finds nothing of what it
-# needs in the processor's caches, and takes two to three times as long as what is done right after
-# the like.  So where MANY_VISITS come in MANY_S while builds run, they are let in together.
-MANY_VISITS = 20
-MANY_S = 1.0
-TOGETHER_S = 0.03
 
 # How a sync says it, where space is only looked for when data are written out.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -97,10 +91,7 @@ class TurnQueue(Pool):
         self._queue: deque[Work] = deque()
         self._reads: deque[Work] = deque()  # whose commit has come
         self._glance_scheduled = False
-        self._visits: deque[float] = deque(maxlen=MANY_VISITS)  # when the last ones came
-        self._at_the_door: deque[defer.Deferred[None]] = deque()
-        self._door: Any = None
-        self._opened_at = 0.0
+        self._door = Door(reactor, self._settle_all)
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
@@ -127,9 +118,7 @@ class TurnQueue(Pool):
             self._readers.stop()
         while self._reads:
             self._refuse(self._reads.popleft())
-        if self._door is not None:
-            self._door.cancel()
-            self._open_door()
+        self._door.stop()
         if self._checkpointer is not None:
             yield self._checkpointer.stop()
         if self._syncer is not None:
@@ -171,32 +160,12 @@ class TurnQueue(Pool):
         return d
 
     def admit(self, visit: Visit) -> defer.Deferred[None]:
-        """Fires when a visit may begin: at once, or, where many come while builds run, with others.
+        """Fires when a visit may begin: see `door`."""
+        return self._door.admit(visit, builds_run=self._held is not None)
 
-        Those have TOGETHER_S between them; what has been done before is committed then.
-        """
-        now = self.reactor.seconds()
-        self._visits.append(now)
-        are_many = len(self._visits) == MANY_VISITS and now - self._visits[0] < MANY_S
-        if self._door is None and (self._held is None or not are_many):
-            return defer.succeed(None)
-        d: defer.Deferred[None] = defer.Deferred()
-        d.addCallback(visit.note_waited)
-        self._at_the_door.append(d)
-        if self._door is None:
-            wait_s = self._opened_at + TOGETHER_S - now
-            self._door = self.reactor.callLater(max(0.0, wait_s), self._open_door)
-        return d
-
-    def _open_door(self) -> None:
-        self._door = None
-        self._opened_at = self.reactor.seconds()
+    def _settle_all(self) -> bool:
         self.commit()
-        ends_at = time.monotonic() + TURN_S
-        while self._at_the_door and (time.monotonic() < ends_at or not self.running):
-            self._at_the_door.popleft().callback(None)
-        if self._at_the_door:
-            self._door = self.reactor.callLater(0.0, self._open_door)
+        return not self._queue
 
     def count_commits(self, tally: Tally) -> None:
         """Count all commits from now on, and keep in `tally` how many are on disk; closes it."""
@@ -224,7 +193,10 @@ class TurnQueue(Pool):
         self._schedule()
 
     def _may_read(self, work: Work) -> bool:
-        """Whether all that a visitor's work has to see has been done."""
+        """Whether a visitor's work need not wait for what is in the queue.
+
+        Nothing is, or the work is of a visit that has seen something before.
+        """
         assert work.visit is not None
         return not self._in_turn and (work.visit.has_waited or not self._queue)
 

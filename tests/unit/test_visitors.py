@@ -21,11 +21,11 @@ from turning import thread_of
 
 from litebot.master import readers
 from litebot.master.database import HOLD_S
+from litebot.master.door import MANY_VISITS
+from litebot.master.door import TOGETHER_S
 from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
-from litebot.master.turns import MANY_VISITS
-from litebot.master.turns import TOGETHER_S
 from litebot.master.turns import TURN_S
 from litebot.master.work import EXPECTED
 from litebot.store.sql import Sql
@@ -259,7 +259,7 @@ def test_what_is_asked_in_one_visit_waits_for_one_commit(store: Store) -> None:
     assert store.wait(another)[0] == ["a", "b"]
 
 
-class Door:
+class Crowd:
     """Visits to a store, each of which looks at once at what is there when it is let in."""
 
     def __init__(self, store: Store) -> None:
@@ -291,64 +291,109 @@ class Door:
 
 
 def test_few_visits_are_let_in_at_once(store: Store) -> None:
-    door = Door(store)
+    crowd = Crowd(store)
     for number in range(3 * MANY_VISITS):
-        door.hold(f"{number}")
-        door.come(1)
+        crowd.hold(f"{number}")
+        crowd.come(1)
         store.reactor.advance(2 / MANY_VISITS)
-        assert len(door.seen) == number + 1
+        assert len(crowd.seen) == number + 1
 
 
 def test_many_visits_to_an_idle_master_are_let_in_at_once(store: Store) -> None:
-    door = Door(store)
-    door.come(3 * MANY_VISITS)
+    crowd = Crowd(store)
+    crowd.come(3 * MANY_VISITS)
     store.reactor.turn()
-    assert len(door.seen) == 3 * MANY_VISITS
+    assert len(crowd.seen) == 3 * MANY_VISITS
 
 
 def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
-    door = Door(store)
-    door.come(MANY_VISITS)
+    crowd = Crowd(store)
+    crowd.come(MANY_VISITS)
     store.reactor.turn()
-    door.seen.clear()
-    door.hold("a")
-    door.come(1)
+    crowd.seen.clear()
+    crowd.hold("a")
+    crowd.come(1)
     store.reactor.turn()
     store.reactor.turn()
-    assert door.seen == [["a"]]  # nobody had to wait for a while
+    assert crowd.seen == [["a"]]  # nobody had to wait for a while
     for value in "bc":
         store.reactor.advance(TOGETHER_S / 3)
-        door.hold(value)
-        door.come(2)
+        crowd.hold(value)
+        crowd.come(2)
     store.reactor.turn()
     store.reactor.turn()
-    assert door.seen == [["a"]]
+    assert crowd.seen == [["a"]]
     store.reactor.advance(TOGETHER_S / 3)
-    assert door.seen == [["a"], *[["a", "b", "c"]] * 4]
+    assert crowd.seen == [["a"], *[["a", "b", "c"]] * 4]
 
 
 def test_a_crowd_at_the_door_leaves_builds_their_turns(store: Store) -> None:
-    door = Door(store)
-    door.come(MANY_VISITS)
+    crowd = Crowd(store)
+    crowd.come(MANY_VISITS)
     store.reactor.turn()
-    door.seen.clear()
-    door.hold("a")
-    door.takes_s = TURN_S
-    door.come(3)
+    crowd.seen.clear()
+    crowd.hold("a")
+    crowd.takes_s = TURN_S
+    crowd.come(3)
+    store.reactor.turn()
+    assert len(crowd.seen) == 1
     build = store.do(keep, "b")
     store.reactor.turn()
-    assert len(door.seen) == 1
     assert build.called
+    assert len(crowd.seen) < 3
     store.reactor.settle()
-    assert len(door.seen) == 3
+    assert len(crowd.seen) == 3
+
+
+def test_a_crowd_sees_what_was_asked_before_it(store: Store) -> None:
+    def slow(conn: Connection, value: str) -> None:
+        keep(conn, value)
+        store.reactor.now += 2 * TURN_S  # the turn is over
+
+    crowd = Crowd(store)
+    crowd.come(MANY_VISITS)
+    store.reactor.turn()
+    crowd.seen.clear()
+    crowd.hold("a")
+    for value in "bcd":
+        store.do(slow, value)
+    crowd.come(2)
+    store.reactor.settle()
+    assert crowd.seen == [["a", "b", "c", "d"]] * 2
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = Crowd(store)
+    crowd.come(MANY_VISITS)
+    store.reactor.turn()
+    crowd.hold("a")
+    crowd.come(1)
+    store.reactor.settle()
+    crowd.seen.clear()
+    seconds = store.reactor.seconds
+    monkeypatch.setattr(store.reactor, "seconds", lambda: seconds() - 3600)
+    crowd.hold("b")
+    crowd.come(1)
+    store.reactor.advance(TOGETHER_S)
+    store.reactor.turn()
+    assert crowd.seen == [["a", "b"]]
+
+
+def test_a_glance_sees_what_was_asked_before_it(store: Store) -> None:
+    store.queue._hold_s = HOLD_S
+    store.do(keep, "a")
+    asked = store.glance(glanced)
+    assert store.wait(asked)[0] == ["a"]
 
 
 def test_a_stop_leaves_nobody_at_the_door(store: Store) -> None:
-    door = Door(store)
-    door.come(MANY_VISITS)
+    crowd = Crowd(store)
+    crowd.come(MANY_VISITS)
     store.reactor.turn()
-    door.seen.clear()
-    door.hold("a")
+    crowd.seen.clear()
+    crowd.hold("a")
     admitted = [Asked(store.queue.admit(Visit())) for _ in range(3)]
     store.stop()
     assert all(each.called for each in admitted)

@@ -17,7 +17,7 @@ INTEGRITY_ERRORS = (dbapi.IntegrityError, sa.exc.IntegrityError)
 
 
 def epoch2datetime(epoch: float | None) -> datetime.datetime | None:
-    """As Buildbot's, in half its time: of the standard library's UTC, which equals dateutil's."""
+    """As Buildbot's, and equal to it, in half its time: the standard library's UTC is in C."""
     return None if epoch is None else datetime.datetime.fromtimestamp(epoch, datetime.UTC)
 
 
