@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -45,6 +44,9 @@ AS_BUILDBOT = (
     orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
 
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+SECOND = datetime.timedelta(seconds=1)
+
 
 def encode(row: Any, indent: bool) -> bytes:
     """A row of an answer as JSON, as Buildbot has it: keys in order, times as seconds.
@@ -63,7 +65,7 @@ def encode(row: Any, indent: bool) -> bytes:
 def _seconds(value: Any) -> Any:
     """As toJson, in a fifth of its time where a time says of which zone it is."""
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        return math.floor(value.timestamp())
+        return (value - EPOCH) // SECOND
     return toJson(value)
 
 
