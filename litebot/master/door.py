@@ -19,7 +19,7 @@ from litebot.master.readers import Visit
 MANY_VISITS = 20
 MANY_S = 1.0
 # How far apart two groups of a crowd are let in, and for how long one is in one turn.
-TOGETHER_S = 0.03
+TOGETHER_S = 0.05
 TURN_S = 0.010
 
 
