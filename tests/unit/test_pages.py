@@ -15,6 +15,7 @@ from masters import Pair
 from masters import World
 
 from litebot.master import readers
+from litebot.master.data import Query
 from litebot.master.hot import pages
 from litebot.master.readers import Visit
 from litebot.master.readers import browsing
@@ -108,3 +109,24 @@ def test_every_path_and_link_of_buildbots_is_there(
         ours, theirs = (found(world) for world in pair.worlds)
         assert ours[0] >= theirs[0]
         assert all(link in ours[1] for link in theirs[1])
+
+
+def test_unfinished_rows_are_found_without_the_others(world: World) -> None:
+    db = world.master.db
+    asked: list[str] = []
+    handle = db.pool._handle
+    handle.set_profile(lambda sql, _ns: asked.append(sql))
+    mine = Query([Filter("masterid", "eq", [1])])
+    world.call(db.builds.getBuilds, complete=False, resultSpec=mine)
+    world.call(db.builds.getBuilds, builderid=1, complete=False)
+    world.call(db.buildrequests.getBuildRequests, complete=False, claimed=1)
+    world.call(db.buildrequests.getBuildRequests, builderid=1, complete=False)
+    handle.set_profile(None)
+    plans = [
+        [detail for *_, detail in handle.execute(f"EXPLAIN QUERY PLAN {sql}", (1,))]
+        for sql in asked
+        if sql.startswith("SELECT")
+    ]
+    assert len(plans) == 4
+    for plan in plans:
+        assert any("INDEX litebot_unfinished_" in line for line in plan), plan

@@ -129,13 +129,13 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         if isinstance(claimed, bool):
             where += ["c.claimed_at IS NOT NULL"] if claimed else UNCLAIMED.split(" AND ")
         elif claimed is not None:
-            where.append("c.masterid = ?")
+            where.append(f"{'+' if complete is False else ''}c.masterid = ?")
             parameters.append(claimed)
         if builderid is not None:
             where.append("r.builderid = ?")
             parameters.append(builderid)
         if complete is not None:
-            where.append("r.complete <> 0" if complete else "r.complete = 0")
+            where.append("r.complete <> 0" if complete else "r.complete <> 1")
         if bsid is not None:
             where.append("r.buildsetid = ?")
             parameters.append(bsid)

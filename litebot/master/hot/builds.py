@@ -86,7 +86,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
             return super().getBuilds(builderid, buildrequestid, workerid, complete, resultSpec)
         given = {"builderid": builderid, "buildrequestid": buildrequestid, "workerid": workerid}
         given = {name: value for name, value in given.items() if value is not None}
-        where = [f"{name} = ?" for name in given]
+        where = [f"{'+' if complete is False else ''}{name} = ?" for name in given]
         if complete is not None:
             where.append(f"complete_at IS {'NOT ' if complete else ''}NULL")
         d = self.db.do_sql(LIST.page, spec, where, list(given.values()))

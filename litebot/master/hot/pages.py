@@ -21,6 +21,10 @@ T = TypeVar("T")
 
 COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
+# Conditions of the few rows that have an index of their own.  SQLite, which does not know that they
+# are few, is kept from others by a + before what else is asked.
+UNFINISHED = ("complete_at IS NULL", "r.complete <> 1")
+
 # Conditions that a row meets always or never.
 NEVER_CHANGE = ("builderid = ?", "r.builderid = ?")
 
@@ -70,8 +74,11 @@ class List:
     ) -> tuple[list[str], list[Any]]:
         """Those of a ResultSpec, and their parameters, after others."""
         conditions, values = list(where), list(parameters)
+        is_unfinished = any(condition in UNFINISHED for condition in where)
         for f in spec.filters:
-            condition, operands = _condition(self.fields[f.field], f.op, list(f.values))
+            are_numbers = all(isinstance(value, int) for value in f.values)
+            column = ("+" if is_unfinished and are_numbers else "") + self.fields[f.field]
+            condition, operands = _condition(column, f.op, list(f.values))
             conditions.append(condition)
             values += operands
         return conditions, values
@@ -84,7 +91,7 @@ class List:
         """How many rows meet these conditions."""
         if all(condition in NEVER_CHANGE for condition in conditions):
             return sql.count(self.count, " AND ".join(conditions) or "TRUE", *values)
-        joins = any(condition.startswith("c.") for condition in conditions)
+        joins = any(condition.lstrip("+").startswith("c.") for condition in conditions)
         source = self.select.partition(" FROM ")[2] if joins else self.count
         [[total]] = sql.rows(f"SELECT count(*) FROM {source}{_where(conditions)}", *values)
         return int(total)
