@@ -68,7 +68,7 @@ class Checkpointer:
             mode = apsw.SQLITE_CHECKPOINT_RESTART
         try:
             self._own.wal_checkpoint(mode=mode)
-        except apsw.BusyError:  # a reader was in the way, or the writer; START_PAGES later no more
+        except apsw.BusyError:  # a reader or the writer was in the way; again in START_PAGES
             return False
         return mode == apsw.SQLITE_CHECKPOINT_TRUNCATE
 

@@ -59,7 +59,7 @@ def _set_master(
     """Claim what has this id in `column` for a master, or let go of it; `also` with a new claim."""
     if masterid is None:
         return _let_go(db, column, id)
-    from sqlalchemy.dialects.postgresql import insert as insert_into  # 1.6 MB
+    from sqlalchemy.dialects.postgresql import insert as insert_into  # SQLite needs no 1.6 MB
 
     claims = column.table
 

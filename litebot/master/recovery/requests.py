@@ -118,7 +118,7 @@ def _may_end(scene: Scene, brid: int) -> bool:
         return True
     mine = sa.select(claims.c.masterid).where(claims.c.brid == brid)
     if scene.masterid is not None:
-        from sqlalchemy.dialects.postgresql import insert as insert_into  # 1.6 MB
+        from sqlalchemy.dialects.postgresql import insert as insert_into  # SQLite needs no 1.6 MB
 
         row = {"brid": brid, "masterid": scene.masterid, "claimed_at": scene.now}
         insert = insert_into(claims).values(row).on_conflict_do_nothing()
