@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from buildbot.data.resultspec import Filter
@@ -186,6 +187,28 @@ def test_what_the_server_refuses_ends_a_piece_and_no_other(
     assert store.content() == ["taken", *([] if first else ["a"]), "b"]
     assert all(each.error is None for each in before)
     assert logged.take() == [sa.exc.IntegrityError, sa.exc.IntegrityError, sa.exc.DataError]
+
+
+def test_a_state_that_is_none_of_the_servers_own(store: Store, logged: Log) -> None:
+    """What goes by libpq itself, as each COMMIT does, is told of by its five letters only."""
+    store.postgres.execute(
+        store.name,
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                RAISE EXCEPTION 'not %', NEW.x USING ERRCODE = 'LB001';
+            END
+        $$;
+        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.x = 'that') EXECUTE FUNCTION refuse()
+        """,
+    )
+    with pytest.raises(psycopg.DatabaseError, match="not that"):
+        store.wait(store.do(add, "that"))
+    store.wait(store.do(add, "this"))
+    assert store.content() == ["this"]
+    assert store.failures == []
+    assert logged.take() == [psycopg.DatabaseError]
 
 
 def test_commit_and_rollback_end_a_part_of_a_piece(store: Store) -> None:
