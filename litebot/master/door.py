@@ -14,13 +14,13 @@ from typing import Any
 from twisted.internet import defer
 
 from litebot.master.readers import Visit
+from litebot.master.work import TURN_S
 
 # A crowd: so many visits within so many seconds.
 MANY_VISITS = 20
 MANY_S = 1.0
-# How far apart two groups of a crowd are let in, and for how long one is in one turn.
+# How far apart two groups of a crowd are let in.
 TOGETHER_S = 0.05
-TURN_S = 0.010
 
 
 class Door:

@@ -29,6 +29,7 @@ from twisted.web.http import datetimeToString
 
 from litebot.errors import ServerAway
 from litebot.master import controls
+from litebot.master.hot.sql import epoch_of
 from litebot.master.payloads import LARGEST
 from litebot.master.readers import Visit
 from litebot.master.readers import browsing
@@ -43,9 +44,6 @@ LARGE = {"logchunk"}
 AS_BUILDBOT = (
     orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
-
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-SECOND = datetime.timedelta(seconds=1)
 
 
 def encode(row: Any, indent: bool) -> bytes:
@@ -63,9 +61,9 @@ def encode(row: Any, indent: bool) -> bytes:
 
 
 def _seconds(value: Any) -> Any:
-    """As toJson, in a fifth of its time where a time says of which zone it is."""
+    """As toJson, and sooner where a time says of which zone it is."""
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        return (value - EPOCH) // SECOND
+        return epoch_of(value)
     return toJson(value)
 
 

@@ -34,13 +34,13 @@ from litebot.master.readers import Visit
 from litebot.master.syncs import Syncer
 from litebot.master.tally import Tally
 from litebot.master.work import EXPECTED
+from litebot.master.work import TURN_S
 from litebot.master.work import Pool
 from litebot.master.work import Work
 from litebot.store import dbapi
 from litebot.store.dialect import engine_on
 from litebot.store.sql import ApswSql
 
-TURN_S = 0.010
 BUSY_RETRY_S = 0.010
 BUSY_SAY_EVERY_S = 5.0
 BUSY_GIVE_UP_S = 60.0

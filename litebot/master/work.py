@@ -31,6 +31,9 @@ from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
 
+# How long one kind of work goes on in one turn of the reactor.
+TURN_S = 0.010
+
 # Answers rather than faults: components raise these to say that somebody was faster.
 EXPECTED = (
     AlreadyClaimedError,

@@ -23,6 +23,17 @@ def log_pages(path: Path) -> int:
     return path.with_name(path.name + "-wal").stat().st_size // (4096 + 24)
 
 
+def grown_behind_a_reader(store: Store, path: Path) -> apsw.Connection:
+    """Let the log grow while somebody reads what was there before."""
+    reader = connect(path)
+    reader.execute("BEGIN; SELECT * FROM t").fetchall()
+    for n in range(30):
+        store.wait(store.do(keep, f"{n}" * 40_000))
+        store.reactor.settle()
+    assert log_pages(path) > 300
+    return reader
+
+
 def test_the_log_is_moved_into_the_file(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,12 +74,7 @@ def test_a_reader_does_not_let_the_log_grow_for_ever(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "START_PAGES", 50)
-    reader = connect(path)
-    reader.execute("BEGIN; SELECT * FROM t").fetchall()
-    for n in range(30):
-        store.wait(store.do(keep, f"{n}" * 40_000))
-        store.reactor.settle()
-    assert log_pages(path) > 300
+    reader = grown_behind_a_reader(store, path)
     reader.execute("ROLLBACK")
     for n in range(3):
         store.wait(store.do(keep, f"after {n}"))
@@ -84,12 +90,7 @@ def test_a_log_that_became_large_gives_its_space_back(
 ) -> None:
     monkeypatch.setattr(checkpoints, "START_PAGES", 50)
     monkeypatch.setattr(checkpoints, "TRUNCATE_PAGES", 300)
-    reader = connect(path)
-    reader.execute("BEGIN; SELECT * FROM t").fetchall()
-    for n in range(30):
-        store.wait(store.do(keep, f"{n}" * 40_000))
-        store.reactor.settle()
-    assert log_pages(path) > 300
+    reader = grown_behind_a_reader(store, path)
     reader.execute("ROLLBACK")
     # All of the log can be moved, but somebody reads it: it starts over, and its file stays.
     store.wait(store.do(keep, "before" * 60_000))

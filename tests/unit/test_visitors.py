@@ -26,8 +26,8 @@ from litebot.master.door import TOGETHER_S
 from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
-from litebot.master.turns import TURN_S
 from litebot.master.work import EXPECTED
+from litebot.master.work import TURN_S
 from litebot.store.sql import Sql
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -268,6 +268,12 @@ class Crowd:
         self.seen: list[list[Any]] = []
         self.takes_s = 0.0
 
+    def gather(self) -> None:
+        """Be one from now on; who has come so far was let in."""
+        self.come(MANY_VISITS)
+        self.store.reactor.turn()
+        self.seen.clear()
+
     def come(self, count: int) -> None:
         for _ in range(count):
             visit = Visit()
@@ -308,9 +314,7 @@ def test_many_visits_to_an_idle_master_are_let_in_at_once(store: Store) -> None:
 
 def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
     crowd = Crowd(store)
-    crowd.come(MANY_VISITS)
-    store.reactor.turn()
-    crowd.seen.clear()
+    crowd.gather()
     crowd.hold("a")
     crowd.come(1)
     store.reactor.turn()
@@ -329,9 +333,7 @@ def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
 
 def test_a_crowd_at_the_door_leaves_builds_their_turns(store: Store) -> None:
     crowd = Crowd(store)
-    crowd.come(MANY_VISITS)
-    store.reactor.turn()
-    crowd.seen.clear()
+    crowd.gather()
     crowd.hold("a")
     crowd.takes_s = TURN_S
     crowd.come(3)
@@ -351,9 +353,7 @@ def test_a_crowd_sees_what_was_asked_before_it(store: Store) -> None:
         store.reactor.now += 2 * TURN_S  # the turn is over
 
     crowd = Crowd(store)
-    crowd.come(MANY_VISITS)
-    store.reactor.turn()
-    crowd.seen.clear()
+    crowd.gather()
     crowd.hold("a")
     for value in "bcd":
         store.do(slow, value)
@@ -366,8 +366,7 @@ def test_a_clock_that_is_set_back_keeps_nobody_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowd = Crowd(store)
-    crowd.come(MANY_VISITS)
-    store.reactor.turn()
+    crowd.gather()
     crowd.hold("a")
     crowd.come(1)
     store.reactor.settle()
@@ -390,9 +389,7 @@ def test_a_glance_sees_what_was_asked_before_it(store: Store) -> None:
 
 def test_a_stop_leaves_nobody_at_the_door(store: Store) -> None:
     crowd = Crowd(store)
-    crowd.come(MANY_VISITS)
-    store.reactor.turn()
-    crowd.seen.clear()
+    crowd.gather()
     crowd.hold("a")
     admitted = [Asked(store.queue.admit(Visit())) for _ in range(3)]
     store.stop()

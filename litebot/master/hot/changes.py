@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import math
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +32,7 @@ from twisted.python import log
 from litebot.master.hot import pages
 from litebot.master.hot.buildsets import thd_stamp
 from litebot.master.hot.sql import epoch2datetime
+from litebot.master.hot.sql import epoch_of
 from litebot.master.hot.sql import fitting
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -300,7 +300,7 @@ def _thd_stamps(sql: Sql, ssids: list[int]) -> dict[int, SourceStampModel]:
 def _shown(model: changes.ChangeModel, stamp: SourceStampModel | None) -> dict[str, Any]:
     """A change as the data API shows it."""
     shown = {name: getattr(model, name) for name in SHOWN}
-    shown["when_timestamp"] = math.floor(model.when_timestamp.timestamp())
+    shown["when_timestamp"] = epoch_of(model.when_timestamp)
     shown["sourcestamp"] = None if stamp is None else sourcestamps._db2data(stamp)
     return shown
 
