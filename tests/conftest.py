@@ -82,7 +82,7 @@ def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> 
     while not (answer := condition()):
         if time.monotonic() > give_up_at:
             pytest.fail(f"waited {timeout_s:g} s in vain for {what}", pytrace=False)
-        time.sleep(0.02)
+        time.sleep(0.05)
     return answer
 
 

@@ -20,7 +20,6 @@ from stand_in import Asks
 from stand_in import Reactor
 
 from litebot.errors import StoreFailed
-from litebot.master import door
 from litebot.master import turns
 from litebot.master.database import create_file
 from litebot.master.turns import TurnQueue
@@ -70,7 +69,6 @@ class Store(Asks):
 def reactor(monkeypatch: pytest.MonkeyPatch) -> Reactor:
     reactor = Reactor()
     monkeypatch.setattr(turns, "time", reactor)
-    monkeypatch.setattr(door, "time", reactor)
     return reactor
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 from typing import Any
 
 from buildbot.db import connector
@@ -33,13 +32,11 @@ from litebot.master.hot.steps import StepsConnectorComponent
 from litebot.master.turns import TurnQueue
 from litebot.master.urls import sqlite_path
 from litebot.master.work import Outage
+from litebot.master.work import Pool
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE
 from litebot.store.connection import connect
-
-if TYPE_CHECKING:
-    from litebot.master.postgres.pool import ServerPool
 
 # How long a commit may wait for more work, except with durability "commit".
 HOLD_S = 0.015
@@ -149,11 +146,12 @@ class Database(connector.DBConnector):
             log.msg("engine_kwargs in c['db'] are not used: litebot has its own connections")
         pool = ServerPool(server, self.master.reactor, self.on_failure, self.on_outage)
         yield pool.open()
-        self._use(pool)
+        self.use(pool)
         if check_version and not (yield self.model.is_current()):
             raise exceptions.DatabaseNotReadyError()
 
-    def _use(self, pool: TurnQueue | ServerPool) -> None:
+    def use(self, pool: Pool) -> None:
+        """Have the components work with this pool, which is open."""
         self.pool = pool
         self._engine = pool.engine
         # get_upsert_method asks for the version of the standard library's SQLite, which isn't this
@@ -171,7 +169,7 @@ class Database(connector.DBConnector):
         if self.configured_db_config.engine_kwargs:
             log.msg("engine_kwargs in c['db'] are not used: litebot has its own SQLite engine")
         path = sqlite_path(url, Path(self.basedir))
-        self._use(self._open(path, create=not check_version))
+        self.use(self._open(path, create=not check_version))
         self.pool.start()
         if check_version:
             if path is None:

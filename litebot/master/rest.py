@@ -85,9 +85,8 @@ class V2RootResource(rest.V2RootResource):
 
     @async_to_deferred
     async def _browse(self, request: server.Request) -> Any:
-        visit = Visit()
-        browsing.set(visit)
-        await self.master.db.pool.admit(visit)
+        self.master.www.note_visit(request)
+        browsing.set(Visit())
         if request.getHeader("origin") is None:
             return await self.renderRest(request)  # there is nothing for Buildbot to look at
         return await super().asyncRender(request)

@@ -28,9 +28,7 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
 from litebot.master.checkpoints import Checkpointer
-from litebot.master.door import Door
 from litebot.master.readers import Readers
-from litebot.master.readers import Visit
 from litebot.master.syncs import Syncer
 from litebot.master.tally import Tally
 from litebot.master.work import EXPECTED
@@ -91,7 +89,6 @@ class TurnQueue(Pool):
         self._queue: deque[Work] = deque()
         self._reads: deque[Work] = deque()  # whose commit has come
         self._glance_scheduled = False
-        self._door = Door(reactor, self._settle_all)
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
@@ -118,7 +115,6 @@ class TurnQueue(Pool):
             self._readers.stop()
         while self._reads:
             self._refuse(self._reads.popleft())
-        self._door.stop()
         if self._checkpointer is not None:
             yield self._checkpointer.stop()
         if self._syncer is not None:
@@ -158,14 +154,6 @@ class TurnQueue(Pool):
             syncer = self._syncer
             d.addCallback(lambda _: syncer.on_disk())
         return d
-
-    def admit(self, visit: Visit) -> defer.Deferred[None]:
-        """Fires when a visit may begin: see `door`."""
-        return self._door.admit(visit, builds_run=self._held is not None)
-
-    def _settle_all(self) -> bool:
-        self.commit()
-        return not self._queue
 
     def count_commits(self, tally: Tally) -> None:
         """Count all commits from now on, and keep in `tally` how many are on disk; closes it."""

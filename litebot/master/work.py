@@ -161,11 +161,15 @@ class Pool:
     def _refuse(self, work: Work) -> None:
         work.refuse(self.failure or StoreError("the database is closed"))
 
-    # reads for visitors
-
-    def admit(self, visit: Visit) -> defer.Deferred[None]:
-        """Fires when a visit may begin to ask."""
+    def committed(self) -> defer.Deferred[None]:
+        """Fires when a kill won't undo what has been done so far: at once, where nothing is."""
         return defer.succeed(None)
+
+    def on_disk(self) -> defer.Deferred[None]:
+        """Fires when what has been committed so far is on disk."""
+        return defer.succeed(None)
+
+    # reads for visitors
 
     def _read(self, work: Work) -> None:
         assert self._readers is not None
