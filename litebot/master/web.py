@@ -142,9 +142,11 @@ class WWWService(service.WWWService):
     @defer.inlineCallbacks
     def reconfigServiceWithBuildbotConfig(self, new_config: Any) -> Any:
         """As Buildbot's."""
-        self._gate.dismiss()  # what a desk knows is the old configuration
-        yield super().reconfigServiceWithBuildbotConfig(new_config)
-        self._gate.dismiss()
+        self._gate.pause()
+        try:
+            yield super().reconfigServiceWithBuildbotConfig(new_config)
+        finally:
+            self._gate.resume()
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:

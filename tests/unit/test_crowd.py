@@ -12,6 +12,7 @@ import pytest
 from buildbot.plugins import util
 from stand_in import Log
 from turning import Mistake
+from twisted.internet.task import Clock
 
 from litebot.master.auth import admins_act
 from litebot.master.crowd.gate import Acceptor
@@ -264,9 +265,14 @@ class Port:
         self.reactor = reactor
         self.accepts = accepts
         self.socket = self
+        self.waits_for_data = 0
+        self.backlog = 50
 
-    def setsockopt(self, *_: int) -> None:
-        """As a socket."""
+    def setsockopt(self, _level: int, _option: int, value: int) -> None:
+        self.waits_for_data = value
+
+    def listen(self, backlog: int) -> None:
+        self.backlog = backlog
 
     def accept(self) -> tuple[socket.socket, None]:
         if not self.accepts:
@@ -286,6 +292,8 @@ class Port:
 
 class Readers:
     """A reactor that goes by file descriptors, as that of epoll does."""
+
+    callLater: Any
 
     def __init__(self) -> None:
         self.readers: dict[int, Any] = {}
@@ -311,9 +319,47 @@ def test_a_port_without_descriptors_goes_on_as_ever() -> None:
 
     acceptor = Acceptor(port, reactor, take, lambda: acceptor.close())
     assert reactor.readers == {17: acceptor}
+    assert (port.waits_for_data, port.backlog) == (1, socket.SOMAXCONN)
     acceptor.doRead()
     assert came == [2]
     assert reactor.readers == {17: acceptor}
     acceptor.doRead()
     assert came == [2]
+    assert reactor.readers == {17: port}
+    assert port.waits_for_data == 0
+
+
+def test_a_port_whose_system_can_not_wait_for_data() -> None:
+    reactor = Readers()
+    port: Any = Port(reactor, accepts=0)
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    port.setsockopt = refuse
+    port.startReading()
+    acceptor = Acceptor(port, reactor, lambda *_: None, lambda: None)
+    assert reactor.readers == {17: acceptor}
+    acceptor.close()
+    assert reactor.readers == {17: port}
+
+
+def test_a_port_that_rests_when_it_is_given_back() -> None:
+    reactor = Readers()
+    port: Any = Port(reactor, accepts=1)
+    port.startReading()
+    clock = Clock()
+    reactor.callLater = clock.callLater
+
+    def take(acceptor: Acceptor, comers: list[socket.socket]) -> None:
+        for comer in comers:
+            comer.close()
+        acceptor.resume(1.0)
+
+    acceptor = Acceptor(port, reactor, take, lambda: None)
+    acceptor.doRead()
+    assert reactor.readers == {}
+    acceptor.close()
+    assert reactor.readers == {17: port}
+    clock.advance(2.0)
     assert reactor.readers == {17: port}

@@ -3,6 +3,6 @@
 What is asked of the REST API costs about a millisecond of the reactor, and builds beside it find
 their data gone from the processor's caches.  So where many ask (crawlers, most often) the master
 starts its *desk*: a process that reads the state file and has Buildbot's REST API, as the master
-has it.  The `gate` accepts connections and passes them on to the desk; what is more than a plain
-GET the desk gives back, and the master answers it.  When the crowd has gone, so does the desk.
+has it.  The `gate` accepts connections and passes on to the desk those that bring a plain GET; the
+master answers all else.  When the crowd has gone, so does the desk.
 """

@@ -51,9 +51,6 @@ from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
 
-# Builds come first where there is one processor for both.
-NICE = 10
-
 # How often the master hears that it goes on.
 ALIVE_S = 1.0
 # How long lines of http.log wait for others.
@@ -233,7 +230,6 @@ def _tell(event: dict[str, Any]) -> None:
 def main(offer: str) -> None:
     """Answer what comes over the line until it ends."""
     gc.freeze()
-    os.nice(NICE)
     for number in (signal.SIGINT, signal.SIGTERM):  # which may be for the whole group
         signal.signal(number, signal.SIG_IGN)
     reactor: Any = global_reactor

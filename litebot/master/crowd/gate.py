@@ -63,7 +63,10 @@ TOLD = ("debug", "json_cache_seconds", "rest_minimum_version")
 # How far apart groups are accepted while builds run: for each the master leaves its builds once.
 TOGETHER_S = 0.03
 
-# For how long a desk that can take no more for now is left alone.
+# Builds come first where there is one processor for both.
+NICE = 10
+
+# When a desk that could take no message is tried again.
 BEHIND_S = 0.01
 
 
@@ -77,6 +80,7 @@ class DeskProcess(protocol.ProcessProtocol):
     def __init__(self, offer: Offer, reactor: Any, write: Callable[[str], None]) -> None:
         self.ended: defer.Deferred[str] = defer.Deferred()
         self.is_ready = False
+        self.is_behind = False  # since it was heard last
         self._heard_at = time.monotonic()
         self._reactor = reactor
         self._write = write
@@ -86,16 +90,22 @@ class DeskProcess(protocol.ProcessProtocol):
         with theirs, open(os.devnull, "rb") as nothing:
             fds = {0: nothing.fileno(), 1: "r", 2: "r", LINE_FD: theirs.fileno()}
             try:
-                reactor.spawnProcess(self, command[0], command, env=None, childFDs=fds)
+                started = reactor.spawnProcess(self, command[0], command, env=None, childFDs=fds)
             except OSError:
                 ours.close()
                 raise
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, started.pid, NICE)
         self._line = Line(ours, reactor, self._take, lambda: None)
         self._watches = reactor.callLater(LOOK_S, self._watch)
 
     def give(self, connections: list[socket.socket]) -> None:
         """Raises BlockingIOError where it can take none now, and OSError where it has ended."""
-        self._line.send(ACCEPTED, b"", [each.fileno() for each in connections])
+        try:
+            self._line.send(ACCEPTED, b"", [each.fileno() for each in connections])
+        except BlockingIOError:
+            self.is_behind = True
+            raise
 
     def leave(self, within_s: float) -> None:
         """Have it give its last answers and end, or kill it then."""
@@ -106,6 +116,7 @@ class DeskProcess(protocol.ProcessProtocol):
             self.kill()
 
     def _watch(self) -> None:
+        self._line.doRead()  # the master may be the one that stood still
         now = time.monotonic()
         if now > min(self._leaves_by, self._heard_at + SILENT_S):
             log.msg("litebot: the process that answers crowds is stuck; killing it")
@@ -128,6 +139,7 @@ class DeskProcess(protocol.ProcessProtocol):
 
     def _take(self, kind: bytes, data: bytes, _fds: list[int]) -> None:
         self._heard_at = time.monotonic()
+        self.is_behind = False
         if kind == READY:
             self.is_ready = True
         elif kind == LINES:
@@ -169,6 +181,8 @@ class Acceptor:
         self._failed = failed
         self._resumes: Any = None
         port.stopReading()
+        with suppress(OSError):
+            port.socket.listen(socket.SOMAXCONN)  # Twisted's 50 may come within one rest
         self._wait_for_data(1)
         self._resume()
 
@@ -185,7 +199,7 @@ class Acceptor:
 
     def _wait_for_data(self, seconds: int) -> None:
         """Have the system show a connection when something has come over it, or after that."""
-        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+        with suppress(AttributeError, OSError):  # where a system has no such thing
             self._port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
 
     def close(self) -> None:
@@ -258,7 +272,7 @@ class Gate:
         elif self._desk is None:
             if now >= self._not_before:
                 self._begin()
-        elif self._desk.is_ready:
+        elif self._desk.is_ready and not self._desk.is_behind:
             self._open()
 
     def _is_crowd(self, now: float) -> bool:
@@ -317,8 +331,17 @@ class Gate:
             return
         self._looks = self._reactor.callLater(LOOK_S, self._look)
 
+    def pause(self) -> None:
+        """Have no desk until resume(): what it knows is the old configuration, and the old port."""
+        self._not_before = math.inf
+        self.dismiss()
+
+    def resume(self) -> None:
+        """A desk may come again."""
+        self._not_before = 0.0
+
     def dismiss(self, within_s: float = LEAVE_S) -> None:
-        """Need no desk for now: the configuration changes, or nobody comes."""
+        """Need no desk for now."""
         self._close()
         if self._looks is not None:
             self._looks.cancel()
@@ -346,6 +369,7 @@ class Gate:
         for desk in list(self._leaving):
             if not await in_time(desk.ended, STOP_S, self._reactor):
                 desk.kill()  # one that was leaving already
+                await in_time(desk.ended, STOP_S, self._reactor)
 
     # who comes
 
@@ -380,20 +404,18 @@ class Gate:
     def _pass(
         self, _: None, acceptor: Acceptor, comers: list[socket.socket], rest_s: float
     ) -> None:
-        """Give them to the desk, as soon as it can take them, and accept others after `rest_s`."""
+        """Give them to the desk, and accept others after `rest_s`."""
         if self._acceptor is not acceptor or self._desk is None:
             self._keep(comers)
             return
         try:
             self._desk.give(comers)
-        except BlockingIOError:
-            self._reactor.callLater(BEHIND_S, self._pass, None, acceptor, comers, rest_s)
-            return
-        except OSError:  # it has ended, which is not known here yet
+        except OSError:  # it has more than it can do, or has ended
+            self._close()
             self._keep(comers)
-        else:
-            for comer in comers:
-                comer.close()
+            return
+        for comer in comers:
+            comer.close()
         acceptor.resume(rest_s)
 
     def _refuse(self, failure: Failure, comers: list[socket.socket]) -> None:

@@ -16,11 +16,8 @@ HEAD = 16 * 1024
 
 # No path with an escape in it: what it says would have to be known first.  Forced schedulers are
 # those of the running master.
-_REQUEST = re.compile(
-    rb"GET /api/(?:v2|latest)/(?![^? ]*forceschedulers)[A-Za-z0-9_./~-]*(?:\?[!-~]*)?"
-    rb" HTTP/1\.[01]\r\n"
-    rb"((?:[A-Za-z0-9-]+:[^\r\n\0]*\r\n)*)\r\n"
-)
+_TARGET = rb"/api/(?:v2|latest)/(?![^? ]*forceschedulers)[A-Za-z0-9_./~-]*(?:\?[!-~]*)?"
+_REQUEST = re.compile(rb"GET %b HTTP/1\.[01]\r\n((?:[A-Za-z0-9-]+:[^\r\n\0]*\r\n)*)\r\n" % _TARGET)
 # Sessions, pages of other sites, and bodies are the master's.
 _HEADERS = (
     b"authorization",
@@ -62,8 +59,8 @@ def asks_plainly(connection: socket.socket) -> bool:
 
 def could_be_plain(request: server.Request) -> bool:
     """Whether a request that the master has read has nothing that makes it the master's."""
-    headers = request.requestHeaders
-    return request.method == b"GET" and not any(map(headers.hasHeader, _HEADERS))
+    is_read = request.method == b"GET" and re.fullmatch(_TARGET, request.uri) is not None
+    return is_read and not any(map(request.requestHeaders.hasHeader, _HEADERS))
 
 
 def anybody_may_read(authz: Any) -> bool:
