@@ -230,6 +230,7 @@ def test_one_whose_events_find_no_space_keeps_its_lock(
     assert len(told) == 1
     assert told[0].startswith("could not extend file ")
     two.tell(1000)  # refused as well, and kept
+    two.until(lambda: two.session.outage is not None)
     full()
     two.until(lambda: len(two.heard) >= sent)
     one.until(lambda: one.heard == [1000] and one.session.outage is None)
