@@ -345,20 +345,13 @@ class TurnQueue(Pool):
     def _glance_soon(self) -> None:
         if not self._glance_scheduled:
             self._glance_scheduled = True
-            self.reactor.callFromThread(self._glance)
+            self.reactor.callFromThread(self._glance_at_all)
 
-    def _glance(self) -> None:
+    def _glance_at_all(self) -> None:
         """Do short reads on this thread until TURN_S is over."""
-        assert self._readers is not None
         ends_at = time.monotonic() + TURN_S
         while self._reads and time.monotonic() < ends_at:
-            work = self._reads.popleft()
-            try:
-                work.result = self._readers.glance(work.callable, *work.args)
-            except Exception:  # it may go well where it has the time; or fails there as it should
-                self._read(work)
-            else:
-                work.deliver()
+            self._glance(self._reads.popleft())
         self._glance_scheduled = False
         if self._reads:
             self._glance_soon()

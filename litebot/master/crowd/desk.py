@@ -64,8 +64,6 @@ LAST_S = 0.02
 class ReadingPool(Pool):
     """Does what visitors ask for on read-only connections, and refuses all else."""
 
-    _readers: Readers
-
     def __init__(self, path: Path, reactor: Any) -> None:
         super().__init__()
         self.engine = engine_on(connect(path, READER))
@@ -74,16 +72,10 @@ class ReadingPool(Pool):
     def _queue_up(self, work: Work) -> None:
         if not work.for_reader:
             work.refuse(StoreError("only the master writes"))
-            return
-        if work.is_short:
-            try:
-                work.result = self._readers.glance(work.callable, *work.args)
-            except Exception:  # it may go well where it has the time; or fails there as it should
-                self._read(work)
-            else:
-                work.deliver()
-            return
-        self._read(work)
+        elif work.is_short:
+            self._glance(work)
+        else:
+            self._read(work)
 
     def _wrote(self, error: BaseException) -> bool:
         return False
@@ -229,7 +221,6 @@ def _tell(event: dict[str, Any]) -> None:
 
 def main(offer: str) -> None:
     """Answer what comes over the line until it ends."""
-    gc.freeze()
     for number in (signal.SIGINT, signal.SIGTERM):  # which may be for the whole group
         signal.signal(number, signal.SIG_IGN)
     reactor: Any = global_reactor
