@@ -20,6 +20,7 @@ from stand_in import Asks
 from stand_in import Reactor
 
 from litebot.errors import StoreFailed
+from litebot.master import door
 from litebot.master import turns
 from litebot.master.database import create_file
 from litebot.master.turns import TurnQueue
@@ -69,6 +70,7 @@ class Store(Asks):
 def reactor(monkeypatch: pytest.MonkeyPatch) -> Reactor:
     reactor = Reactor()
     monkeypatch.setattr(turns, "time", reactor)
+    monkeypatch.setattr(door, "time", reactor)
     return reactor
 
 

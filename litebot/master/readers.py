@@ -113,10 +113,6 @@ class ReadingThreads:
         """As run, with a store.sql.Sql instead of a connection."""
         return self._start(self._on_sql, callable, *args)
 
-    def glance(self, callable: Callable[..., Any], *args: Any) -> Any:
-        """As run_sql, but at once; the result.  Fails with GlanceRefused where it has to wait."""
-        raise GlanceRefused
-
     def _start(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
         if not self._started:
             self._started = True

@@ -85,8 +85,9 @@ class V2RootResource(rest.V2RootResource):
 
     @async_to_deferred
     async def _browse(self, request: server.Request) -> Any:
-        self.master.www.note_visit(request)
-        browsing.set(Visit())
+        visit = Visit()
+        browsing.set(visit)
+        await self.master.db.pool.admit(visit)
         if request.getHeader("origin") is None:
             return await self.renderRest(request)  # there is nothing for Buildbot to look at
         return await super().asyncRender(request)

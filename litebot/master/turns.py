@@ -28,7 +28,9 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
 from litebot.master.checkpoints import Checkpointer
+from litebot.master.door import Door
 from litebot.master.readers import Readers
+from litebot.master.readers import Visit
 from litebot.master.syncs import Syncer
 from litebot.master.tally import Tally
 from litebot.master.work import EXPECTED
@@ -89,6 +91,7 @@ class TurnQueue(Pool):
         self._queue: deque[Work] = deque()
         self._reads: deque[Work] = deque()  # whose commit has come
         self._glance_scheduled = False
+        self._door = Door(reactor, self._settle_all)
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
@@ -115,6 +118,7 @@ class TurnQueue(Pool):
             self._readers.stop()
         while self._reads:
             self._refuse(self._reads.popleft())
+        self._door.stop()
         if self._checkpointer is not None:
             yield self._checkpointer.stop()
         if self._syncer is not None:
@@ -154,6 +158,14 @@ class TurnQueue(Pool):
             syncer = self._syncer
             d.addCallback(lambda _: syncer.on_disk())
         return d
+
+    def admit(self, visit: Visit) -> defer.Deferred[None]:
+        """Fires when a visit may begin: see `door`."""
+        return self._door.admit(visit, builds_run=self._held is not None)
+
+    def _settle_all(self) -> bool:
+        self.commit()
+        return not self._queue
 
     def count_commits(self, tally: Tally) -> None:
         """Count all commits from now on, and keep in `tally` how many are on disk; closes it."""
@@ -355,6 +367,16 @@ class TurnQueue(Pool):
         self._glance_scheduled = False
         if self._reads:
             self._glance_soon()
+
+    def _glance(self, work: Work) -> None:
+        """Read at once and tell the one who asked, or in a thread where that takes long."""
+        assert self._readers is not None
+        try:
+            work.result = self._readers.glance(work.callable, *work.args)
+        except Exception:  # it may go well where it has the time; or fails there as it should
+            self._read(work)
+        else:
+            work.deliver()
 
     def _refuse_to_read(self, _failure: Failure, work: Work) -> None:
         self._refuse(work)

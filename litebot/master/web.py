@@ -13,13 +13,11 @@ from buildbot.www import service
 from buildbot.www import sse
 from buildbot.www import ws
 from buildbot.www.auth import build_anonymous_user_info
-from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
 from litebot.master.change_hook import ChangeHookResource
-from litebot.master.crowd.gate import Gate
 from litebot.master.ports import origins
 
 READS = (b"GET", b"HEAD", b"OPTIONS")
@@ -133,25 +131,6 @@ class Request(server.Request):
 
 class WWWService(service.WWWService):
     """`master.www` of a litebot master."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._gate = Gate(self)
-        self.note_visit = self._gate.note_visit
-
-    @defer.inlineCallbacks
-    def reconfigServiceWithBuildbotConfig(self, new_config: Any) -> Any:
-        """As Buildbot's."""
-        self._gate.pause()
-        try:
-            yield super().reconfigServiceWithBuildbotConfig(new_config)
-        finally:
-            self._gate.resume()
-
-    @defer.inlineCallbacks
-    def stopService(self) -> Any:
-        yield self._gate.stop()
-        yield super().stopService()
 
     def setupSite(self, new_config: Any) -> None:
         super().setupSite(new_config)

@@ -171,21 +171,15 @@ class Pool:
 
     # reads for visitors
 
+    def admit(self, visit: Visit) -> defer.Deferred[None]:
+        """Fires when a visit may begin to ask."""
+        return defer.succeed(None)
+
     def _read(self, work: Work) -> None:
         assert self._readers is not None
         run = self._readers.run_sql if work.on == "sql" else self._readers.run
         d = run(work.callable, *work.args, **work.kwargs)
         d.addCallbacks(work.deferred.callback, self._read_failed, errbackArgs=(work,))
-
-    def _glance(self, work: Work) -> None:
-        """Read at once and tell the one who asked, or in a thread where that takes long."""
-        assert self._readers is not None
-        try:
-            work.result = self._readers.glance(work.callable, *work.args)
-        except Exception:  # it may go well where it has the time; or fails there as it should
-            self._read(work)
-        else:
-            work.deliver()
 
     def _read_failed(self, failure: Failure, work: Work) -> None:
         error = getattr(failure.value, "orig", None) or failure.value

@@ -21,6 +21,8 @@ from turning import thread_of
 
 from litebot.master import readers
 from litebot.master.database import HOLD_S
+from litebot.master.door import MANY_VISITS
+from litebot.master.door import TOGETHER_S
 from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
@@ -257,8 +259,138 @@ def test_what_is_asked_in_one_visit_waits_for_one_commit(store: Store) -> None:
     assert store.wait(another)[0] == ["a", "b"]
 
 
+class Crowd:
+    """Visits to a store, each of which looks at once at what is there when it is let in."""
+
+    def __init__(self, store: Store) -> None:
+        store.queue._hold_s = HOLD_S
+        self.store = store
+        self.seen: list[list[Any]] = []
+        self.takes_s = 0.0
+
+    def gather(self) -> None:
+        """Be one from now on; who has come so far was let in."""
+        self.come(MANY_VISITS)
+        self.store.reactor.turn()
+        self.seen.clear()
+
+    def come(self, count: int) -> None:
+        for _ in range(count):
+            visit = Visit()
+            self.store.queue.admit(visit).addCallback(self._look, visit)
+
+    def _look(self, _admitted: None, visit: Visit) -> None:
+        def look() -> Any:
+            browsing.set(visit)
+            glancing.set(True)
+            return self.store.queue.do_sql(lambda sql: sql.rows("SELECT x FROM t"))
+
+        self.store.reactor.now += self.takes_s
+        looked = contextvars.copy_context().run(look)
+        looked.addCallback(lambda rows: self.seen.append([x for (x,) in rows]))
+
+    def hold(self, value: str) -> None:
+        """Have a build do something that is not committed yet."""
+        self.store.do(keep, value)
+        self.store.reactor.turn()
+        assert value not in self.store.content()
+
+
+def test_few_visits_are_let_in_at_once(store: Store) -> None:
+    crowd = Crowd(store)
+    for number in range(3 * MANY_VISITS):
+        crowd.hold(f"{number}")
+        crowd.come(1)
+        store.reactor.advance(2 / MANY_VISITS)
+        assert len(crowd.seen) == number + 1
+
+
+def test_many_visits_to_an_idle_master_are_let_in_at_once(store: Store) -> None:
+    crowd = Crowd(store)
+    crowd.come(3 * MANY_VISITS)
+    store.reactor.turn()
+    assert len(crowd.seen) == 3 * MANY_VISITS
+
+
+def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
+    crowd = Crowd(store)
+    crowd.gather()
+    crowd.hold("a")
+    crowd.come(1)
+    store.reactor.turn()
+    store.reactor.turn()
+    assert crowd.seen == [["a"]]  # nobody had to wait for a while
+    for value in "bc":
+        store.reactor.advance(TOGETHER_S / 3)
+        crowd.hold(value)
+        crowd.come(2)
+    store.reactor.turn()
+    store.reactor.turn()
+    assert crowd.seen == [["a"]]
+    store.reactor.advance(TOGETHER_S / 3)
+    assert crowd.seen == [["a"], *[["a", "b", "c"]] * 4]
+
+
+def test_a_crowd_at_the_door_leaves_builds_their_turns(store: Store) -> None:
+    crowd = Crowd(store)
+    crowd.gather()
+    crowd.hold("a")
+    crowd.takes_s = TURN_S
+    crowd.come(3)
+    store.reactor.turn()
+    assert len(crowd.seen) == 1
+    build = store.do(keep, "b")
+    store.reactor.turn()
+    assert build.called
+    assert len(crowd.seen) < 3
+    store.reactor.settle()
+    assert len(crowd.seen) == 3
+
+
+def test_a_crowd_sees_what_was_asked_before_it(store: Store) -> None:
+    def slow(conn: Connection, value: str) -> None:
+        keep(conn, value)
+        store.reactor.now += 2 * TURN_S  # the turn is over
+
+    crowd = Crowd(store)
+    crowd.gather()
+    crowd.hold("a")
+    for value in "bcd":
+        store.do(slow, value)
+    crowd.come(2)
+    store.reactor.settle()
+    assert crowd.seen == [["a", "b", "c", "d"]] * 2
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = Crowd(store)
+    crowd.gather()
+    crowd.hold("a")
+    crowd.come(1)
+    store.reactor.settle()
+    crowd.seen.clear()
+    seconds = store.reactor.seconds
+    monkeypatch.setattr(store.reactor, "seconds", lambda: seconds() - 3600)
+    crowd.hold("b")
+    crowd.come(1)
+    store.reactor.advance(TOGETHER_S)
+    store.reactor.turn()
+    assert crowd.seen == [["a", "b"]]
+
+
 def test_a_glance_sees_what_was_asked_before_it(store: Store) -> None:
     store.queue._hold_s = HOLD_S
     store.do(keep, "a")
     asked = store.glance(glanced)
     assert store.wait(asked)[0] == ["a"]
+
+
+def test_a_stop_leaves_nobody_at_the_door(store: Store) -> None:
+    crowd = Crowd(store)
+    crowd.gather()
+    crowd.hold("a")
+    admitted = [Asked(store.queue.admit(Visit())) for _ in range(3)]
+    store.stop()
+    assert all(each.called for each in admitted)
