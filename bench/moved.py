@@ -32,8 +32,8 @@ from bench.report import write_json
 from bench.variants import LITEBOT
 from bench.variants import STATE_FILE
 from bench.variants import prepare
-from litebot.master.moving.move import COMPARING
-from litebot.master.moving.move import COPYING
+from litebot.master.admin.move.move import COMPARING
+from litebot.master.admin.move.move import COPYING
 
 # A move as the command makes it, which tells how long its parts took and what memory it needed.
 # Not ru_maxrss: that begins with the size of the process which forked this one.
@@ -41,7 +41,7 @@ MEASURED = """
 import json, re, sys, time
 from pathlib import Path
 from litebot.basedir import Basedir
-from litebot.master.moving import move
+from litebot.master.admin.move import move
 parts = {}
 def progress(what, done, total):
     parts.setdefault(what, [time.monotonic(), done, 0.0, 0])[2:] = time.monotonic(), done

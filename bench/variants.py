@@ -84,8 +84,8 @@ def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
 
     config["db"] = _database(variant, basedir)
     if variant in LITEBOTS:
-        from litebot.master.config import CACHED
-        from litebot.master.config import CACHES
+        from litebot.master.configuration.loader import CACHED
+        from litebot.master.configuration.loader import CACHES
         from litebot.master.service import BuildMaster
 
         config["caches"] = dict.fromkeys(CACHES, CACHED)  # as its loader does

@@ -310,7 +310,7 @@ class Master:
     @contextmanager
     def connection(self) -> Iterator[sa.engine.Connection]:
         """To its database, whichever it is; commits what was done when all went well."""
-        from litebot.master import postgres
+        from litebot.master.db import postgres
         from litebot.store.dialect import engine_for
 
         settings = load(self.basedir / "litebot.toml").database

@@ -19,9 +19,9 @@ from stand_in import Asked
 from stand_in import Reactor
 from twisted.internet import defer
 
-from litebot.master import schema
 from litebot.master.database import Database
-from litebot.master.database import create_file
+from litebot.master.db import schema
+from litebot.master.db.sqlite.state_file import create_file
 from litebot.master.service import BuildMaster
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on

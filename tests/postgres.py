@@ -21,8 +21,8 @@ from sqlalchemy.pool import NullPool
 from bench.postgres import SYSTEM_USER
 from bench.postgres import USER
 from bench.postgres import programs
-from litebot.master import schema
-from litebot.master.postgres import driver_url
+from litebot.master.db import schema
+from litebot.master.db.postgres import driver_url
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from litebot.master.database import HOLD_S
-from litebot.master.readers import Visit
-from litebot.master.readers import browsing
-from litebot.master.readers import glancing
-from litebot.master.work import Pool
+from litebot.master.database import GROUP_COMMIT_S
+from litebot.master.db.pool import Pool
+from litebot.master.db.read_pool import ReadSnapshot
+from litebot.master.db.read_pool import may_read_inline
+from litebot.master.db.read_pool import read_snapshot
 
 PATIENCE_S = 20  # for a thread
 EPOCH_S = 1_700_000_000
@@ -118,7 +118,7 @@ class Reactor:
         """Take turns while the clock stands still, but for commits that wait; waits for threads."""
         while not done():
             if self._calls.empty():
-                soon = [timer.at for timer in self.timers if timer.at <= self.now + HOLD_S]
+                soon = [timer.at for timer in self.timers if timer.at <= self.now + GROUP_COMMIT_S]
                 if soon:
                     self.now = max(self.now, min(soon))
                 else:
@@ -158,17 +158,17 @@ class Asks:
         """As do, for a visitor."""
 
         def ask() -> Asked:
-            browsing.set(Visit())
+            read_snapshot.set(ReadSnapshot())
             return self.do(work, *args)
 
         return contextvars.copy_context().run(ask)
 
-    def glance(self, work: Callable[..., Any], *args: Any) -> Asked:
+    def read_inline(self, work: Callable[..., Any], *args: Any) -> Asked:
         """As browse, for what is expected to be short; with a Sql instead of a connection."""
 
         def ask() -> Asked:
-            browsing.set(Visit())
-            glancing.set(True)
+            read_snapshot.set(ReadSnapshot())
+            may_read_inline.set(True)
             return Asked(self.pool.do_sql(work, *args))
 
         return contextvars.copy_context().run(ask)

@@ -19,7 +19,7 @@ from buildbot.process.results import SUCCESS
 from masters import World
 from masters import litebots
 
-from litebot.master import checkpoints
+from litebot.master.db.sqlite import checkpointer
 
 STAMP = {"repository": "r", "project": "", "codebase": "", "branch": "b", "revision": None}
 LIVES = 2  # between them the log is removed
@@ -104,7 +104,7 @@ def leave_a_log(state_file: Path) -> apsw.Connection:
 
 def main(basedir: str, durability: str, seed: str, builds: str) -> None:
     """Work on the state file that lies in the basedir."""
-    checkpoints.START_PAGES = 15
+    checkpointer.START_PAGES = 15
     path, rng = Path(basedir), random.Random(int(seed))
     other = leave_a_log(path / "state.sqlite")
     for life in range(LIVES):

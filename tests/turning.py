@@ -20,10 +20,10 @@ from stand_in import Asks
 from stand_in import Reactor
 
 from litebot.errors import StoreFailed
-from litebot.master import door
-from litebot.master import turns
-from litebot.master.database import create_file
-from litebot.master.turns import TurnQueue
+from litebot.master.db.sqlite import dispatcher
+from litebot.master.db.sqlite import turn_queue
+from litebot.master.db.sqlite.state_file import create_file
+from litebot.master.db.sqlite.turn_queue import TurnQueue
 from litebot.store import dbapi
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
@@ -69,8 +69,8 @@ class Store(Asks):
 @pytest.fixture
 def reactor(monkeypatch: pytest.MonkeyPatch) -> Reactor:
     reactor = Reactor()
-    monkeypatch.setattr(turns, "time", reactor)
-    monkeypatch.setattr(door, "time", reactor)
+    monkeypatch.setattr(turn_queue, "time", reactor)
+    monkeypatch.setattr(dispatcher, "time", reactor)
     return reactor
 
 

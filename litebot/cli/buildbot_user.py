@@ -24,7 +24,7 @@ def buildbot_user(arguments: list[str]) -> None:
     from buildbot.scripts.runner import UserOptions
     from twisted.python.usage import UsageError
 
-    from litebot.master.reactor import run
+    from litebot.master.runtime.reactor import run
 
     options = UserOptions()
     try:

@@ -28,7 +28,7 @@ def check(basedir: Basedir, as_json: bool) -> None:
     it finds something.
     """
     basedir.require()
-    from litebot.master.check import check as look
+    from litebot.master.admin.check import check as look
 
     with working(f"checking the database of {basedir.path}"):
         found = look(basedir)

@@ -39,7 +39,7 @@ def check_config(basedir: Basedir) -> None:
     with working(f"loading {config}"):
         from buildbot.config.errors import ConfigErrors
 
-        from litebot.master.config import ConfigLoader
+        from litebot.master.configuration.loader import ConfigLoader
 
         discard_log()
         # As a start does: the configuration may read files beside it, and import them.

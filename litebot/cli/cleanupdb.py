@@ -21,8 +21,8 @@ def cleanupdb(basedir: Basedir, quiet: bool, force: bool) -> None:
     basedir.require()
     from rich.progress import Progress
 
-    from litebot.master.cleanup import clean_up
-    from litebot.master.offline import with_database
+    from litebot.master.admin.cleanup import clean_up
+    from litebot.master.admin.offline import with_database
     from litebot.settings import load
 
     with Progress(disable=quiet or not sys.stderr.isatty(), transient=True) as bars:

@@ -43,10 +43,10 @@ def _copy(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
     import sqlalchemy as sa
     from rich.progress import Progress
 
-    from litebot.master import postgres
-    from litebot.master.copy import copy
-    from litebot.master.database import create_file
-    from litebot.master.urls import sqlite_path
+    from litebot.master.admin.copy import copy
+    from litebot.master.db import postgres
+    from litebot.master.db.sqlite.state_file import create_file
+    from litebot.master.db.urls import sqlite_path
     from litebot.settings import load
     from litebot.store.dialect import engine_for
 

@@ -67,8 +67,8 @@ def create_master(
     if config is not None and Path(config).is_absolute():
         raise click.UsageError(f"--config is {config!r}; it must be relative to the basedir")
     with working(f"creating {basedir.path}"):
-        from litebot.master.create import Choices
-        from litebot.master.create import create
+        from litebot.master.admin.create import Choices
+        from litebot.master.admin.create import create
 
         if like is not None and join is None:
             join = _database_of(Basedir(like))
@@ -111,7 +111,7 @@ def _count(text: str | None) -> int | None:
 
 
 def _settings_url(option: str, url: str, basedir: Basedir) -> str:
-    from litebot.master.urls import url_without_password
+    from litebot.master.db.urls import url_without_password
 
     try:
         found = url_without_password(url, basedir.path)

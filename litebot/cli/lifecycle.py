@@ -24,7 +24,7 @@ from litebot.cli.common import quiet_option
 from litebot.cli.common import say
 from litebot.cli.common import working
 from litebot.errors import LitebotError
-from litebot.master.outcome import READY_FD
+from litebot.master.runtime.outcome import READY_FD
 from litebot.process import alive
 
 LAST_LINES = 20
@@ -155,7 +155,7 @@ def _launch(basedir: Basedir, timeout_s: float) -> dict[str, Any]:
 
 def _command(basedir: Basedir) -> list[str]:
     # -P: a folder named like a module, where the user stands, must not be imported.
-    return [sys.executable, "-P", "-m", "litebot.master.run", str(basedir.path)]
+    return [sys.executable, "-P", "-m", "litebot.master.runtime.run", str(basedir.path)]
 
 
 def _last_lines(basedir: Basedir, log_start: int) -> str:

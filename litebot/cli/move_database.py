@@ -32,7 +32,7 @@ def move_database(url: str, basedir: Basedir) -> None:
     from rich.progress import TextColumn
     from rich.progress import TimeRemainingColumn
 
-    from litebot.master.moving.move import move
+    from litebot.master.admin.move.move import move
 
     with Progress(
         TextColumn("{task.description}"),

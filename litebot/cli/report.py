@@ -34,7 +34,7 @@ def report(basedir: Basedir, dropped: int | None, as_json: bool) -> None:
     basedir.require()
     if dropped is not None:
         post(basedir, "/drop-report", {"id": dropped})
-    from litebot.master.status import status
+    from litebot.master.admin.status import status
 
     found = status(basedir).reports
     if as_json:

@@ -18,7 +18,7 @@ from litebot.cli.common import example
 from litebot.cli.common import json_option
 
 if TYPE_CHECKING:
-    from litebot.master.status import Status
+    from litebot.master.admin.status import Status
 
 NOT_RUNNING = 3
 
@@ -33,7 +33,7 @@ def status(basedir: Basedir, as_json: bool) -> None:
     Exits with 0 where it runs and 3 where it does not.
     """
     basedir.require()
-    from litebot.master.status import status as look
+    from litebot.master.admin.status import status as look
 
     found = look(basedir)
     if as_json:

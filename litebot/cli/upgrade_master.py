@@ -24,7 +24,7 @@ def upgrade_master(basedir: Basedir, quiet: bool) -> None:
     A basedir of stock Buildbot becomes one of litebot; its master.cfg is not touched.
     """
     with working(f"upgrading {basedir.path}"):
-        from litebot.master.upgrade import upgrade
+        from litebot.master.admin.upgrade import upgrade
 
         discard_log()
         created = upgrade(basedir)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,27 +18,27 @@ from twisted.python import log
 
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
-from litebot.master import postgres
-from litebot.master import schema
-from litebot.master import tally
-from litebot.master.hot.buildrequests import BuildRequestsConnectorComponent
-from litebot.master.hot.builds import BuildsConnectorComponent
-from litebot.master.hot.buildsets import BuildsetsConnectorComponent
-from litebot.master.hot.changes import ChangesConnectorComponent
-from litebot.master.hot.logs import LogsConnectorComponent
-from litebot.master.hot.old import BuildDataConnectorComponent
-from litebot.master.hot.steps import StepsConnectorComponent
-from litebot.master.turns import TurnQueue
-from litebot.master.urls import sqlite_path
-from litebot.master.work import Outage
-from litebot.master.work import Pool
+from litebot.master.db import postgres
+from litebot.master.db import schema
+from litebot.master.db.components.build_data import BuildDataConnectorComponent
+from litebot.master.db.components.buildrequests import BuildRequestsConnectorComponent
+from litebot.master.db.components.builds import BuildsConnectorComponent
+from litebot.master.db.components.buildsets import BuildsetsConnectorComponent
+from litebot.master.db.components.changes import ChangesConnectorComponent
+from litebot.master.db.components.logs import LogsConnectorComponent
+from litebot.master.db.components.steps import StepsConnectorComponent
+from litebot.master.db.pool import Outage
+from litebot.master.db.pool import Pool
+from litebot.master.db.sqlite import commit_watermark
+from litebot.master.db.sqlite.state_file import create_file
+from litebot.master.db.sqlite.turn_queue import TurnQueue
+from litebot.master.db.urls import sqlite_path
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
-from litebot.store.connection import NEW_FILE
 from litebot.store.connection import connect
 
 # How long a commit may wait for more work, except with durability "commit".
-HOLD_S = 0.015
+GROUP_COMMIT_S = 0.015
 
 # Components of litebot's in place of Buildbot's.
 HOT = {
@@ -56,7 +55,7 @@ HOT = {
 class Database(connector.DBConnector):
     """`master.db` of a litebot master.
 
-    A `sqlite:` url is opened by litebot's store, a `postgresql:` one by litebot.master.postgres.
+    A `sqlite:` url is opened by litebot's store, a `postgresql:` one by litebot.master.db.postgres.
     `durability` is a key of store.connection.DURABILITY.  `on_failure` is called once, with a
     StoreFailed, when the disk fails while the master runs; `on_outage` with each outage of a server
     that begins, and with None at its end; `after_setup` once the schema is known
@@ -112,8 +111,8 @@ class Database(connector.DBConnector):
         if not isinstance(self.pool, TurnQueue) or self.pool.path is None:
             return
         yield self.on_disk()
-        content = yield self.pool.do(tally.look)
-        self.pool.count_commits(tally.Tally(self.pool.path, content))
+        content = yield self.pool.do(commit_watermark.content_of)
+        self.pool.count_commits(commit_watermark.CommitWatermark(self.pool.path, content))
 
     @defer.inlineCallbacks
     def setup(self, check_version: bool = True, verbose: bool = True) -> Any:
@@ -137,14 +136,14 @@ class Database(connector.DBConnector):
 
     @defer.inlineCallbacks
     def _setup_postgres(self, url: URL, check_version: bool) -> Any:
-        from litebot.master.postgres.pool import ServerPool
-        from litebot.master.postgres.server import Server
+        from litebot.master.db.postgres.pool import PostgresPool
+        from litebot.master.db.postgres.server import Server
 
         server = Server(url, Path(self.basedir))
         log.msg(f"Connecting to the database {server.shown!r}")
         if self.configured_db_config.engine_kwargs:
             log.msg("engine_kwargs in c['db'] are not used: litebot has its own connections")
-        pool = ServerPool(server, self.master.reactor, self.on_failure, self.on_outage)
+        pool = PostgresPool(server, self.master.reactor, self.on_failure, self.on_outage)
         yield pool.open()
         self.use(pool)
         if check_version and not (yield self.model.is_current()):
@@ -197,11 +196,5 @@ class Database(connector.DBConnector):
             path,
             self.on_failure,
             sync_later=self.durability == "acknowledged",
-            hold_s=0.0 if self.durability == "commit" else HOLD_S,
+            group_commit_s=0.0 if self.durability == "commit" else GROUP_COMMIT_S,
         )
-
-
-def create_file(path: Path) -> None:
-    """Make an empty state file that only its owner can read.  Raises OSError."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    connect(path, NEW_FILE).close()

@@ -33,55 +33,55 @@ from litebot.errors import LitebotError
 from litebot.errors import SettingsError
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master import cluster
 from litebot.master import faults
-from litebot.master import mq
-from litebot.master import outcome
-from litebot.master import postgres
-from litebot.master import preflight
 from litebot.master import recovery
-from litebot.master import rest
-from litebot.master import schema
-from litebot.master import tally
-from litebot.master.config import ConfigLoader
-from litebot.master.control import Control
-from litebot.master.data import Data
+from litebot.master.builds.attempts import Attempts
+from litebot.master.builds.distributor import BotMaster
+from litebot.master.builds.shutdown import BuildInterrupter
+from litebot.master.builds.shutdown import CommandEnder
+from litebot.master.builds.shutdown import latent_workers
+from litebot.master.builds.shutdown import let_end
+from litebot.master.cluster.checks import refuse_running
+from litebot.master.cluster.checks import refuse_strangers
+from litebot.master.cluster.checks import refuse_two_sites
+from litebot.master.cluster.neighbours import Neighbours
+from litebot.master.cluster.peers import fence
+from litebot.master.cluster.takeover import suspects
+from litebot.master.configuration.loader import ConfigLoader
+from litebot.master.configuration.ports import configured_ports
+from litebot.master.configuration.ports import require_free
+from litebot.master.configuration.reconfig import Unchangeable
+from litebot.master.configuration.reconfig import check_changes
+from litebot.master.control.socket import Control
+from litebot.master.data.connector import Data
 from litebot.master.database import HOT
 from litebot.master.database import Database
-from litebot.master.deferreds import in_time
-from litebot.master.handover.changes import Handovers
-from litebot.master.handover.components import COMPONENTS
-from litebot.master.handover.manager import SchedulerManager
-from litebot.master.handover.mq import MQ_CLASS
-from litebot.master.hot.distributor import BotMaster
-from litebot.master.http import HTTPClientService
-from litebot.master.logged import logged_errors
-from litebot.master.logged import quieten
-from litebot.master.moving import away
-from litebot.master.neighbours import Neighbours
-from litebot.master.outbox import Outbox
-from litebot.master.ports import configured_ports
-from litebot.master.ports import require_free
-from litebot.master.postgres.peers import fence
-from litebot.master.postgres.suiting import refuse_running
-from litebot.master.postgres.suiting import refuse_strangers
-from litebot.master.postgres.suiting import refuse_two_sites
-from litebot.master.reconfig import Unchangeable
-from litebot.master.reconfig import check_changes
-from litebot.master.recovery.attempts import Attempts
+from litebot.master.db import move_away
+from litebot.master.db import postgres
+from litebot.master.db import schema
+from litebot.master.db.pool import Outage
+from litebot.master.db.sqlite import commit_watermark
+from litebot.master.db.sqlite import preflight
+from litebot.master.delivery.changes import ChangeDelivery
+from litebot.master.delivery.components import COMPONENTS
+from litebot.master.delivery.controls import WorkerControls
+from litebot.master.delivery.http_client import HTTPClientService
+from litebot.master.delivery.outbox import Outbox
+from litebot.master.delivery.queue import MQ_CLASS
+from litebot.master.delivery.scheduler_manager import SchedulerManager
 from litebot.master.recovery.requests import complete_buildsets
-from litebot.master.recovery.takeover import suspects
-from litebot.master.stopping import CommandEnder
-from litebot.master.stopping import Interrupter
-from litebot.master.stopping import latent_workers
-from litebot.master.stopping import let_end
-from litebot.master.told import Reminder
-from litebot.master.web import WWWService
-from litebot.master.work import Outage
+from litebot.master.runtime import outcome
+from litebot.master.runtime.deferreds import in_time
+from litebot.master.runtime.error_log import logged_errors
+from litebot.master.runtime.error_log import quieten
+from litebot.master.web import rest
+from litebot.master.web.service import WWWService
 from litebot.settings import Settings
 from litebot.settings import load
 
 if TYPE_CHECKING:
-    from litebot.master.postgres.session import Session
+    from litebot.master.cluster.session import Session
 
 # The name in the table masters.  Buildbot's is host:folder, so that a master which was moved would
 # not know what it left claimed; a state file has one master, whatever it runs on.
@@ -131,15 +131,15 @@ class BuildMaster(master.BuildMaster):
         self._unapplied: ConfigErrors | None = None
         self._startid: int | None = None
         self._mended: str | None = None
-        self._should_hold: tally.Content | None = None
+        self._should_hold: commit_watermark.Content | None = None
         self._lost: list[str] = []
         self._stopping_for: LitebotError | None = None
         self.session: Session | None = None  # on Postgres
         self._no_store: defer.Deferred[None] = defer.Deferred()
-        self.handovers = Handovers()
+        self.change_delivery = ChangeDelivery()
         self.outbox = Outbox()
         self.attempts = Attempts()
-        self.reminder = Reminder()
+        self.worker_controls = WorkerControls()
         self.neighbours = Neighbours()
         rest.register()
         if config_loader is None:
@@ -184,9 +184,9 @@ class BuildMaster(master.BuildMaster):
         yield self.httpservice.disownServiceParent()  # type: ignore[has-type]
         self.httpservice = yield HTTPClientService.getService(self, "")
         is_sqlite = self.settings.database.sqlite_path(self.files.path) is not None
-        mq_class = MQ_CLASS if is_sqlite else mq.POSTGRES
+        mq_class = MQ_CLASS if is_sqlite else cluster.POSTGRES
         self.mq.classes = {**self.mq.classes, "simple": mq_class}
-        yield self.handovers.setServiceParent(self)
+        yield self.change_delivery.setServiceParent(self)
         yield self.outbox.setServiceParent(self)
 
     # starting
@@ -215,7 +215,7 @@ class BuildMaster(master.BuildMaster):
             raise self._unreadable
         state_file = self.settings.database.sqlite_path(self.files.path)
         if state_file is not None:
-            self._should_hold = tally.read(state_file)
+            self._should_hold = commit_watermark.read(state_file)
         self._mended = preflight.check(self.files, self.settings)
         self.db.durability = self.settings.database.durability
         with logged_errors() as errors:
@@ -278,14 +278,14 @@ class BuildMaster(master.BuildMaster):
         """Between opening the database and its first use."""
         if not self.db.is_sole_writer:
             url = self.db.configured_db_config.db_url
-            yield self.db.pool.do(away.begin, postgres.shown(url), self.files.master_name)
+            yield self.db.pool.do(move_away.begin, postgres.shown(url), self.files.master_name)
         for port in configured_ports(self.config):
             require_free(*port, self.settings, self.files)
         yield self.db.pool.do(self._upgrade)
         faults.arm(self)
         sole = self.name == SOLE_MASTER
         self.masterid = yield self.db.masters.findMasterId(name=self.name)
-        yield self._hold_name()
+        yield self._claim_name()
         self._startid, findings = yield self.db.pool.do(
             recovery.begin,
             self.name,
@@ -303,9 +303,9 @@ class BuildMaster(master.BuildMaster):
             log.msg(f"found: {finding.message}")
         self._lost = [finding.message for finding in findings if finding.kind == recovery.LOST]
         yield self.db.count_commits()
-        yield defer.ensureDeferred(self.outbox.look_back())
+        yield defer.ensureDeferred(self.outbox.note_last())
         yield self.attempts.setServiceParent(self)
-        yield self.reminder.setServiceParent(self)
+        yield self.worker_controls.setServiceParent(self)
         yield self.neighbours.setServiceParent(self)
 
     def _upgrade(self, conn: sa.engine.Connection) -> None:
@@ -317,12 +317,12 @@ class BuildMaster(master.BuildMaster):
         schema.upgrade(conn)
 
     @defer.inlineCallbacks
-    def _hold_name(self) -> Any:
+    def _claim_name(self) -> Any:
         """See to it that no other master on this database has the name of this one."""
         if self.db.is_sole_writer:
             return
-        from litebot.master.postgres.server import Server  # these need psycopg
-        from litebot.master.postgres.session import Session
+        from litebot.master.cluster.session import Session
+        from litebot.master.db.postgres.server import Server  # these need psycopg
 
         server = Server(self.db.configured_db_config.db_url, self.files.path)
         yield self.db.pool.do(refuse_two_sites, server.shown)
@@ -331,7 +331,7 @@ class BuildMaster(master.BuildMaster):
         self.session.on_failure = self._session_failed
         self.session.on_outage = self._note_outage
         self.session.on_dead = self.take_over
-        self.session.on_gap = self.look_around
+        self.session.on_gap = self.catch_up
         self.db.pool.application_name = postgres.application_name(self.masterid)
         try:
             yield self.session.start()
@@ -399,7 +399,7 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
         """As Buildbot does; changes wait while the builders and the schedulers change."""
-        yield defer.ensureDeferred(self.handovers.pause())
+        yield defer.ensureDeferred(self.change_delivery.pause())
         try:
             yield super().reconfigServiceWithBuildbotConfig(new_config)
         except ConfigErrors as error:
@@ -407,7 +407,7 @@ class BuildMaster(master.BuildMaster):
             raise
         finally:
             yield defer.ensureDeferred(self.neighbours.introduce())
-            yield defer.ensureDeferred(self.handovers.resume())
+            yield defer.ensureDeferred(self.change_delivery.resume())
 
     def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
         basedir = self.files.quoted
@@ -439,9 +439,9 @@ class BuildMaster(master.BuildMaster):
         if self._owner is not None and self._startid is not None and self.running:
             await self.neighbours.take_over(masterid, holder, self._startid)
 
-    def look_around(self) -> None:
+    def catch_up(self) -> None:
         """See what there is to do: events may have been lost."""
-        self.neighbours.look_around()
+        self.neighbours.catch_up()
 
     # stopping
 
@@ -494,7 +494,7 @@ class BuildMaster(master.BuildMaster):
     async def _stop_parts(self) -> None:
         left = defer.ensureDeferred(self.neighbours.leave())
         await in_time(left, LEAVE_S, self.reactor)
-        interrupter = Interrupter(self)
+        interrupter = BuildInterrupter(self)
         interrupter.start()
         try:
             await super().stopService()
@@ -530,7 +530,7 @@ class BuildMaster(master.BuildMaster):
 def _may_go_on(conn: sa.engine.Connection, startid: int, name: str) -> None:
     """Raise TakenOver or StoreError where others have done without this master meanwhile."""
     fence(conn, startid)
-    away.refuse(conn, name)
+    move_away.refuse(conn, name)
 
 
 def _leave_to_no_collection() -> None:

@@ -18,6 +18,9 @@ from litebot.store import dbapi
 
 Row = tuple[Any, ...]
 
+# The least and the greatest integer that a database takes.
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+
 
 class Sql(Protocol):
     """Statements on one connection.  Raises the errors of its driver."""

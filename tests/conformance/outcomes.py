@@ -141,10 +141,10 @@ def use_litebot(folder: Path, opened: Opened) -> None:
     from buildbot.db import connector
     from buildbot.process import botmaster
 
-    from litebot.master import schema
-    from litebot.master.data import Data
+    from litebot.master.builds.distributor import BotMaster
+    from litebot.master.data.connector import Data
     from litebot.master.database import Database
-    from litebot.master.hot.distributor import BotMaster
+    from litebot.master.db import schema
 
     class Counted(Database):
         durability = "commit"  # the clocks of many tests stand still: no commit may wait for one

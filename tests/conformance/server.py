@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.engine import make_url
 from twisted.internet import defer
 
-from litebot.master import schema
+from litebot.master.db import schema
 
 # What a test asks for that wants a database and does not care which.
 IN_MEMORY = "sqlite://"

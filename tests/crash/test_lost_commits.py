@@ -14,7 +14,7 @@ from conftest import wait_for
 from killed import Victim
 from killed import copy_of
 
-from litebot.master import tally
+from litebot.master.db.sqlite import commit_watermark
 
 CHANGES = 3
 
@@ -66,7 +66,7 @@ def build_changes(victim: Victim, count: int = CHANGES) -> None:
 
 
 def up_to_date(victim: Victim) -> bool:
-    should = tally.read(victim.state_file)
+    should = commit_watermark.read(victim.state_file)
     assert should is not None
     return [(should.commits,)] == victim.rows("SELECT count FROM litebot_commits")
 
@@ -183,7 +183,7 @@ def test_what_makes_no_whole_is_refused(victim: Victim) -> None:
 def test_a_damaged_tally_is_said(victim: Victim) -> None:
     victim.start()
     victim.stop()
-    tally.path_of(victim.state_file).write_bytes(b"\xff" * 256)
+    commit_watermark.path_of(victim.state_file).write_bytes(b"\xff" * 256)
     assert "nobody knows whether it is complete" in victim.start().stderr
     victim.stop()
     assert_nothing_is_missing(victim)

@@ -82,8 +82,8 @@ def test_of_what_a_store_acknowledged(durability: str, template: Path, tmp_path:
 # a whole master
 
 CONFIG = """
-from litebot.master import checkpoints
-checkpoints.START_PAGES = 100
+from litebot.master.db.sqlite import checkpointer
+checkpointer.START_PAGES = 100
 
 builder("quick", shell("for n in 1 2 3 4 5; do echo line $n; sleep 0.01; done"), shell("true"))
 c["schedulers"] += [

@@ -123,7 +123,7 @@ def waiting(victim: Victim) -> list[dict[str, Any]]:
 
 
 AGAIN_AT_ONCE = """
-from litebot.master import outbox
+from litebot.master.delivery import outbox
 outbox.FIRST_RETRY_S, outbox.LOOK_EVERY_S = 0.1, 0.1
 """
 GOOD = 'reporters.BuildStatusGenerator(mode="all")'
@@ -218,7 +218,7 @@ def report_to(victim: Victim, server: Server, again_after_s: float = 0.1) -> Non
     """Have a master push the ends of builds to this server."""
     victim.write_config(
         f"""
-        from litebot.master import outbox
+        from litebot.master.delivery import outbox
         outbox.FIRST_RETRY_S, outbox.LOOK_EVERY_S = {again_after_s}, 0.1
 
         builder("b", shell("true"))

@@ -26,7 +26,7 @@ SLOW_DISK = """
 from pathlib import Path
 import time
 
-from litebot.master import syncs
+from litebot.master.db.sqlite import wal_sync
 
 class SlowDisk:
     number = 0
@@ -51,7 +51,7 @@ class SlowDisk:
         os.fdatasync(fd)
         Path(basedir, "ended").write_text(str(number))
 
-syncs.os = SlowDisk()
+wal_sync.os = SlowDisk()
 """
 
 QUIET_S = 0.3  # how long an answer that must not come is waited for

@@ -12,7 +12,7 @@ from postgres import Postgres
 from psycopg.errors import DivisionByZero
 from psycopg.errors import UndefinedTable
 
-from litebot.master.postgres.copying import copied
+from litebot.master.db.postgres.copying import copied
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from postgres import Postgres
 from bench.postgres import USER
 from bench.postgres import programs
 from litebot.errors import StoreError
-from litebot.master.postgres.making import tables_made
+from litebot.master.admin.create_tables import tables_made
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"

@@ -15,10 +15,10 @@ from proxy import Proxy
 from stand_in import Log
 
 from bench.postgres import USER
-from litebot.master.postgres import events as module
-from litebot.master.postgres.events import DROPPED
-from litebot.master.postgres.events import Event
-from litebot.master.postgres.events import Events
+from litebot.master.cluster import events as module
+from litebot.master.cluster.events import DROPPED
+from litebot.master.cluster.events import Event
+from litebot.master.cluster.events import Events
 
 Connect = Callable[[], psycopg.Connection[Any]]
 Conn = psycopg.Connection[Any]
@@ -27,7 +27,7 @@ Conn = psycopg.Connection[Any]
 WRITER = """
 import sys
 import psycopg
-from litebot.master.postgres.events import Events
+from litebot.master.cluster.events import Events
 
 dsn, masterid, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 conn = psycopg.connect(dsn, autocommit=True)

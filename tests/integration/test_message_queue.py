@@ -21,11 +21,11 @@ from postgres import Postgres
 from proxy import Proxy
 
 from bench.postgres import USER
-from litebot.master.postgres.peers import CONFIRM_S
-from litebot.master.postgres.peers import MASTER_LOCK
-from litebot.master.postgres.server import CONNECT_TIMEOUT_S
-from litebot.master.postgres.server import LONGEST_WAIT_S
-from litebot.master.postgres.session import MARGIN_S
+from litebot.master.cluster.peers import CONFIRM_S
+from litebot.master.cluster.peers import MASTER_LOCK
+from litebot.master.cluster.session import MARGIN_S
+from litebot.master.db.postgres.server import CONNECT_TIMEOUT_S
+from litebot.master.db.postgres.server import LONGEST_WAIT_S
 
 # How long it may take until the death of a master's process is found.
 FOUND_WITHIN_S = 8.0

@@ -36,14 +36,14 @@ from several import Site
 
 from bench.history import load_builds
 from bench.postgres import USER
-from litebot.master import schema
-from litebot.master.moving.compare import digest
-from litebot.master.moving.server import PostgresSide
-from litebot.master.moving.side import Side
-from litebot.master.moving.sqlite import SqliteSide
-from litebot.master.moving.tables import Column
-from litebot.master.moving.tables import Moved
-from litebot.master.moving.tables import all_tables
+from litebot.master.admin.move.compare import digest
+from litebot.master.admin.move.postgres_side import PostgresSide
+from litebot.master.admin.move.side import Side
+from litebot.master.admin.move.sqlite_side import SqliteSide
+from litebot.master.admin.move.tables import Column
+from litebot.master.admin.move.tables import Moved
+from litebot.master.admin.move.tables import all_tables
+from litebot.master.db import schema
 from litebot.settings import load
 
 # 220,000 rows: long enough to be interrupted.
@@ -852,9 +852,9 @@ def name_of(url: str) -> str:
 DYING = """
 import os, signal
 from litebot.cli.main import main
-from litebot.master.moving import move, unfinished
-from litebot.master.moving.server import PostgresSide
-from litebot.master.moving.sqlite import SqliteSide
+from litebot.master.admin.move import move, unfinished
+from litebot.master.admin.move.postgres_side import PostgresSide
+from litebot.master.admin.move.sqlite_side import SqliteSide
 
 def {name}(*args, _call={where}.{name}, **kwargs):
     _call(*args, **kwargs)
@@ -1031,7 +1031,7 @@ def test_a_database_that_is_opened_meanwhile_is_not_moved_away(
     code = f"""
 import psycopg
 from litebot.cli.main import main
-from litebot.master.moving.server import PostgresSide
+from litebot.master.admin.move.postgres_side import PostgresSide
 
 def announce(*args, _call=PostgresSide.announce):
     global conn

@@ -28,8 +28,8 @@ from stand_in import Reactor
 from bench.postgres import SYSTEM_USER
 from bench.postgres import USER
 from litebot.errors import StoreError
-from litebot.master.postgres.server import Server
-from litebot.master.postgres.session import Session
+from litebot.master.cluster.session import Session
+from litebot.master.db.postgres.server import Server
 
 # The keep-alives are those that docs/operating.md asks for.
 SETTINGS = """

@@ -28,15 +28,15 @@ from bench.postgres import USER
 from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
-from litebot.master import schema
-from litebot.master.data import Query
-from litebot.master.handover.effects import NotOurs
-from litebot.master.postgres import PASSWORD_FILE
-from litebot.master.postgres import watch
-from litebot.master.postgres.pool import ServerPool
-from litebot.master.postgres.server import Server
-from litebot.master.postgres.writer import Writer
-from litebot.master.work import Outage
+from litebot.master.data.connector import Query
+from litebot.master.db import schema
+from litebot.master.db.pool import NotOurs
+from litebot.master.db.pool import Outage
+from litebot.master.db.postgres import PASSWORD_FILE
+from litebot.master.db.postgres import watch
+from litebot.master.db.postgres.pool import PostgresPool
+from litebot.master.db.postgres.server import Server
+from litebot.master.db.postgres.writer import Writer
 from litebot.store.sql import Sql
 
 Connection = sa.engine.Connection
@@ -80,10 +80,10 @@ class Store(Asks):
         self.proxy = Proxy(postgres.folder, postgres.port)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
-        self.pool: ServerPool = self._pool(self.proxy.url(USER, self.name))
+        self.pool: PostgresPool = self._pool(self.proxy.url(USER, self.name))
 
-    def _pool(self, url: str, basedir: Path = Path("/")) -> ServerPool:
-        return ServerPool(Server(url, basedir), self.reactor, self.failures.append)
+    def _pool(self, url: str, basedir: Path = Path("/")) -> PostgresPool:
+        return PostgresPool(Server(url, basedir), self.reactor, self.failures.append)
 
     def use(self, url: str, basedir: Path = Path("/")) -> None:
         """Go over to a pool on this url."""

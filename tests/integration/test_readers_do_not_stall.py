@@ -27,20 +27,20 @@ LONG_READS = (
 LOG = ("/api/v2/logs/1/raw",)
 
 WITHOUT_READERS = """
-from litebot.master import turns
-turns.Readers = lambda path, reactor: None
+from litebot.master.db.sqlite import turn_queue
+turn_queue.Readers = lambda path, reactor: None
 """
 
 TELL_OF_READERS = """
-from litebot.master import turns
-class Readers(turns.Readers):
+from litebot.master.db.sqlite import turn_queue
+class Readers(turn_queue.Readers):
     def run(self, callable, *args, **kwargs):
         print("in a reader:", callable.__qualname__)
         return super().run(callable, *args, **kwargs)
     def run_sql(self, callable, *args):
         print("in a reader:", callable.__qualname__)
         return super().run_sql(callable, *args)
-turns.Readers = Readers
+turn_queue.Readers = Readers
 """
 
 

@@ -122,7 +122,7 @@ def test_another_master_on_the_same_basedir(running: Master) -> None:
     tac = run(
         Path(sys.executable).with_name("twistd"),
         *("--nodaemon", "--pidfile=", "--python=buildbot.tac"),
-        *("--logger=litebot.master.logged.to_stdout",),
+        *("--logger=litebot.master.runtime.error_log.to_stdout",),
         cwd=running.basedir,
     )
     assert f"is open in the master with pid {running.pid}; only one" in tac.stdout

@@ -24,14 +24,14 @@ from twisted.internet import defer
 from bench.postgres import USER
 from litebot.errors import StoreError
 from litebot.errors import TakenOver
-from litebot.master.postgres import driver_url
-from litebot.master.postgres import peers
-from litebot.master.postgres import session as module
-from litebot.master.postgres.events import Event
-from litebot.master.postgres.peers import MASTER_LOCK
-from litebot.master.postgres.server import Server
-from litebot.master.postgres.session import STOP_S
-from litebot.master.postgres.session import Session
+from litebot.master.cluster import peers
+from litebot.master.cluster import session as module
+from litebot.master.cluster.events import Event
+from litebot.master.cluster.peers import MASTER_LOCK
+from litebot.master.cluster.session import STOP_S
+from litebot.master.cluster.session import Session
+from litebot.master.db.postgres import driver_url
+from litebot.master.db.postgres.server import Server
 
 
 class Site:

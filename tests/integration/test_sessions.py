@@ -195,7 +195,7 @@ def test_a_list_of_ones_own_is_of_admins(master: Master) -> None:
 LOGINS = """
     import sys
     from pathlib import Path
-    from litebot.master.auth import FileAuth
+    from litebot.master.web.auth import FileAuth
     from twisted.cred.credentials import UsernamePassword
     from twisted.internet import defer, reactor, task
 

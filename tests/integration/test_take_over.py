@@ -16,17 +16,17 @@ from conftest import FAILURE
 from conftest import RETRY
 from postgres import Postgres
 
-from litebot.master import configured
-from litebot.master import outbox
-from litebot.master import schema
-from litebot.master import told
-from litebot.master.handover.effects import NotOurs
-from litebot.master.postgres import application_name
-from litebot.master.postgres import driver_url
-from litebot.master.postgres.peers import MASTER_LOCK
-from litebot.master.recovery import takeover
-from litebot.master.recovery.takeover import Taken
-from litebot.master.recovery.takeover import suspects
+from litebot.master.cluster import registry
+from litebot.master.cluster import takeover
+from litebot.master.cluster.peers import MASTER_LOCK
+from litebot.master.cluster.takeover import Takeover
+from litebot.master.cluster.takeover import suspects
+from litebot.master.db import schema
+from litebot.master.db.pool import NotOurs
+from litebot.master.db.postgres import application_name
+from litebot.master.db.postgres import driver_url
+from litebot.master.delivery import controls
+from litebot.master.delivery import outbox
 
 DEAD, LIVING, MINE = 1, 2, 3
 NAMES = {DEAD: "dead", LIVING: "living", MINE: "mine"}
@@ -75,7 +75,7 @@ class Tables:
         """Take or let go of DEAD's lock."""
         self.session.execute(f"SELECT {function}(%s, %s)".encode(), (MASTER_LOCK, DEAD))
 
-    def take_over(self, max_attempts: int = 3) -> Taken:
+    def take_over(self, max_attempts: int = 3) -> Takeover:
         self.conn.commit()
         holder, mine = self.session.info.backend_pid, (MINE, "mine", MINE)
         taken = takeover.take_over(self.conn, DEAD, holder, mine, max_attempts)
@@ -134,7 +134,7 @@ def test_what_a_living_master_has_is_left_to_it(tables: Tables) -> None:
     tables.build(5, 4, LIVING, RETRY)
     tables.request(6, waited_for=1, parent_buildid=5)  # and this one to be cancelled
     _dependent(tables, "later", LIVING)
-    assert tables.take_over() == Taken(DEAD, "dead")
+    assert tables.take_over() == Takeover(DEAD, "dead")
     assert tables.one(Model.builds.c.results, 1) is None
     claimed = sa.select(sa.func.count()).select_from(Model.buildrequest_claims)
     assert tables.conn.execute(claimed).scalar() == 4
@@ -157,7 +157,7 @@ def _dependent(tables: Tables, name: str, masterid: int) -> None:
     tables.put(Model.scheduler_masters, schedulerid=1, masterid=masterid)
     tables.put(Model.objects, id=1, name=name, class_name="Dependent")
     tables.put(schema.subscriptions, objectid=1, bsid=7, wanted=1)
-    tables.put(schema.handovers, schedulerid=1, changeid=0)
+    tables.put(schema.scheduler_positions, schedulerid=1, changeid=0)
     tables.put(Model.sourcestamps, id=1, ss_hash="", created_at=0, repository="", project="")
     texts = dict.fromkeys(("author", "comments", "repository", "project"), "")
     tables.put(Model.changes, changeid=1, when_timestamp=0, sourcestampid=1, **texts)
@@ -177,12 +177,12 @@ def test_children_of_a_dead_trigger_end_wherever_they_are(tables: Tables) -> Non
     # The living one hears of it when it can; it is remembered until then.
     assert tables.one(Model.buildrequests.c.complete, 4) == 0
     reason = "the build that triggered it is gone"
-    assert told.unfinished(tables.conn, LIVING) == [(4, reason)]
-    assert told.unfinished(tables.conn, DEAD) == []
+    assert controls.unfinished(tables.conn, LIVING) == [(4, reason)]
+    assert controls.unfinished(tables.conn, DEAD) == []
 
 
 def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
-    configured.write(tables.conn, MINE, [("reporter", "mail"), ("builds", "mail")])
+    registry.write(tables.conn, MINE, [("reporter", "mail"), ("builds", "mail")])
     outbox.add(tables.conn, ["mail", "chat"], "builds", 1, DEAD)
     outbox.add(tables.conn, ["mail"], "builds", 2, LIVING)
     outbox.add(tables.conn, [""], "builds", 3, DEAD)
@@ -201,8 +201,8 @@ def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
 
 
 def test_a_reporter_that_only_another_master_has_is_told_by_that_one(tables: Tables) -> None:
-    configured.write(tables.conn, LIVING, [("builds", "mail"), ("builds", "chat")])
-    configured.write(tables.conn, DEAD, [("builds", "chat"), ("buildsets", "push")])
+    registry.write(tables.conn, LIVING, [("builds", "mail"), ("builds", "chat")])
+    registry.write(tables.conn, DEAD, [("builds", "chat"), ("buildsets", "push")])
     outbox.add(tables.conn, ["mail"], "builds", 1, MINE, with_others=True)
     rows = tables.conn.execute(sa.select(schema.outbox.c.reporter, schema.outbox.c.masterid))
     assert set(map(tuple, rows)) == {("mail", MINE), ("chat", DEAD)}
@@ -220,7 +220,7 @@ def test_who_may_be_dead(tables: Tables) -> None:
     # Who has stopped and has reports that this master can make.
     outbox.add(tables.conn, ["mail"], "builds", 1, LIVING)
     assert suspects(tables.conn, MINE) == []
-    configured.write(tables.conn, MINE, [("reporter", "mail")])
+    registry.write(tables.conn, MINE, [("reporter", "mail")])
     assert suspects(tables.conn, MINE) == [LIVING]
 
 

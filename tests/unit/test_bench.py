@@ -15,7 +15,7 @@ from bench.history import load_builds
 from bench.history import load_waiting
 from bench.moved import load
 from bench.report import Samples
-from litebot.master.create import make_state_file
+from litebot.master.db.sqlite.state_file import make_state_file
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
 

@@ -13,7 +13,7 @@ from turning import Store
 from turning import expect_failure
 from turning import keep
 
-from litebot.master import checkpoints
+from litebot.master.db.sqlite import checkpointer
 from litebot.store.connection import connect
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -37,7 +37,7 @@ def grown_behind_a_reader(store: Store, path: Path) -> apsw.Connection:
 def test_the_log_is_moved_into_the_file(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 50)
     size_bytes = path.stat().st_size
     most = 0
     for n in range(30):
@@ -51,7 +51,7 @@ def test_the_log_is_moved_into_the_file(
 def test_what_was_not_read_to_its_end_holds_no_checkpoint(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 50)
 
     def read_one_and_keep(conn: Connection, value: str) -> object:
         found = conn.exec_driver_sql("SELECT x FROM t ORDER BY id").fetchone()
@@ -73,7 +73,7 @@ def test_what_was_not_read_to_its_end_holds_no_checkpoint(
 def test_a_reader_does_not_let_the_log_grow_for_ever(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 50)
     reader = grown_behind_a_reader(store, path)
     reader.execute("ROLLBACK")
     for n in range(3):
@@ -88,8 +88,8 @@ def test_a_reader_does_not_let_the_log_grow_for_ever(
 def test_a_log_that_became_large_gives_its_space_back(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 50)
-    monkeypatch.setattr(checkpoints, "TRUNCATE_PAGES", 300)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 50)
+    monkeypatch.setattr(checkpointer, "TRUNCATE_PAGES", 300)
     reader = grown_behind_a_reader(store, path)
     reader.execute("ROLLBACK")
     # All of the log can be moved, but somebody reads it: it starts over, and its file stays.
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_fails_stops_the_master(
     code: int,
     message: str,
 ) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 1)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 1)
     disk.refuse(operation, "state.sqlite", code)
     acknowledged = store.do(keep, "a")
     store.reactor.turn()
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_fails_stops_the_master(
 def test_stop_waits_for_a_checkpoint(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 1)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 1)
     before = len(apsw.connections())
     store.do(keep, "a")
     store.reactor.turn()
@@ -149,8 +149,8 @@ def test_stop_waits_for_a_checkpoint(
 def test_a_checkpoint_that_is_in_anothers_way_is_made_later(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 1)
-    monkeypatch.setattr(checkpoints, "RESTART_PAGES", 1)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 1)
+    monkeypatch.setattr(checkpointer, "RESTART_PAGES", 1)
     reader = connect(path)
     reader.execute("BEGIN; SELECT * FROM t").fetchall()
     for n in range(3):

@@ -7,11 +7,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from litebot.master.cleanup import free_pages
-from litebot.master.cleanup import rewrite
-from litebot.master.cleanup import shrink
-from litebot.master.cleanup import shrinks_in_pieces
-from litebot.master.database import create_file
+from litebot.master.admin.cleanup import free_pages
+from litebot.master.admin.cleanup import rewrite
+from litebot.master.admin.cleanup import shrink
+from litebot.master.admin.cleanup import shrinks_in_pieces
+from litebot.master.db.sqlite.state_file import create_file
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
 

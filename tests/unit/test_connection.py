@@ -13,7 +13,7 @@ import pytest
 from faulty_vfs import faulty_disk
 
 from litebot.errors import StoreError
-from litebot.master.database import create_file
+from litebot.master.db.sqlite.state_file import create_file
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import NEW_FILE

@@ -7,9 +7,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.copy import copy
-from litebot.master.create import make_state_file
-from litebot.master.database import create_file
+from litebot.master.admin.copy import copy
+from litebot.master.db.sqlite.state_file import create_file
+from litebot.master.db.sqlite.state_file import make_state_file
 from litebot.store.dialect import engine_for
 
 

@@ -16,7 +16,7 @@ from faulty_vfs import faulty_disk
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from litebot.errors import StoreError
-from litebot.master.database import create_file
+from litebot.master.db.sqlite.state_file import create_file
 from litebot.store import dbapi
 from litebot.store.connection import MASTER
 from litebot.store.connection import READER

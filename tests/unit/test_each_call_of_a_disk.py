@@ -25,9 +25,9 @@ from store_work import Work
 
 from litebot.errors import LitebotError
 from litebot.errors import StoreFailed
-from litebot.master import checkpoints
-from litebot.master import syncs
-from litebot.master.logged import store_failed
+from litebot.master.db.sqlite import checkpointer
+from litebot.master.db.sqlite import wal_sync
+from litebot.master.runtime.error_log import store_failed
 from litebot.store import dbapi
 
 CALLS = int(os.environ.get("LITEBOT_DISK_CALLS", "3"))
@@ -88,7 +88,7 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "START_PAGES", 15)
+    monkeypatch.setattr(checkpointer, "START_PAGES", 15)
 
 
 @pytest.fixture(autouse=True)
@@ -197,9 +197,9 @@ def test_the_disk_refuses_a_sync_of_the_log(
 ) -> None:
     for after in range(20):
         os_ = RefusingSyncs(after, number)
-        monkeypatch.setattr(syncs, "os", os_)
+        monkeypatch.setattr(wal_sync, "os", os_)
         run = Run(tmp_path / f"{after}", template, "acknowledged")
-        monkeypatch.setattr(syncs, "os", os)
+        monkeypatch.setattr(wal_sync, "os", os)
         check(run, message)
         assert bool(run.failures) is (os_.left < 0)
         if os_.left >= 0:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from litebot.master.postgres.server import LONGEST_WAIT_S
-from litebot.master.postgres.server import Server
-from litebot.master.postgres.session import MARGIN_S
-from litebot.master.postgres.session import grace_s
+from litebot.master.cluster.session import MARGIN_S
+from litebot.master.cluster.session import grace_s
+from litebot.master.db.postgres.server import LONGEST_WAIT_S
+from litebot.master.db.postgres.server import Server
 
 ADDRESSES = {"ci1.example.org": ["192.0.2.1"], "ci2.example.org": ["192.0.2.2", "2001:db8::2"]}
 

@@ -21,7 +21,7 @@ from masters import Pair
 from masters import World
 from stand_in import EPOCH_S
 
-from litebot.master.hot.distributor import PAGE
+from litebot.master.builds.distributor import PAGE
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
 

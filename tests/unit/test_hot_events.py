@@ -28,7 +28,7 @@ from masters import Raised
 from masters import World
 from masters import outcome
 
-from litebot.master.hot.logs import GATHER_S
+from litebot.master.db.components.logs import GATHER_S
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
 

@@ -27,13 +27,13 @@ from masters import outcome
 from stand_in import Log
 
 from litebot.errors import StoreFailed
-from litebot.master.hot import logs as hot_logs
-from litebot.master.hot.logs import BACKLOG_BYTES
-from litebot.master.hot.logs import COMPRESS_HERE_BYTES
-from litebot.master.hot.logs import GATHER_BYTES
-from litebot.master.hot.logs import GATHER_S
-from litebot.master.readers import Visit
-from litebot.master.readers import browsing
+from litebot.master.db.components import logs as hot_logs
+from litebot.master.db.components.logs import BACKLOG_BYTES
+from litebot.master.db.components.logs import COMPRESS_HERE_BYTES
+from litebot.master.db.components.logs import GATHER_BYTES
+from litebot.master.db.components.logs import GATHER_S
+from litebot.master.db.read_pool import ReadSnapshot
+from litebot.master.db.read_pool import read_snapshot
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
 
@@ -309,7 +309,7 @@ def test_a_visitor_does_not_have_lines_stored(world: World) -> None:
     append(world, logid, "a\n")
 
     def visit() -> Any:
-        browsing.set(Visit())
+        read_snapshot.set(ReadSnapshot())
         return world.db.logs.getLog(logid)
 
     found = contextvars.copy_context().run(lambda: world.call(visit))

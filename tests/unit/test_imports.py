@@ -35,12 +35,12 @@ RESERVED = {
     # store opens files; the others need apsw's errors and the type of its handles.
     "apsw": {
         "store",
-        "master.checkpoints",
-        "master.moving.sqlite",
-        "master.preflight",
-        "master.turns",
+        "master.admin.move.sqlite_side",
+        "master.db.sqlite.checkpointer",
+        "master.db.sqlite.preflight",
+        "master.db.sqlite.turn_queue",
     },
-    "psycopg": {"master.postgres"},
+    "psycopg": {"master.cluster", "master.db.postgres"},
     "sqlalchemy": {"store", "master", "cli", "contrib"},
     "twisted": {"master", "cli", "contrib"},
     "buildbot": {"master", "cli", "contrib"},
@@ -134,7 +134,7 @@ def test_commands_load_heavy_things_when_they_run(path: Path) -> None:
 
 
 def test_what_a_module_loads_is_followed_through_others() -> None:
-    assert {"apsw", "sqlalchemy"} <= loaded_with(ROOT / "master" / "status.py", set())
+    assert {"apsw", "sqlalchemy"} <= loaded_with(ROOT / "master" / "admin" / "status.py", set())
 
 
 def test_all_parts_are_known() -> None:
@@ -153,20 +153,24 @@ def test_the_list_of_those_who_need_apsw_is_not_too_long(name: str) -> None:
         ("store.dbapi", "from litebot.errors import StoreError", []),
         ("store.dbapi", "from litebot.store.connection import connect", []),
         ("store.dbapi", "from litebot.settings import load", ["litebot.settings"]),
-        ("store.dbapi", "import litebot.master.turns", ["litebot.master.turns"]),
+        (
+            "store.dbapi",
+            "import litebot.master.db.sqlite.turn_queue",
+            ["litebot.master.db.sqlite.turn_queue"],
+        ),
         ("store.dbapi", "from litebot import master", ["litebot.master"]),
         ("store.dbapi", "from .. import master", ["litebot.master"]),
         ("store.dbapi", "from ..master import turns", ["litebot.master"]),
         ("store.dbapi", "from . import connection", []),
         ("store.dbapi", "def f():\n    from twisted.python import log", ["twisted.python"]),
         ("store.dbapi", "if TYPE_CHECKING:\n    import buildbot.db", ["buildbot.db"]),
-        ("master.turns", "import apsw", []),
-        ("master.rest", "import apsw.ext", ["apsw.ext"]),
+        ("master.db.sqlite.turn_queue", "import apsw", []),
+        ("master.web.rest", "import apsw.ext", ["apsw.ext"]),
         ("master.turns", "from litebot.cli import main", ["litebot.cli"]),
         ("master.turns", "import sqlite3", ["sqlite3"]),
         ("master.turns", "from litebot.contrib import x", ["litebot.contrib"]),
         ("cli.start", "import apsw", ["apsw"]),
-        ("cli.start", "from litebot.master.create import create", []),
+        ("cli.start", "from litebot.master.admin.create import create", []),
         ("cli.start", "from litebot import __version__", []),
         ("errors", "import litebot.files", ["litebot.files"]),
         ("basedir", "from litebot.store.connection import connect", ["litebot.store.connection"]),

@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from buildbot.db.model import Model
 
-from litebot.master import schema
+from litebot.master.db import schema
 
 
 def run(code: str) -> str:
@@ -26,7 +26,7 @@ def test_a_master_does_not_import_it(name: str) -> None:
 
 def test_buildbots_model_has_all_of_it_at_the_first_use() -> None:
     code = """
-import litebot.master.schema
+import litebot.master.db.schema
 from buildbot.db import model
 scripts = model.Model.alembic_get_scripts(model.Model)
 print(scripts.get_current_head(), model.alembic.operations.Operations.__name__)
@@ -48,12 +48,12 @@ print(alembic.__file__ == sys.modules["alembic"].__file__)
 )
 def test_others_import_it_as_ever(code: str) -> None:
     use = "model.Model.alembic_get_scripts(model.Model).get_current_head()"
-    printed = run(f"from litebot.master.schema import model\n{code}\nprint({use})")
+    printed = run(f"from litebot.master.db.schema import model\n{code}\nprint({use})")
     assert printed == schema.buildbots_revisions()[-1]
 
 
 def test_one_that_was_imported_before_is_used() -> None:
-    use = "from litebot.master.schema import model; print(model.alembic is alembic)"
+    use = "from litebot.master.db.schema import model; print(model.alembic is alembic)"
     assert run(f"import alembic; {use}; model.alembic.config.Config()") == "True"
 
 

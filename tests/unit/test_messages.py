@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from buildbot.util import UTC
 
-from litebot.master.postgres.events import decode
-from litebot.master.postgres.events import encode
+from litebot.master.cluster.events import decode
+from litebot.master.cluster.events import encode
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC)
 

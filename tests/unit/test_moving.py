@@ -10,15 +10,15 @@ import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.create import make_state_file
-from litebot.master.moving.compare import Difference
-from litebot.master.moving.compare import canonical
-from litebot.master.moving.compare import compare
-from litebot.master.moving.sqlite import SqliteSide
-from litebot.master.moving.tables import BYTES_A_BATCH
-from litebot.master.moving.tables import ROWS_A_BATCH
-from litebot.master.moving.tables import all_tables
-from litebot.master.moving.tables import moved
+from litebot.master.admin.move.compare import Difference
+from litebot.master.admin.move.compare import canonical
+from litebot.master.admin.move.compare import compare
+from litebot.master.admin.move.sqlite_side import SqliteSide
+from litebot.master.admin.move.tables import BYTES_A_BATCH
+from litebot.master.admin.move.tables import ROWS_A_BATCH
+from litebot.master.admin.move.tables import all_tables
+from litebot.master.admin.move.tables import moved
+from litebot.master.db.sqlite.state_file import make_state_file
 
 CHUNKS = moved(Model.logchunks)
 USERS = moved(Model.users)
@@ -150,7 +150,7 @@ def test_a_write_to_a_source_changes_its_mark(sides: Sides) -> None:
     side = SqliteSide(path, target=False)
     tables = all_tables()
     before = side.mark(tables)
-    side.hold_still()
+    side.take_snapshot()
     list(side.rows(USERS))
     assert side.mark(tables) == before
     writer = apsw.Connection(str(path))

@@ -14,8 +14,8 @@ from turning import Store
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import ensureDeferred
 
-from litebot.master.create import make_state_file
-from litebot.master.hot import old
+from litebot.master.db.components import pruning
+from litebot.master.db.sqlite.state_file import make_state_file
 from litebot.store.connection import connect
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -85,27 +85,27 @@ def rows(path: Path, query: str) -> list[Any]:
 
 
 def test_log_chunks(database: Database, path: Path) -> None:
-    deleting = Asked(ensureDeferred(old.delete_log_chunks(database, OLD_STEPS + 1)))
+    deleting = Asked(ensureDeferred(pruning.delete_log_chunks(database, OLD_STEPS + 1)))
     assert database.store.wait(deleting) == OLD_STEPS * CHUNKS
-    assert database.largest <= max(old.LOGS_A_PIECE, old.CHUNKS_A_PIECE)
-    assert database.store.commits > OLD_STEPS * CHUNKS / old.CHUNKS_A_PIECE
+    assert database.largest <= max(pruning.LOGS_A_PIECE, pruning.CHUNKS_A_PIECE)
+    assert database.store.commits > OLD_STEPS * CHUNKS / pruning.CHUNKS_A_PIECE
     types = rows(path, "SELECT type, count(*), max(id) FROM logs GROUP BY type ORDER BY type")
     assert types == [("d", OLD_STEPS, OLD_STEPS), ("s", LOGS - OLD_STEPS, LOGS)]
     kept = rows(path, "SELECT count(*), min(logid) FROM logchunks")
     assert kept == [((LOGS - OLD_STEPS) * CHUNKS, OLD_STEPS + 1)]
-    again = Asked(ensureDeferred(old.delete_log_chunks(database, OLD_STEPS + 1)))
+    again = Asked(ensureDeferred(pruning.delete_log_chunks(database, OLD_STEPS + 1)))
     assert database.store.wait(again) == 0
 
 
 def test_what_an_interrupted_one_left_is_deleted_too(database: Database, path: Path) -> None:
     database.store.handle.execute("UPDATE logs SET type = 'd' WHERE id = 7")
-    deleting = Asked(ensureDeferred(old.delete_log_chunks(database, 0)))
+    deleting = Asked(ensureDeferred(pruning.delete_log_chunks(database, 0)))
     assert database.store.wait(deleting) == CHUNKS
     assert rows(path, "SELECT count(*) FROM logchunks WHERE logid = 7") == [(0,)]
 
 
 def test_build_data(database: Database, path: Path) -> None:
-    deleting = Asked(ensureDeferred(old.delete_build_data(database, 11)))
+    deleting = Asked(ensureDeferred(pruning.delete_build_data(database, 11)))
     assert database.store.wait(deleting) == DATA // 2
-    assert database.largest <= old.BUILD_DATA_A_PIECE
+    assert database.largest <= pruning.BUILD_DATA_A_PIECE
     assert rows(path, "SELECT DISTINCT buildid FROM build_data") == [(2,)]

@@ -14,12 +14,12 @@ from buildbot.data.resultspec import Filter
 from masters import Pair
 from masters import World
 
-from litebot.master import readers
-from litebot.master.data import Query
-from litebot.master.hot import pages
-from litebot.master.readers import Visit
-from litebot.master.readers import browsing
-from litebot.master.readers import glancing
+from litebot.master.data.connector import Query
+from litebot.master.db.components import lists
+from litebot.master.db.read_pool import ReadSnapshot
+from litebot.master.db.read_pool import may_read_inline
+from litebot.master.db.read_pool import read_snapshot
+from litebot.master.db.sqlite import read_pool as sqlite_read_pool
 
 CHANGES = 12
 PAGES: tuple[dict[str, Any], ...] = (
@@ -53,8 +53,8 @@ def page(world: World, options: dict[str, Any]) -> Any:
     """What a visitor gets."""
 
     def ask() -> Any:
-        browsing.set(Visit())
-        glancing.set(True)
+        read_snapshot.set(ReadSnapshot())
+        may_read_inline.set(True)
         return world.call(world.master.data.get, ("changes",), **options)
 
     found = contextvars.copy_context().run(ask)
@@ -68,17 +68,17 @@ def test_pages_of_changes(
     glance_s: float,
 ) -> None:
     begun_here: list[bool] = []
-    really = pages.List.models
+    really = lists.List.models
 
     def begin(*args: Any) -> Any:
         begun_here.append(threading.get_ident() == here)
         return really(*args)
 
     here = threading.get_ident()
-    monkeypatch.setattr(pages.List, "models", begin)
-    monkeypatch.setattr(readers, "GLANCE_S", glance_s)
-    monkeypatch.setattr(readers, "GLANCE_STEPS", 1)
-    monkeypatch.setattr(readers, "GLANCE_AGAIN_S", 0.0)
+    monkeypatch.setattr(lists.List, "models", begin)
+    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_S", glance_s)
+    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_STEPS", 1)
+    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_AGAIN_S", 0.0)
     with pairs() as pair:
         for number in range(CHANGES):
             pair.update(

@@ -16,14 +16,14 @@ import sqlalchemy as sa
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
-from litebot.master import readers as reading
-from litebot.master.database import create_file
-from litebot.master.readers import GLANCE_AGAIN_S
-from litebot.master.readers import GLANCE_S
-from litebot.master.readers import THREADS
-from litebot.master.readers import GlanceRefused
-from litebot.master.readers import Readers
-from litebot.master.readers import browsing
+from litebot.master.db.read_pool import THREADS
+from litebot.master.db.read_pool import read_snapshot
+from litebot.master.db.sqlite import read_pool as reading
+from litebot.master.db.sqlite.read_pool import INLINE_READ_AGAIN_S
+from litebot.master.db.sqlite.read_pool import INLINE_READ_S
+from litebot.master.db.sqlite.read_pool import InlineReadRefused
+from litebot.master.db.sqlite.read_pool import SqliteReadPool
+from litebot.master.db.sqlite.state_file import create_file
 from litebot.store import dbapi
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
@@ -69,14 +69,14 @@ def writer(path: Path) -> Iterator[apsw.Connection]:
 
 
 @pytest.fixture
-def readers(path: Path, writer: apsw.Connection, reactor: Reactor) -> Iterator[Readers]:
-    readers = Readers(path, reactor)
+def readers(path: Path, writer: apsw.Connection, reactor: Reactor) -> Iterator[SqliteReadPool]:
+    readers = SqliteReadPool(path, reactor)
     yield readers
     readers.stop()
 
 
 @pytest.fixture
-def run(readers: Readers, reactor: Reactor) -> Callable[..., Any]:
+def run(readers: SqliteReadPool, reactor: Reactor) -> Callable[..., Any]:
     """Run something in a reader and wait for it."""
 
     def run(callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -182,7 +182,7 @@ def test_a_connection_is_kept_for_each_thread(run: Run) -> None:
     assert len(apsw.connections()) <= before + THREADS
 
 
-def test_a_few_run_side_by_side(readers: Readers, reactor: Reactor) -> None:
+def test_a_few_run_side_by_side(readers: SqliteReadPool, reactor: Reactor) -> None:
     together = threading.Barrier(THREADS)
     results: list[Any] = []
     for _ in range(THREADS):
@@ -198,7 +198,7 @@ def test_rows_that_are_not_fetched_are_an_error(run: Run) -> None:
 
 
 def test_a_file_that_is_gone(path: Path, reactor: Reactor) -> None:
-    readers = Readers(path.with_name("gone"), reactor)
+    readers = SqliteReadPool(path.with_name("gone"), reactor)
     results: list[Any] = []
     readers.run(read).addBoth(results.append)
     reactor.turn()
@@ -207,7 +207,7 @@ def test_a_file_that_is_gone(path: Path, reactor: Reactor) -> None:
 
 
 @pytest.mark.parametrize("statements", [1, 1000], ids=["one statement", "one after another"])
-def test_stop_ends_what_runs(readers: Readers, reactor: Reactor, statements: int) -> None:
+def test_stop_ends_what_runs(readers: SqliteReadPool, reactor: Reactor, statements: int) -> None:
     running = threading.Event()
 
     def work(conn: Connection) -> None:
@@ -224,7 +224,7 @@ def test_stop_ends_what_runs(readers: Readers, reactor: Reactor, statements: int
     assert isinstance(results[0].value.orig, dbapi.OperationalError)
 
 
-def test_stop_refuses_what_waits_for_a_thread(readers: Readers, reactor: Reactor) -> None:
+def test_stop_refuses_what_waits_for_a_thread(readers: SqliteReadPool, reactor: Reactor) -> None:
     running = threading.Semaphore(0)
     ran: list[int] = []
 
@@ -250,7 +250,7 @@ def test_stop_refuses_what_waits_for_a_thread(readers: Readers, reactor: Reactor
 def test_stop_closes_every_connection(path: Path, writer: apsw.Connection, run: Run) -> None:
     before = len(apsw.connections())
     reactor = Reactor()
-    readers = Readers(path, reactor)
+    readers = SqliteReadPool(path, reactor)
     readers.stop()  # never used
     readers.run(read)
     reactor.turn()
@@ -260,25 +260,25 @@ def test_stop_closes_every_connection(path: Path, writer: apsw.Connection, run: 
 
 
 def test_nobody_browses_unless_told() -> None:
-    assert browsing.get() is None
+    assert read_snapshot.get() is None
 
 
 def slow(sql: Sql) -> None:
-    time.sleep(2 * GLANCE_S)
+    time.sleep(2 * INLINE_READ_S)
     sql.rows("SELECT x FROM t")
 
 
 def test_no_glance_that_took_long_keeps_its_snapshot(
-    readers: Readers, writer: apsw.Connection, monkeypatch: pytest.MonkeyPatch
+    readers: SqliteReadPool, writer: apsw.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "GLANCE_S", 0.0005)
-    monkeypatch.setattr(reading, "GLANCE_AGAIN_S", 0.0)
+    monkeypatch.setattr(reading, "INLINE_READ_S", 0.0005)
+    monkeypatch.setattr(reading, "INLINE_READ_AGAIN_S", 0.0)
     writer.set_busy_timeout(0)
     interrupted = 0
-    # Steps are counted over all statements: now and then GLANCE_STEPS come together in ROLLBACK.
+    # Steps are counted over all statements, so now and then INLINE_READ_STEPS end in a ROLLBACK.
     for _ in range(300):
         try:
-            readers.glance(slow)
+            readers.read_inline(slow)
         except dbapi.OperationalError:
             interrupted += 1
         writer.execute("INSERT INTO t (x) VALUES ('b')")
@@ -288,7 +288,7 @@ def test_no_glance_that_took_long_keeps_its_snapshot(
     assert interrupted
 
 
-def test_after_a_glance_that_took_long_none_begins_for_a_while(readers: Readers) -> None:
+def test_after_a_glance_that_took_long_none_begins_for_a_while(readers: SqliteReadPool) -> None:
     begun: list[int] = []
 
     def endless(sql: Sql) -> None:
@@ -296,9 +296,9 @@ def test_after_a_glance_that_took_long_none_begins_for_a_while(readers: Readers)
         sql.rows(FOREVER)
 
     with pytest.raises(dbapi.OperationalError):
-        readers.glance(endless)
-    with pytest.raises(GlanceRefused):
-        readers.glance(endless)
+        readers.read_inline(endless)
+    with pytest.raises(InlineReadRefused):
+        readers.read_inline(endless)
     assert len(begun) == 1
-    time.sleep(GLANCE_AGAIN_S)
-    assert readers.glance(lambda sql: sql.rows("SELECT x FROM t")) == [("a",)]
+    time.sleep(INLINE_READ_AGAIN_S)
+    assert readers.read_inline(lambda sql: sql.rows("SELECT x FROM t")) == [("a",)]

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from buildbot.db.model import Model
 
 from litebot.errors import StoreError
-from litebot.master import schema
-from litebot.master.create import make_state_file
-from litebot.master.database import create_file
+from litebot.master.db import schema
+from litebot.master.db.sqlite.state_file import create_file
+from litebot.master.db.sqlite.state_file import make_state_file
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_for
 from litebot.store.dialect import engine_on

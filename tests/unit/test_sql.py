@@ -14,9 +14,9 @@ from stand_in import Asked
 from stand_in import Log
 from stand_in import Reactor
 
-from litebot.master import turns
-from litebot.master.database import create_file
-from litebot.master.turns import TurnQueue
+from litebot.master.db.sqlite import turn_queue
+from litebot.master.db.sqlite.state_file import create_file
+from litebot.master.db.sqlite.turn_queue import TurnQueue
 from litebot.store import dbapi
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
@@ -141,7 +141,7 @@ def test_a_full_disk_is_told(path: Path) -> None:
 @pytest.fixture
 def queue(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     reactor = Reactor()
-    monkeypatch.setattr(turns, "time", reactor)  # a turn is over after a time
+    monkeypatch.setattr(turn_queue, "time", reactor)  # a turn is over after a time
     handle = connect(path, MASTER + DURABILITY["process"], busy_timeout_ms=0)
     queue = TurnQueue(handle, reactor, path)
     queue.start()

@@ -15,11 +15,11 @@ from stand_in import Asked
 from stand_in import Reactor
 
 from litebot.errors import StoreFailed
-from litebot.master import syncs
-from litebot.master import tally
-from litebot.master.create import make_state_file
-from litebot.master.syncs import LAZY_S
-from litebot.master.turns import TurnQueue
+from litebot.master.db.sqlite import commit_watermark
+from litebot.master.db.sqlite import wal_sync
+from litebot.master.db.sqlite.state_file import make_state_file
+from litebot.master.db.sqlite.turn_queue import TurnQueue
+from litebot.master.db.sqlite.wal_sync import LAZY_S
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
@@ -104,7 +104,7 @@ def insert(sql: Sql, value: object) -> None:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(syncs, "os", disk)
+    monkeypatch.setattr(wal_sync, "os", disk)
     return disk
 
 
@@ -289,7 +289,7 @@ def test_without_it_nobody_waits(path: Path, disk: Disk) -> None:
 
 def kept(path: Path) -> int:
     """How many commits the tally says are on disk."""
-    content = tally.read(path)
+    content = commit_watermark.read(path)
     assert content is not None
     return content.commits
 
@@ -297,9 +297,9 @@ def kept(path: Path) -> int:
 def keep_a_tally(path: Path, queue: TurnQueue) -> int:
     """Have this queue keep one; how many commits there were before."""
     with engine_for(path).connect() as conn:
-        content = tally.look(conn)
+        content = commit_watermark.content_of(conn)
     assert content is not None
-    queue.count_commits(tally.Tally(path, content))
+    queue.count_commits(commit_watermark.CommitWatermark(path, content))
     return content.commits
 
 

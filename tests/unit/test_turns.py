@@ -20,7 +20,7 @@ from turning import keep
 from turning import read
 
 from litebot.errors import StoreError
-from litebot.master.turns import TurnQueue
+from litebot.master.db.sqlite.turn_queue import TurnQueue
 from litebot.store.connection import connect
 
 pytestmark = pytest.mark.usefixtures("logged")

@@ -14,8 +14,8 @@ from stand_in import Reactor
 from turning import Connection
 from turning import Store
 
-from litebot.master import turns
-from litebot.master.work import EXPECTED
+from litebot.master.db.pool import EXPECTED
+from litebot.master.db.sqlite import turn_queue
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -62,7 +62,7 @@ def test_the_outcome_is_that_of_a_connection_for_each_piece(
     work = numbered(drawn)
     with pytest.MonkeyPatch.context() as patch:
         reactor = Reactor()
-        patch.setattr(turns, "time", reactor)
+        patch.setattr(turn_queue, "time", reactor)
         store = Store(reactor, None)
         with store.queue.engine.begin() as conn:
             table.create(conn)

@@ -24,9 +24,9 @@ from turning import keep
 from turning import read
 
 from litebot.errors import StoreFailed
-from litebot.master import turns
-from litebot.master.database import HOLD_S
-from litebot.master.readers import THREADS
+from litebot.master.database import GROUP_COMMIT_S
+from litebot.master.db.read_pool import THREADS
+from litebot.master.db.sqlite import turn_queue
 from litebot.store import dbapi
 from litebot.store.connection import connect
 
@@ -58,7 +58,7 @@ def test_the_time_of_waiting_starts_anew(store: Store, path: Path) -> None:
     for _ in range(3):
         other = connect(path)
         other.execute("BEGIN IMMEDIATE")
-        store.reactor.callLater(turns.BUSY_GIVE_UP_S * 0.7, other.execute, "COMMIT")
+        store.reactor.callLater(turn_queue.BUSY_GIVE_UP_S * 0.7, other.execute, "COMMIT")
         store.wait(store.do(read))
     assert store.failures == []
 
@@ -281,10 +281,10 @@ def test_a_read_that_writes_meets_a_failed_store(disk: FaultyDisk, store: Store)
 
 
 def test_nothing_is_done_whose_commit_fails_for_a_visitor(disk: FaultyDisk, store: Store) -> None:
-    store.queue._hold_s = HOLD_S
+    store.queue._group_commit_s = GROUP_COMMIT_S
     store.wait(store.do(keep, "a"))
-    store.reactor.advance(HOLD_S)  # it is committed, and then another one need not wait
-    store.reactor.advance(2 * HOLD_S)
+    store.reactor.advance(GROUP_COMMIT_S)  # it is committed, and then another one need not wait
+    store.reactor.advance(2 * GROUP_COMMIT_S)
     disk.refuse("write", "-wal", apsw.SQLITE_FULL)
     asked = [store.do(keep, "b"), store.browse(read)]
     expect_failure(store, asked, "no space is left", apsw.SQLITE_FULL)

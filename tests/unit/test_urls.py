@@ -8,7 +8,7 @@ import pytest
 from buildbot.process.properties import Interpolate
 
 from litebot.errors import ConfigError
-from litebot.master.urls import settings_url
+from litebot.master.db.urls import settings_url
 
 
 @pytest.mark.parametrize(

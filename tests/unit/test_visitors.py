@@ -19,15 +19,15 @@ from turning import keep
 from turning import read
 from turning import thread_of
 
-from litebot.master import readers
-from litebot.master.database import HOLD_S
-from litebot.master.door import MANY_VISITS
-from litebot.master.door import TOGETHER_S
-from litebot.master.readers import Visit
-from litebot.master.readers import browsing
-from litebot.master.readers import glancing
-from litebot.master.work import EXPECTED
-from litebot.master.work import TURN_S
+from litebot.master.database import GROUP_COMMIT_S
+from litebot.master.db.pool import EXPECTED
+from litebot.master.db.pool import TURN_S
+from litebot.master.db.read_pool import ReadSnapshot
+from litebot.master.db.read_pool import may_read_inline
+from litebot.master.db.read_pool import read_snapshot
+from litebot.master.db.sqlite import read_pool as sqlite_read_pool
+from litebot.master.db.sqlite.dispatcher import CROWD_REQUESTS
+from litebot.master.db.sqlite.dispatcher import GROUP_EVERY_S
 from litebot.store.sql import Sql
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -145,14 +145,14 @@ def test_stop_cuts_long_reads_short(store: Store) -> None:
     assert [str(read.error) for read in reads] == ["the database is closed"] * 10
 
 
-def glanced(sql: Sql) -> tuple[list[str], int]:
+def read_at_once(sql: Sql) -> tuple[list[str], int]:
     """What a short read sees, and in which thread."""
     return [x for (x,) in sql.rows("SELECT x FROM t ORDER BY id")], threading.get_ident()
 
 
 def test_a_glance_is_on_the_reactors_thread(store: Store) -> None:
     store.do(keep, "a")
-    first = store.glance(glanced)
+    first = store.read_inline(read_at_once)
     store.do(keep, "b")
     values, thread = store.wait(first)
     assert values[0] == "a"
@@ -162,7 +162,7 @@ def test_a_glance_is_on_the_reactors_thread(store: Store) -> None:
 def test_a_glance_that_takes_long_goes_on_in_a_thread(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "GLANCE_S", 0.0)
+    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_S", 0.0)
     threads: list[int] = []
 
     def long(sql: Sql) -> int:
@@ -170,7 +170,7 @@ def test_a_glance_that_takes_long_goes_on_in_a_thread(
         some = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000)"
         return int(sql.rows(f"{some} SELECT count(*) FROM n")[0][0])
 
-    assert store.wait(store.glance(long)) == 10_000
+    assert store.wait(store.read_inline(long)) == 10_000
     here = threading.get_ident()
     assert len(threads) == 2
     assert threads[0] == here
@@ -178,7 +178,7 @@ def test_a_glance_that_takes_long_goes_on_in_a_thread(
 
 
 def test_a_glance_without_end_does_not_hold_up_the_reactor(store: Store) -> None:
-    asked = store.glance(lambda sql: sql.rows(FOREVER))
+    asked = store.read_inline(lambda sql: sql.rows(FOREVER))
     store.reactor.turn()
     store.reactor.turn()
     assert store.wait(store.do(keep, "a")) == "kept a"
@@ -193,7 +193,7 @@ def test_a_glance_that_writes_is_run_by_the_writer(store: Store) -> None:
         sql.write("INSERT INTO t (x) VALUES ('a')")
         return threading.get_ident()
 
-    assert store.wait(store.glance(work)) == threading.get_ident()
+    assert store.wait(store.read_inline(work)) == threading.get_ident()
     assert store.content() == ["a"]
 
 
@@ -202,7 +202,7 @@ def test_an_error_in_a_glance(store: Store, logged: Log) -> None:
         raise Mistake
 
     with pytest.raises(Mistake):
-        store.wait(store.glance(work))
+        store.wait(store.read_inline(work))
     assert logged.take() == [Mistake]
 
 
@@ -210,11 +210,11 @@ def test_many_glances_leave_builds_their_turns(store: Store) -> None:
     done: list[str] = []
 
     def slow(sql: Sql, name: str) -> None:
-        glanced(sql)
+        read_at_once(sql)
         store.reactor.now += TURN_S
         done.append(name)
 
-    asked = [store.glance(slow, name) for name in "abc"]
+    asked = [store.read_inline(slow, name) for name in "abc"]
     build = store.do(lambda _conn: done.append("build"))
     store.wait(build)
     assert done == ["a", "build"]
@@ -228,7 +228,7 @@ def test_a_stop_refuses_glances_that_wait(store: Store) -> None:
         store.reactor.now += TURN_S
         return len(sql.rows("SELECT 1"))
 
-    asked = [store.glance(slow) for _ in range(3)]
+    asked = [store.read_inline(slow) for _ in range(3)]
     store.reactor.turn()
     store.stop()
     store.reactor.settle()
@@ -237,21 +237,21 @@ def test_a_stop_refuses_glances_that_wait(store: Store) -> None:
 
 
 def test_what_is_asked_in_one_visit_waits_for_one_commit(store: Store) -> None:
-    store.queue._hold_s = HOLD_S
+    store.queue._group_commit_s = GROUP_COMMIT_S
     store.do(keep, "a")
     store.reactor.turn()
-    visit = contextvars.copy_context()
-    visit.run(browsing.set, Visit())
-    visit.run(glancing.set, True)
+    snapshot = contextvars.copy_context()
+    snapshot.run(read_snapshot.set, ReadSnapshot())
+    snapshot.run(may_read_inline.set, True)
 
     def ask() -> Asked:
-        return visit.run(lambda: Asked(store.queue.do_sql(glanced)))
+        return snapshot.run(lambda: Asked(store.queue.do_sql(read_at_once)))
 
     assert store.wait(ask())[0] == ["a"]
     kept = store.do(keep, "b")
     store.reactor.turn()
     assert kept.called
-    again, another = ask(), store.glance(glanced)
+    again, another = ask(), store.read_inline(read_at_once)
     store.reactor.turn()
     store.reactor.turn()
     assert again.result[0] == ["a"]  # and what is held has not been committed
@@ -263,26 +263,26 @@ class Crowd:
     """Visits to a store, each of which looks at once at what is there when it is let in."""
 
     def __init__(self, store: Store) -> None:
-        store.queue._hold_s = HOLD_S
+        store.queue._group_commit_s = GROUP_COMMIT_S
         self.store = store
         self.seen: list[list[Any]] = []
         self.takes_s = 0.0
 
     def gather(self) -> None:
         """Be one from now on; who has come so far was let in."""
-        self.come(MANY_VISITS)
+        self.come(CROWD_REQUESTS)
         self.store.reactor.turn()
         self.seen.clear()
 
     def come(self, count: int) -> None:
         for _ in range(count):
-            visit = Visit()
-            self.store.queue.admit(visit).addCallback(self._look, visit)
+            snapshot = ReadSnapshot()
+            self.store.queue.admit(snapshot).addCallback(self._look, snapshot)
 
-    def _look(self, _admitted: None, visit: Visit) -> None:
+    def _look(self, _admitted: None, snapshot: ReadSnapshot) -> None:
         def look() -> Any:
-            browsing.set(visit)
-            glancing.set(True)
+            read_snapshot.set(snapshot)
+            may_read_inline.set(True)
             return self.store.queue.do_sql(lambda sql: sql.rows("SELECT x FROM t"))
 
         self.store.reactor.now += self.takes_s
@@ -298,18 +298,18 @@ class Crowd:
 
 def test_few_visits_are_let_in_at_once(store: Store) -> None:
     crowd = Crowd(store)
-    for number in range(3 * MANY_VISITS):
+    for number in range(3 * CROWD_REQUESTS):
         crowd.hold(f"{number}")
         crowd.come(1)
-        store.reactor.advance(2 / MANY_VISITS)
+        store.reactor.advance(2 / CROWD_REQUESTS)
         assert len(crowd.seen) == number + 1
 
 
 def test_many_visits_to_an_idle_master_are_let_in_at_once(store: Store) -> None:
     crowd = Crowd(store)
-    crowd.come(3 * MANY_VISITS)
+    crowd.come(3 * CROWD_REQUESTS)
     store.reactor.turn()
-    assert len(crowd.seen) == 3 * MANY_VISITS
+    assert len(crowd.seen) == 3 * CROWD_REQUESTS
 
 
 def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
@@ -321,13 +321,13 @@ def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
     store.reactor.turn()
     assert crowd.seen == [["a"]]  # nobody had to wait for a while
     for value in "bc":
-        store.reactor.advance(TOGETHER_S / 3)
+        store.reactor.advance(GROUP_EVERY_S / 3)
         crowd.hold(value)
         crowd.come(2)
     store.reactor.turn()
     store.reactor.turn()
     assert crowd.seen == [["a"]]
-    store.reactor.advance(TOGETHER_S / 3)
+    store.reactor.advance(GROUP_EVERY_S / 3)
     assert crowd.seen == [["a"], *[["a", "b", "c"]] * 4]
 
 
@@ -375,15 +375,15 @@ def test_a_clock_that_is_set_back_keeps_nobody_out(
     monkeypatch.setattr(store.reactor, "seconds", lambda: seconds() - 3600)
     crowd.hold("b")
     crowd.come(1)
-    store.reactor.advance(TOGETHER_S)
+    store.reactor.advance(GROUP_EVERY_S)
     store.reactor.turn()
     assert crowd.seen == [["a", "b"]]
 
 
 def test_a_glance_sees_what_was_asked_before_it(store: Store) -> None:
-    store.queue._hold_s = HOLD_S
+    store.queue._group_commit_s = GROUP_COMMIT_S
     store.do(keep, "a")
-    asked = store.glance(glanced)
+    asked = store.read_inline(read_at_once)
     assert store.wait(asked)[0] == ["a"]
 
 
@@ -391,6 +391,6 @@ def test_a_stop_leaves_nobody_at_the_door(store: Store) -> None:
     crowd = Crowd(store)
     crowd.gather()
     crowd.hold("a")
-    admitted = [Asked(store.queue.admit(Visit())) for _ in range(3)]
+    admitted = [Asked(store.queue.admit(ReadSnapshot())) for _ in range(3)]
     store.stop()
     assert all(each.called for each in admitted)

@@ -13,8 +13,9 @@ import time
 import sqlalchemy as sa
 
 from litebot import __version__
-from litebot.master import schema
-from litebot.master import told
+from litebot.master.db import schema
+from litebot.master.db.sqlite.commit_watermark import Content
+from litebot.master.delivery import controls
 from litebot.master.recovery import builds
 from litebot.master.recovery import lost
 from litebot.master.recovery import requests
@@ -23,7 +24,6 @@ from litebot.master.recovery.lost import LOST
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Pair
 from litebot.master.recovery.question import Scene
-from litebot.master.tally import Content
 
 __all__ = [
     "LOST",
@@ -44,12 +44,12 @@ PAIRS: tuple[Pair, ...] = (
     # Before the orphans: a child that has ended has its result, whatever became of its parent.
     Pair(requests.finished_builds, requests.complete),
     Pair(requests.orphans, requests.cancel),
-    Pair(requests.told_to_cancel, requests.cancel),
+    Pair(requests.pending_cancels, requests.cancel),
     Pair(builds.interrupted, builds.end),
     Pair(requests.held_claims, requests.release),
     Pair(schedulers.strangers, schedulers.begin_anew),
     Pair(schedulers.unsettled, schedulers.settle),
-    Pair(schedulers.missed, schedulers.leave_to_handovers),
+    Pair(schedulers.missed, schedulers.leave_to_change_delivery),
 )
 
 
@@ -70,7 +70,7 @@ def find_and_repair(scene: Scene) -> list[Finding]:
             pair.repair(scene, finding)
             findings.append(finding)
     builds.disconnect(scene)
-    told.forget_done(scene.conn)
+    controls.forget_done(scene.conn)
     return findings
 
 
@@ -87,7 +87,7 @@ def begin(
     `master` is the master's name in the table masters and `masterid` its id there, and `sole` says
     that no other one can be running.  `should_hold` is what the state file was known to hold.
     """
-    scene = Scene.look(conn, master, sole, max_attempts, should_hold, masterid)
+    scene = Scene.at_start(conn, master, sole, max_attempts, should_hold, masterid)
     findings = find_and_repair(scene)
     values = {"master": master, "pid": os.getpid(), "version": __version__}
     result = conn.execute(schema.starts.insert().values(started_at=time.time(), **values))

@@ -11,9 +11,9 @@ from buildbot.process.results import CANCELLED
 from buildbot.process.results import EXCEPTION
 from buildbot.process.results import RETRY
 
-from litebot.master import outbox
-from litebot.master import schema
-from litebot.master import told
+from litebot.master.db import schema
+from litebot.master.delivery import controls
+from litebot.master.delivery import outbox
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
@@ -86,7 +86,7 @@ def end(scene: Scene, finding: Finding) -> None:
         sa.select(builds.c.buildrequestid).where(builds.c.id == finding.id)
     ).scalar_one()
     state = STATES[finding.kind]
-    reason = told.reason_for(conn, brid)
+    reason = controls.reason_for(conn, brid)
     if finding.kind == STOPPED and reason is not None:
         state = f"{state} ({reason})"
     conn.execute(

@@ -1,10 +1,10 @@
-"""What the state file lacks of what was on disk; see litebot.master.tally."""
+"""What the state file lacks of what was on disk; see litebot.master.db.sqlite.commit_watermark."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from litebot.master import tally
+from litebot.master.db.sqlite import commit_watermark
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
@@ -15,7 +15,7 @@ def commits(scene: Scene) -> Iterator[Finding]:
     """Commits that a start would never miss."""
     if scene.should_hold is None:
         return
-    message = tally.missing(scene.should_hold, tally.look(scene.conn))
+    message = commit_watermark.missing(scene.should_hold, commit_watermark.content_of(scene.conn))
     if message is not None:
         yield Finding(LOST, 0, message)
 

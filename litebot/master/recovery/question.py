@@ -11,7 +11,7 @@ from dataclasses import field
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.tally import Content
+from litebot.master.db.sqlite.commit_watermark import Content
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Scene:
     now: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def look(
+    def at_start(
         cls,
         conn: sa.engine.Connection,
         master: str,

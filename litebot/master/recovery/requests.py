@@ -10,8 +10,8 @@ from buildbot.db.model import Model
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
 
-from litebot.master import schema
-from litebot.master import told
+from litebot.master.db import schema
+from litebot.master.delivery import controls
 from litebot.master.recovery.builds import former_attempts
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
@@ -108,8 +108,8 @@ def cancel(scene: Scene, finding: Finding) -> None:
     """Complete the request as CANCELLED; one that a living master has is told to be cancelled."""
     if _may_end(scene, finding.id):
         _complete(scene, finding.id, CANCELLED)
-    elif told.reason_for(scene.conn, finding.id) is None:
-        told.add(scene.conn, told.BUILDREQUESTS, finding.id, "cancel", NOBODY_WAITS)
+    elif controls.reason_for(scene.conn, finding.id) is None:
+        controls.add(scene.conn, controls.BUILDREQUESTS, finding.id, "cancel", NOBODY_WAITS)
 
 
 def _may_end(scene: Scene, brid: int) -> bool:
@@ -159,10 +159,10 @@ def _complete(scene: Scene, brid: int, results: int) -> None:
 # A request that a user has told a master to cancel.
 
 
-def told_to_cancel(scene: Scene) -> Iterator[Finding]:
+def pending_cancels(scene: Scene) -> Iterator[Finding]:
     """Incomplete requests that are to be cancelled, and that no living master has claimed."""
-    what = schema.told
-    by_user = sa.and_(what.c.kind == told.BUILDREQUESTS, what.c.about == requests.c.id)
+    what = schema.pending_controls
+    by_user = sa.and_(what.c.kind == controls.BUILDREQUESTS, what.c.about == requests.c.id)
     query = (
         sa.select(requests.c.id, builders.c.name, what.c.reason)
         .join_from(requests, what, by_user)

@@ -1,4 +1,4 @@
-"""Schedulers that were to be told something; see litebot.master.handover."""
+"""Schedulers that were to be told something; see litebot.master.delivery."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master import schema
-from litebot.master.handover.subscriptions import catch_up
+from litebot.master.db import schema
+from litebot.master.delivery.subscriptions import catch_up
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
-handovers, subscriptions = schema.handovers, schema.subscriptions
+handovers, subscriptions = schema.scheduler_positions, schema.subscriptions
 
 
 # Another Buildbot on the same tables.
@@ -89,5 +89,5 @@ def missed(scene: Scene) -> Iterator[Finding]:
         yield Finding("change not handed over", schedulerid, message)
 
 
-def leave_to_handovers(_scene: Scene, _finding: Finding) -> None:
-    """Handovers does it, when the scheduler runs; where it is configured no more, nobody does."""
+def leave_to_change_delivery(_scene: Scene, _finding: Finding) -> None:
+    """ChangeDelivery does it when the scheduler runs; one that is not configured gets nothing."""

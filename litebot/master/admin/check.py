@@ -1,0 +1,126 @@
+"""Looks a master's database over: what a start would repair, and whether its file is sound."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy as sa
+from buildbot.db.model import Model
+
+from litebot.basedir import Basedir
+from litebot.errors import StoreError
+from litebot.master import recovery
+from litebot.master.db import postgres
+from litebot.master.db import schema
+from litebot.master.db.sqlite import commit_watermark
+from litebot.master.recovery import Finding
+from litebot.master.recovery import Scene
+from litebot.master.service import SOLE_MASTER
+from litebot.settings import Settings
+from litebot.settings import load
+from litebot.store.dialect import engine_for
+
+# A running master is asked twice: what it is just doing is half done for less than that.
+AGAIN_AFTER_S = 2.0
+
+
+def check(files: Basedir) -> list[Finding]:
+    """All that is found, and nothing is changed; the master may run.
+
+    Raises SettingsError, and StoreError where the file can't be read.
+    """
+    settings = load(files.settings_file)
+    path = settings.database.sqlite_path(files.path)
+    if path is not None and not path.exists():
+        raise StoreError(f"{path} does not exist")
+    if path is None:
+        with postgres.translated_errors(settings.database.url):
+            return _findings(
+                files, settings, postgres.engine_for(settings.database.url, files.path), None
+            )
+    return _findings(files, settings, engine_for(path), path)
+
+
+def _findings(
+    files: Basedir, settings: Settings, engine: sa.Engine, path: Path | None
+) -> list[Finding]:
+    try:
+        found = [] if path is None else list(_file(engine, path))
+        if found:
+            return found  # what the tables say is worth nothing
+        runs = files.owner() is not None
+        half_done = _ask(engine, settings, path, runs, files.master_name)
+        if runs and half_done:
+            time.sleep(AGAIN_AFTER_S)
+            still = _ask(engine, settings, path, runs, files.master_name)
+            half_done = [finding for finding in half_done if finding in still]
+        with engine.connect() as conn:
+            return [*half_done, *_references(conn), *_logs(conn)]
+    finally:
+        engine.dispose()
+
+
+def _ask(
+    engine: sa.Engine, settings: Settings, path: Path | None, runs: bool, name: str
+) -> list[Finding]:
+    """What is half done; `name` is the master's where others may share the database."""
+    should_hold = commit_watermark.read(path) if path is not None else None
+    with engine.connect() as conn:
+        if not sa.inspect(conn).has_table(schema.subscriptions.name):
+            lost = commit_watermark.missing(should_hold, None)
+            return [Finding(recovery.LOST, 0, lost)] if lost else []  # litebot never used it
+        attempts = settings.recovery.max_attempts
+        if runs:
+            # Which masters are alive can't be seen from here.
+            scene = Scene(conn, SOLE_MASTER, False, (), attempts, should_hold)
+        elif path is not None:
+            scene = Scene.at_start(conn, SOLE_MASTER, True, attempts, should_hold)
+        else:
+            scene = Scene.at_start(conn, name, False, attempts)
+        return [finding for pair in recovery.PAIRS for finding in pair.question(scene)]
+
+
+def _file(engine: sa.Engine, path: Path) -> Iterator[Finding]:
+    """Source: https://sqlite.org/pragma.html#pragma_integrity_check"""
+    with engine.connect() as conn:
+        for (message,) in conn.exec_driver_sql("PRAGMA integrity_check"):
+            if message != "ok":
+                yield Finding("damage", 0, f"{path}: {message}")
+
+
+def _references(conn: sa.engine.Connection) -> Iterator[Finding]:
+    """Rows that refer to one that is not there."""
+    if conn.dialect.name != "sqlite":
+        return  # the other databases never let it come so far
+    broken: dict[tuple[str, str], int] = {}
+    for table, _, parent, _ in conn.exec_driver_sql("PRAGMA foreign_key_check"):
+        broken[table, parent] = broken.get((table, parent), 0) + 1
+    for (table, parent), count in sorted(broken.items()):
+        yield Finding("reference", 0, f"{count} rows of {table} refer to rows that {parent} lacks")
+
+
+def _logs(conn: sa.engine.Connection) -> Iterator[Finding]:
+    """Finished logs that show other lines than are stored, or that have gaps."""
+    logs, chunks = Model.logs, Model.logchunks
+    stored = (
+        sa.select(
+            chunks.c.logid,
+            (sa.func.max(chunks.c.last_line) + 1).label("end"),
+            sa.func.sum(chunks.c.last_line - chunks.c.first_line + 1).label("lines"),
+        )
+        .group_by(chunks.c.logid)
+        .subquery()
+    )
+    query = (
+        sa.select(logs.c.id, logs.c.name, logs.c.num_lines, stored.c.lines, Model.steps.c.buildid)
+        .join_from(logs, stored, stored.c.logid == logs.c.id)
+        .join(Model.steps, Model.steps.c.id == logs.c.stepid)
+        .where(logs.c.complete == 1)
+        .where(sa.or_(logs.c.num_lines != stored.c.lines, stored.c.end != stored.c.lines))
+        .order_by(logs.c.id)
+    )
+    for logid, name, shown, lines, buildid in conn.execute(query):
+        message = f"log {name!r} of build id {buildid} shows {shown} lines and has {lines}"
+        yield Finding("log", logid, message, buildid)

@@ -1,0 +1,319 @@
+"""Making a basedir, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
+from contextlib import contextmanager
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import litebot
+from litebot.basedir import Basedir
+from litebot.errors import BasedirError
+from litebot.errors import LitebotError
+from litebot.files import locked
+from litebot.master.admin.create_tables import tables_made
+from litebot.master.admin.join import copy
+from litebot.master.admin.join import require_masters
+from litebot.master.admin.join import settings_like
+from litebot.master.admin.join import to_copy
+from litebot.master.db.sqlite.commit_watermark import path_of
+from litebot.master.db.sqlite.state_file import make_state_file
+from litebot.process import port_is_free
+from litebot.settings import Database
+from litebot.settings import Settings
+from litebot.settings import Web
+from litebot.settings import Workers
+from litebot.settings import load
+from litebot.settings import render
+from litebot.users import UserFile
+from litebot.users import generate_password
+
+TEMPLATE = Path(litebot.__file__).parent / "template"
+PORTS_TRIED = 50
+STAGE = ".new"
+ADMIN = "admin"
+
+
+@dataclass
+class Created:
+    """What create() made: paths relative to the basedir, and the admin's password if it is new."""
+
+    settings: Settings
+    added: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    password: str | None = None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen when a basedir is made; None leaves a file's own default.
+
+    `database_url` goes into litebot.toml, the others into buildbot.tac.  A log of `log_size` bytes
+    (0: never) is rotated, and `log_count` old ones are kept (0: all).  With `join` the database is
+    that of other masters, and their configuration is to be used: where the basedir `like` of one of
+    them is known, it is copied from there.
+    """
+
+    database_url: str | None = None
+    config_file: str | None = None
+    log_size: int | None = None
+    log_count: int | None = None
+    join: bool = False
+    like: Path | None = None
+
+    def tac(self) -> str:
+        """The text of a buildbot.tac."""
+        text = (TEMPLATE / "buildbot.tac").read_text(encoding="utf-8")
+        for name, value in (
+            ("configfile", self.config_file),
+            ("rotateLength", self.log_size),
+            ("maxRotatedFiles", self.log_count),
+        ):
+            if value is not None:
+                old = re.search(rf"^{name} = .*$", text, re.MULTILINE)
+                assert old, name
+                text = text.replace(old[0], f"{name} = {value or None!r}")
+        return text
+
+
+NO_CHOICE = Choices()
+
+
+def create(basedir: Path, *, force: bool = False, choices: Choices = NO_CHOICE) -> Created:
+    """Make a basedir with a master, its database and a sample project that it builds.
+
+    A new one is made under a temporary name beside it and renamed when it is whole.  With `force`
+    a folder that holds something gets what is missing, each part under a temporary name first;
+    nothing in it is changed.  Raises BasedirError where the target holds something, or a file that
+    a choice would go into, StoreError where a server's database can't be used or is not empty, and
+    LitebotError where git or the file system refuses.
+    """
+    basedir = basedir.absolute()
+    if basedir.exists() and not basedir.is_dir():
+        raise BasedirError(f"{basedir} is not a folder", "name another one")
+    try:
+        basedir.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LitebotError(
+            f"{basedir} can't be made: {basedir.parent}: {error.strerror}"
+        ) from error
+    with locked(basedir.parent):  # a second create waits, and then finds what this one has made
+        return _create(basedir, force, choices)
+
+
+def _create(basedir: Path, force: bool, choices: Choices) -> Created:
+    exists = basedir.is_dir()
+    if exists:
+        Basedir(basedir).require_writable()
+    if exists and any(path.name != STAGE for path in basedir.iterdir()):
+        if not force:
+            raise BasedirError(
+                f"{basedir} is not empty",
+                f"name another folder, or add what is missing to this one: litebot create-master"
+                f" --force {shlex.quote(str(basedir))}",
+            )
+        Basedir(basedir).refuse_owner("it has all it needs")
+        _refuse_late(Basedir(basedir), choices)
+        created = _complete(basedir, choices)
+        with _on_server(basedir, created, choices):
+            return created
+    # An empty folder may be a mount point or somebody's current one: it must stay that folder.
+    stage = basedir / STAGE if exists else basedir.with_name(f".{basedir.name}{STAGE}")
+    try:
+        shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
+        stage.mkdir()
+        created = _complete(stage, choices)
+        moves = [(stage, basedir)]
+        if exists:
+            # buildbot.tac makes it a basedir, so it comes last.
+            names = sorted(path.name for path in stage.iterdir())
+            names.sort(key="buildbot.tac".__eq__)
+            moves = [(stage / name, basedir / name) for name in names]
+        with ExitStack() as undo:
+            # A server's tables are committed last, and may be refused even then.
+            with _on_server(stage, created, choices):
+                for here, there in moves:
+                    os.rename(here, there)
+                    undo.callback(os.rename, there, here)
+            undo.pop_all()
+    except OSError as error:
+        raise LitebotError(f"{basedir} can't be made: {error.strerror}", None) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return created
+
+
+def _refuse_late(files: Basedir, choices: Choices) -> None:
+    """Raise BasedirError where a choice would have to go into a file that is there already."""
+    option = "--join" if choices.join else "--database"
+    late = [(files.settings_file, option, choices.database_url)]
+    late += [
+        (files.tac_file, option, None if value is None else str(value))
+        for option, value in (
+            ("--config", choices.config_file),
+            ("--log-size", choices.log_size),
+            ("--log-count", choices.log_count),
+        )
+    ]
+    for path, option, value in late:
+        if value is not None and path.exists():
+            raise BasedirError(
+                f"{path} is there already and is not changed, so {option} can't take effect",
+                f"leave {option} out and edit the file",
+            )
+
+
+def _complete(basedir: Path, choices: Choices) -> Created:
+    """Add to a folder what a master needs and it lacks."""
+    files = Basedir(basedir)
+    other = Basedir(choices.like) if choices.like is not None else None
+    if not files.settings_file.exists():
+        settings = _settings(choices.database_url, other)
+    else:
+        settings = load(files.settings_file)
+    created = Created(settings)
+
+    def add(path: Path, make: Callable[[Path], None]) -> None:
+        if path.exists():
+            created.kept.append(str(path.relative_to(basedir)))
+            return
+        temporary = path.with_name(f".{path.name}.new")
+        _remove(temporary)
+        try:
+            make(temporary)
+            os.rename(temporary, path)
+        finally:
+            _remove(temporary)
+        created.added.append(str(path.relative_to(basedir)))
+
+    def users(path: Path) -> None:
+        password = generate_password()
+        UserFile(path).add(ADMIN, password)
+        created.password = password
+
+    config = basedir / choices.config_file if choices.config_file else files.config_file
+    if other is None:
+        add(files.settings_file, lambda path: _write(path, render(settings)))
+    else:
+        add(files.settings_file, lambda path: settings_like(other, path, settings))
+        for source in to_copy(other):
+            target = config if source == other.config_file else basedir / source.name
+            add(target, partial(copy, source))
+    if choices.join:
+        if not files.secrets.exists():
+            add(files.secrets, lambda path: path.mkdir(mode=0o700))
+        add(files.tac_file, lambda path: _write(path, choices.tac()))
+        return created
+    if not config.exists():
+        # Before the master.cfg that builds it, so that an interrupted create is not left without.
+        add(basedir / "project", _make_project)
+    add(config, lambda path: _write(path, (TEMPLATE / "master.cfg").read_text(encoding="utf-8")))
+    add(files.tac_file, lambda path: _write(path, choices.tac()))
+    add(files.users_file, users)
+    add(files.secrets, _make_secrets)
+    state_file = settings.database.sqlite_path(basedir)
+    if state_file is not None:
+        if not state_file.exists():
+            path_of(state_file).unlink(missing_ok=True)  # it speaks of one that was here
+        add(state_file, make_state_file)
+    return created
+
+
+def _settings(url: str | None, other: Basedir | None) -> Settings:
+    """Of a new master, on free ports, where another one may be on this machine."""
+    web, workers = Web(), Workers()
+    first_web, first_workers = web.port, workers.port
+    if other is not None:
+        there = load(other.settings_file)
+        web, workers = there.web, there.workers
+        first_web, first_workers = web.port + 1, workers.port + 1
+    return Settings(
+        database=Database(url or Database.url),
+        web=replace(web, port=web.port and _free_port(web.listen, first_web)),
+        workers=replace(workers, port=workers.port and _free_port(workers.listen, first_workers)),
+    )
+
+
+@contextmanager
+def _on_server(basedir: Path, created: Created, choices: Choices) -> Iterator[None]:
+    """Where the database is a server's, make its tables when what is done within has gone well.
+
+    A litebot.toml that was there may name a database that is in use.
+    """
+    database = created.settings.database
+    if database.sqlite_path(basedir) is not None:
+        yield
+        return
+    if choices.join:
+        require_masters(database.url, basedir)
+        yield
+        return
+    is_new = Basedir(basedir).settings_file.name in created.added
+    with tables_made(database.url, basedir, must_be_empty=is_new) as made:
+        (created.added if made else created.kept).append(database.url)
+        yield
+
+
+def _make_secrets(path: Path) -> None:
+    path.mkdir(mode=0o700)
+    for name in ("worker-password", "webhook-secret"):
+        _write(path / name, secrets.token_urlsafe(24) + "\n", mode=0o600)
+
+
+def _make_project(path: Path) -> None:
+    """A git repository with one commit: the package that the sample master.cfg builds."""
+    shutil.copytree(TEMPLATE / "project", path, ignore=shutil.ignore_patterns("__pycache__"))
+    _git(path, "init", "--quiet", "--initial-branch=main")
+    _git(path, "config", "user.name", "litebot")
+    _git(path, "config", "user.email", "litebot@localhost")
+    _git(path, "add", ".")
+    _git(path, "commit", "--quiet", "--no-gpg-sign", "--message", "A package with tests")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    # The user's own configuration (hooks, templates, signing) has no say in the sample, nor has a
+    # repository that this is called from a hook of.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    except FileNotFoundError:
+        raise LitebotError(
+            "git is not installed; the sample project and most builds need it", "apt install git"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise LitebotError(f"{' '.join(command)} failed: {error.stderr.strip()}") from error
+
+
+def _free_port(address: str, first: int) -> int:
+    """The first free port from `first` on, so that a second master on a machine just works."""
+    ports = range(first, first + PORTS_TRIED)
+    return next((port for port in ports if port_is_free(address, port)), first)
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(fd)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

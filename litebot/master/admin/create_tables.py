@@ -1,0 +1,72 @@
+"""Making a master's tables in a database of a server, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from litebot.errors import StoreError
+from litebot.master.cluster.checks import refuse_two_sites
+from litebot.master.db import move_away
+from litebot.master.db import postgres
+from litebot.master.db import schema
+from litebot.master.db.move_into import record
+
+
+@contextmanager
+def tables_made(url: str, basedir: Path, *, must_be_empty: bool) -> Iterator[bool]:
+    """Make the tables of a master, which are there when what is done within has gone well.
+
+    Gives whether they are made: a database that holds something is left as it is, and with
+    `must_be_empty` refused.  Raises StoreError where it can't be used.
+    """
+    engine = postgres.engine_for(url, basedir)
+    try:
+        with postgres.translated_errors(url):
+            conn = engine.connect()
+        try:
+            with postgres.translated_errors(url):
+                encoding = conn.exec_driver_sql("SHOW server_encoding").scalar_one()
+                postgres.refuse_encoding(encoding, postgres.shown(url))
+                schema.lock(conn)
+                refuse_two_sites(conn, postgres.shown(url))
+                there = set(sa.inspect(conn).get_table_names())
+                if there and must_be_empty:
+                    move_away.refuse(conn, postgres.shown(url))
+                    raise _in_use(there, postgres.shown(url))
+                if not there:
+                    schema.make(conn)
+            yield not there
+            with postgres.translated_errors(url):
+                conn.commit()
+        finally:
+            conn.close()
+    finally:
+        engine.dispose()
+
+
+def _in_use(tables: set[str], name: str) -> StoreError:
+    """What to tell of a database that should be empty."""
+    if record.name in tables:
+        return StoreError(
+            f"{name} holds an unfinished move of a database", "finish that, or name another one"
+        )
+    if schema.versions.name in tables:
+        return StoreError(
+            f"{name} holds the tables of a master already, which another one may join",
+            f"litebot create-master --join '{name}' BASEDIR",
+        )
+    if "alembic_version" in tables:
+        return StoreError(
+            f"{name} holds the tables of a stock Buildbot",
+            "make its basedir one of litebot: litebot upgrade-master BASEDIR",
+        )
+    first = sorted(tables)[0]
+    return StoreError(
+        f"{name} holds tables ({first}{', ...' if len(tables) > 1 else ''}); a new master needs an"
+        " empty database",
+        postgres.CREATE_EMPTY,
+    )

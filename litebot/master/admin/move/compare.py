@@ -1,0 +1,96 @@
+"""Comparing two databases: every table by count and by a hash over all columns of all rows."""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any
+
+from litebot.errors import StoreError
+from litebot.master.admin.move.side import Side
+from litebot.master.admin.move.tables import Moved
+from litebot.master.admin.move.tables import Row
+
+Progress = Callable[[int], None]
+
+# The oldest form of marshal: it depends on types and values alone, not on who shares an object.
+CANONICAL = 0
+LIST_HEAD = len(marshal.dumps([], CANONICAL))
+
+
+class Difference(StoreError):
+    """A row is not the same on both sides; `what` names table, key and column."""
+
+
+def canonical(rows: list[Row]) -> memoryview:
+    """Rows as bytes: the same for the same types and values, however they are put in lists."""
+    return memoryview(_listed(rows))[LIST_HEAD:]
+
+
+def _listed(rows: list[Row]) -> bytes:
+    return marshal.dumps(rows, CANONICAL)
+
+
+def digest(side: Side, table: Moved) -> tuple[int, str]:
+    """How many rows a table has, and their hash in hex."""
+    hashed, count = hashlib.sha256(), 0
+    for batch in table.batches(side.rows(table)):
+        hashed.update(canonical(batch))
+        count += len(batch)
+    return count, hashed.hexdigest()
+
+
+def compare(source: Side, target: Side, table: Moved, progress: Progress) -> tuple[int, str]:
+    """The count and hash of a table that is the same on both sides.  Raises Difference.
+
+    `progress` is told how many rows more have been compared.
+    """
+    hashed, count = hashlib.sha256(), 0
+    for here, there in _side_by_side(source, target, table):
+        mine = _listed(here)
+        if mine != _listed(there):
+            raise _difference(source, target, table, here, there)
+        hashed.update(memoryview(mine)[LIST_HEAD:])  # which is that of both
+        count += len(here)
+        progress(len(here))
+    return count, hashed.hexdigest()
+
+
+def _side_by_side(
+    source: Side, target: Side, table: Moved
+) -> Iterator[tuple[list[Row], list[Row]]]:
+    batches = (table.batches(side.rows(table)) for side in (source, target))
+    yield from zip_longest(*batches, fillvalue=[])
+
+
+def _difference(
+    source: Side, target: Side, table: Moved, here: list[Row], there: list[Row]
+) -> Difference:
+    """What to tell of two batches of which no row before these differs."""
+    mine, other = next(
+        pair for pair in zip_longest(here, there) if canonical([pair[0]]) != canonical([pair[1]])
+    )
+    key, its = (None if row is None else table.key_of(row) for row in (mine, other))
+    if key is not None and its is not None and key == its:
+        names = [
+            column.name
+            for column, a, b in zip(table.columns, mine, other, strict=True)
+            if canonical([(a,)]) != canonical([(b,)])
+        ]
+        columns = f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
+        return Difference(
+            f"{table.named(key)}: {columns} differ{'' if len(names) > 1 else 's'} between"
+            f" {source.name} and {target.name}"
+        )
+    if its is None or (key is not None and _sortable(key) < _sortable(its)):
+        assert key is not None
+        return Difference(f"{table.named(key)} is in {source.name} and not in {target.name}")
+    return Difference(f"{table.named(its)} is in {target.name} and not in {source.name}")
+
+
+def _sortable(key: Row) -> list[Any]:
+    """A key that can be put in order: NULL comes first."""
+    return [(value is not None, value) for value in key]

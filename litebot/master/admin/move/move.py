@@ -1,0 +1,294 @@
+"""Moving a basedir's database: copy, compare, and only then have litebot.toml name the new one.
+
+A move that is interrupted goes on where it was.  What has been copied needs no list: rows are
+copied in order, some batches a transaction, so the rows that are there are the first ones.
+
+Others may share the old database.  So it says that it is moved before litebot.toml names the new
+one.  Whatever ends the move then, the master that is moved can start on the one that its
+litebot.toml names.  The others can't until it has, or until the same command has ended the move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from itertools import islice
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from litebot.basedir import Basedir
+from litebot.basedir import OwnerLock
+from litebot.errors import LitebotError
+from litebot.errors import StoreError
+from litebot.master.admin.move import unfinished
+from litebot.master.admin.move.compare import Difference
+from litebot.master.admin.move.compare import compare
+from litebot.master.admin.move.postgres_side import PostgresSide
+from litebot.master.admin.move.side import Side
+from litebot.master.admin.move.sqlite_side import SqliteSide
+from litebot.master.admin.move.tables import Moved
+from litebot.master.admin.move.tables import Row
+from litebot.master.admin.move.tables import all_tables
+from litebot.master.admin.move.unsuited import refuse_unsuited
+from litebot.master.db import move_away
+from litebot.master.db import move_into
+from litebot.master.db import schema
+from litebot.master.db.move_into import Unfinished
+from litebot.settings import Database
+from litebot.settings import load
+from litebot.settings import set_value
+
+# Told what goes on, how many rows or indexes of it are done, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+# An interrupt costs at most what a transaction has: this many.
+BATCHES = 10
+
+COPYING, INDEXES, COMPARING = "copying rows", "making indexes", "comparing rows"
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a move has copied; `hash` is of all tables, in hex.
+
+    `resumed` counts the rows that an earlier, interrupted move had copied.
+    """
+
+    rows: int
+    tables: int
+    hash: str
+    resumed: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a move did; `old` says where the old database is.
+
+    `copied` is None where an interrupted move had only left to put the old one aside.
+    """
+
+    copied: Copied | None
+    old: str
+
+
+def move(files: Basedir, url: str, progress: Progress) -> Report:
+    """Move the database of a basedir, whose master is stopped, to an empty one.
+
+    `url` has the form of [database] url in litebot.toml, which names it in the end; until then
+    nothing that counts has changed.  Raises MasterRunning, BasedirError, SettingsError, StoreError
+    for what the target or the source can't be used for, and Difference where the copy is not equal.
+    """
+    files.require()
+    files.refuse_owner("a move needs it stopped")
+    files.require_writable()
+    settings = load(files.settings_file)
+    to = Database(url)
+    path = to.sqlite_path(files.path)
+    task = Task(files, url if path is None else f"sqlite:///{path}", progress)
+    lock = OwnerLock(files)
+    try:
+        with closing(_side(settings.database, files.path, target=False)) as source:
+            source.refuse_users()
+            _require_current(source, files)
+            with closing(_side(to, files.path, target=True)) as target:
+                if source.identity() == target.identity():
+                    return Report(None, _end(target, task))
+                _refuse_moved(source, task)
+                copied = _move(source, target, task)
+                set_value(files.settings_file, "database.url", url)
+                old = source.put_aside(task.url, files.master_name)
+                unfinished.forget(target)
+        return Report(copied, old)
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which basedir is moved, to which url for whoever stands elsewhere, and who is told."""
+
+    files: Basedir
+    url: str
+    progress: Progress
+
+
+def _side(database: Database, basedir: Path, *, target: bool) -> Side:
+    path = database.sqlite_path(basedir)
+    if path is not None:
+        return SqliteSide(path, target=target)
+    return PostgresSide(database.url, basedir)
+
+
+def _refuse_moved(source: Side, task: Task) -> None:
+    """Raise StoreError where a source on a server is moved elsewhere, or was not moved there yet.
+
+    One that is being moved to where it is to go now was moved by an attempt that did not end.
+    """
+    if not isinstance(source, PostgresSide):
+        return
+    with source.translated_errors(), source.engine.connect() as conn:
+        found = move_away.found(conn)
+        if found is not None and (found.done or found.url != task.url):
+            raise found.refusal(source.name)
+        move_into.refuse(conn, source.name, task.files.master_name)
+
+
+def _end(target: Side, task: Task) -> str:
+    """Put the old database aside, where a move to this one was interrupted before that."""
+    begun = unfinished.recorded(target)
+    if begun is None or begun.state != move_into.MOVED:
+        raise StoreError(f"{target.name} is the database of {task.files.path} itself")
+    old, path = begun.source, Path(begun.source)
+    if not path.is_absolute():
+        with closing(PostgresSide(begun.source, task.files.path)) as source:
+            if _is_as_it_was(source, begun):
+                source.put_aside(task.url, task.files.master_name)
+    elif path.exists():
+        with closing(SqliteSide(path, target=False)) as source:
+            if _is_as_it_was(source, begun):
+                old = source.put_aside(task.url, task.files.master_name)
+    unfinished.forget(target)
+    return old
+
+
+def _is_as_it_was(source: Side, begun: Unfinished) -> bool:
+    """Whether it is still what was moved, and not somebody else's by now."""
+    tables = all_tables()
+    return {table.name for table in tables} <= source.tables() and (
+        source.mark(tables) == begun.mark
+    )
+
+
+def _move(source: Side, target: Side, task: Task) -> Copied:
+    """Copy and compare; from then on `source` says that it is moved."""
+    files, progress = task.files, task.progress
+    tables = all_tables()
+    source.take_snapshot()
+    mark = source.mark(tables)
+    new = Unfinished(source.name, mark, files.master_name, task.url)
+    found = _usable(target, new, tables)
+    if isinstance(source, SqliteSide) and isinstance(target, PostgresSide) and found is None:
+        refuse_unsuited(source, tables, files.quoted)
+    begun = found or unfinished.begin(target, new, tables)
+    resumed = _copy(source, target, tables, progress)
+    _complete(target, tables, begun.later, progress)
+    # Anew: what was written to the source after its rows were copied is a difference, too.
+    source.take_snapshot()
+    try:
+        rows, hash_ = _compare(source, target, tables, progress)
+        source.announce(task.url, files.master_name)
+        source.refuse_users()  # a master that was a moment earlier has not read that
+        source.take_snapshot()
+        if source.mark(tables) != mark:
+            raise Difference(f"{source.name} was written to while it was moved")
+    except LitebotError as error:
+        source.take_back()
+        if not isinstance(error, Difference):
+            raise
+        if begun.state != move_into.MOVED:
+            unfinished.set_state(target, move_into.DIFFERENT)
+        raise Difference(
+            f"{error.what}; litebot.toml still names {source.name}",
+            "the same command again, which then begins anew",
+        ) from None
+    unfinished.set_moved(target, new)
+    target.sync()
+    return Copied(rows, len(tables), hash_, resumed)
+
+
+def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | None:
+    """The move that can go on; None once the target is empty.  Raises StoreError."""
+    begun = unfinished.found(target)
+    if begun is None:
+        return None
+    same = begun.source == new.source and begun.mark == new.mark
+    if begun.state == move_into.MOVED and not same:
+        raise unfinished.holds_data(target, target.tables())
+    if begun.state == move_into.MOVED and begun.master != new.master:
+        raise begun.refusal(target.name)  # that one may have used it already
+    if begun.source != new.source:
+        raise StoreError(
+            f"{target.name} holds an unfinished move of {begun.source}",
+            "finish that one, or name another database, or remove this one",
+        )
+    if same and begun.state in (move_into.COPYING, move_into.MOVED):
+        return begun
+    target.wipe(tables)  # nothing but what this very source was copied to before it changed
+    return None
+
+
+def _require_current(source: Side, files: Basedir) -> None:
+    """Raise StoreError where the tables are not those of this Buildbot and this litebot."""
+    with source.translated_errors(), source.engine.connect() as conn:
+        current = schema.is_buildbots(conn) and sa.inspect(conn).has_table(schema.versions.name)
+        if current:
+            version = conn.execute(sa.select(schema.versions.c.version)).scalar()
+            current = version == len(schema.MIGRATIONS)
+    if not current:
+        raise StoreError(
+            f"{source.name} has not the tables of this Buildbot and this litebot",
+            f"litebot upgrade-master {files.quoted}",
+        )
+
+
+def _copy(source: Side, target: Side, tables: list[Moved], progress: Progress) -> int:
+    """Copy what is not there yet; how many rows were."""
+    there = {table.name: target.count(table) for table in tables}
+    total = sum(source.count(table) for table in tables)
+    done = resumed = sum(there.values())
+    progress(COPYING, done, total)
+
+    def counted(batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        nonlocal done
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            progress(COPYING, done, total)
+
+    for table in tables:
+        batches = table.batches(source.rows(table, skip=there[table.name]))
+        for first in batches:
+            # The target works on these while more are read.
+            target.write(table, counted(chain([first], islice(batches, BATCHES - 1))))
+    return resumed
+
+
+def _complete(
+    target: Side, tables: list[Moved], later: tuple[str, ...], progress: Progress
+) -> None:
+    """Make what was left out, in one transaction; once is enough."""
+    if not later:
+        return
+    with target.translated_errors(), target.engine.begin() as conn:
+        for number, statement in enumerate(later):
+            progress(INDEXES, number, len(later))
+            unfinished.run(conn, statement)
+        target.settle(conn, tables)
+        conn.execute(move_into.record.update().values(later="[]"))
+    progress(INDEXES, len(later), len(later))
+    target.analyze()
+
+
+def _compare(
+    source: Side, target: Side, tables: list[Moved], progress: Progress
+) -> tuple[int, str]:
+    total = sum(target.count(table) for table in tables)
+    hashed = hashlib.sha256()
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(COMPARING, done, total)
+
+    for table in tables:
+        rows, hash_ = compare(source, target, table, count)
+        hashed.update(json.dumps([table.name, rows, hash_]).encode())
+    return done, hashed.hexdigest()

@@ -1,0 +1,140 @@
+"""What is moved: every table of Buildbot's and litebot's metadata, and how its rows are ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.db.model import Model
+
+from litebot.master.db import schema
+
+Row = tuple[Any, ...]
+
+# Postgres's names for what a column holds; the first that fits.  There is no bool: Buildbot has
+# small integers instead, and SQLite would answer 1 where Postgres answers true.
+KINDS: tuple[tuple[type[Any], str], ...] = (
+    (sa.BigInteger, "int8"),
+    (sa.SmallInteger, "int2"),
+    (sa.Integer, "int4"),
+    (sa.Float, "float8"),
+    (sa.LargeBinary, "bytea"),
+    (sa.String, "text"),
+)
+
+# What is held in memory at once, a few times over: the rows of a batch, or their large values.
+ROWS_A_BATCH = 5_000
+BYTES_A_BATCH = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: `kind` is one of KINDS, `length` the most characters of a text or None."""
+
+    name: str
+    kind: str
+    length: int | None
+    nullable: bool
+
+    @property
+    def quoted(self) -> str:
+        return f'"{self.name}"'
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A table: its rows are ordered by `order`, all its columns if need be.
+
+    `key` names a row to people: its primary key, or columns of an index.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[Column, ...]
+    order: tuple[Column, ...]
+    table: sa.Table
+
+    @property
+    def quoted(self) -> str:
+        return f'"{self.name}"'
+
+    @property
+    def column_list(self) -> str:
+        return ", ".join(column.quoted for column in self.columns)
+
+    def key_of(self, row: Row) -> Row:
+        """The values of `key` in a row."""
+        return tuple(row[self.columns.index(column)] for column in self.key)
+
+    def named(self, key: Row) -> str:
+        """A row as people are told of it."""
+        values = (f"{c.name}={v!r}" for c, v in zip(self.key, key, strict=True))
+        return f"table {self.name}, row {', '.join(values)}"
+
+    def batches(self, rows: Iterator[Row]) -> Iterator[list[Row]]:
+        """Rows in lists of at most ROWS_A_BATCH rows and about BYTES_A_BATCH bytes."""
+        large = [
+            place
+            for place, column in enumerate(self.columns)
+            if column.kind in ("bytea", "text") and column.length is None
+        ]
+        while batch := list(_some(rows, large)):
+            yield batch
+
+
+def _some(rows: Iterator[Row], large: list[int]) -> Iterator[Row]:
+    """The next rows, of which the values at the places `large` can be large."""
+    some = islice(rows, ROWS_A_BATCH)
+    if not large:
+        yield from some
+        return
+    size = 0
+    for row in some:
+        yield row
+        for place in large:
+            if value := row[place]:
+                size += len(value)
+        if size >= BYTES_A_BATCH:
+            return
+
+
+def all_tables() -> list[Moved]:
+    """Every table there is to move."""
+    tables = [*Model.metadata.tables.values(), *schema.metadata.tables.values()]
+    return [moved(table) for table in tables]
+
+
+def moved(table: sa.Table) -> Moved:
+    """What is to be known of a table.  Raises TypeError for a column of no kind."""
+    columns = {column.name: _column(column) for column in table.columns}
+    key = [columns[column.name] for column in table.primary_key.columns]
+    order = key
+    if not key:
+        # No database promises an order of such rows but by all that they hold.  With the columns
+        # of an index first, it only has to sort what little these leave open.
+        first = [columns[name] for name in _index(table)]
+        key = first or list(columns.values())
+        order = [*first, *(column for column in columns.values() if column not in first)]
+    return Moved(table.name, tuple(columns.values()), tuple(key), tuple(order), table)
+
+
+def _index(table: sa.Table) -> list[str]:
+    """The columns of the index by which the rows of a table without a key are best told apart."""
+    usable = [
+        (not index.unique, -len(index.columns), str(index.name), [c.name for c in index.columns])
+        for index in table.indexes
+        if not any(column.nullable for column in index.columns)
+    ]
+    return min(usable)[-1] if usable else []
+
+
+def _column(column: sa.Column[Any]) -> Column:
+    type_ = column.type.impl if isinstance(column.type, sa.TypeDecorator) else column.type
+    for known, kind in KINDS:
+        if isinstance(type_, known):
+            length = getattr(type_, "length", None) if kind == "text" else None
+            return Column(column.name, kind, length, bool(column.nullable))
+    raise TypeError(f"column {column.table.name}.{column.name} is of no known kind: {type_!r}")

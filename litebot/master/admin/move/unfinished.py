@@ -1,0 +1,94 @@
+"""What a move writes into its target about itself, so that it can go on after an interrupt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from litebot.errors import StoreError
+from litebot.master.admin.move.side import Side
+from litebot.master.admin.move.tables import Moved
+from litebot.master.db import schema
+from litebot.master.db.move_into import COPYING
+from litebot.master.db.move_into import MOVED
+from litebot.master.db.move_into import Unfinished
+from litebot.master.db.move_into import read
+from litebot.master.db.move_into import record
+
+
+def found(target: Side) -> Unfinished | None:
+    """The move that was begun into a database, or None.
+
+    Raises StoreError where it holds anything else.
+    """
+    begun = recorded(target)
+    tables = target.tables()
+    if begun is None and tables - {record.name}:
+        raise holds_data(target, tables)
+    return begun
+
+
+def recorded(target: Side) -> Unfinished | None:
+    """The move that was begun into a database, whatever else it holds, or None."""
+    if record.name not in target.tables():
+        return None
+    with target.translated_errors(), target.engine.connect() as conn:
+        return read(conn)
+
+
+def holds_data(target: Side, tables: set[str]) -> StoreError:
+    """What to tell where a target is not empty."""
+    first = sorted(tables)[0]
+    return StoreError(
+        f"{target.name} holds tables ({first}{', ...' if len(tables) > 1 else ''}); a move needs an"
+        " empty database and leaves this one as it is",
+        "name another one, or remove or rename this one if you do not need it",
+    )
+
+
+def begin(target: Side, begun: Unfinished, tables: list[Moved]) -> Unfinished:
+    """Make all tables in an empty target, without indexes and references as long as rows come."""
+    with target.translated_errors(), target.engine.connect() as conn:
+        record.create(conn, checkfirst=True)
+        conn.execute(record.delete())
+        conn.execute(record.insert().values(**asdict(begun) | {"later": "[]"}))
+        conn.commit()
+        schema.make(conn)
+        conn.commit()
+    definitions = target.definitions()
+    later = tuple(make for _, make in reversed(definitions))
+    with target.translated_errors(), target.engine.connect() as conn:
+        for drop, _ in definitions:
+            run(conn, drop)
+        for table in tables:  # a new schema is not without rows
+            conn.execute(table.table.delete())
+        conn.execute(record.update().values(state=COPYING, later=json.dumps(later)))
+        conn.commit()
+    return replace(begun, state=COPYING, later=later)
+
+
+def run(conn: sa.engine.Connection, statement: str) -> None:
+    """Run a statement as the database itself has written it: a % in it stands for itself."""
+    conn.execution_options(no_parameters=True).exec_driver_sql(statement)
+
+
+def set_state(target: Side, state: str) -> None:
+    """Write down how far the move is."""
+    with target.translated_errors(), target.engine.begin() as conn:
+        conn.execute(record.update().values(state=state))
+
+
+def set_moved(target: Side, move: Unfinished) -> None:
+    """Write down that all is there, and whose litebot.toml may name it from now on."""
+    with target.translated_errors(), target.engine.begin() as conn:
+        values = {"state": MOVED, "master": move.master, "url": move.url}
+        conn.execute(record.update().values(values))
+
+
+def forget(target: Side) -> None:
+    """Leave no trace of a move that is done."""
+    with target.translated_errors(), target.engine.begin() as conn:
+        record.drop(conn)

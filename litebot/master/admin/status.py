@@ -1,0 +1,235 @@
+"""What a master does, read from its database, whether it runs or not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.db.model import Model
+
+from litebot.basedir import Basedir
+from litebot.errors import StoreError
+from litebot.master.db import postgres
+from litebot.master.db import schema
+from litebot.master.db.sqlite import commit_watermark
+from litebot.settings import Settings
+from litebot.settings import load
+from litebot.store.connection import look
+from litebot.store.dialect import engine_on
+
+PENDING_SHOWN = 100
+
+
+@dataclass
+class Status:
+    """The answer of `litebot status`; times are epoch seconds, sizes bytes."""
+
+    basedir: str
+    running: bool
+    pid: int | None
+    started_at: float | None
+    url: str | None
+    database: dict[str, Any]
+    builders: list[str] = field(default_factory=list)
+    running_builds: list[dict[str, Any]] = field(default_factory=list)
+    pending: int = 0
+    # The oldest PENDING_SHOWN of them.
+    pending_requests: list[dict[str, Any]] = field(default_factory=list)
+    # How many of them are for builders that no master has, by the names of these.
+    without_builder: dict[str, int] = field(default_factory=dict)
+    last_start: dict[str, Any] | None = None
+    # The names of the other masters that run on the same database.
+    masters: list[str] = field(default_factory=list)
+    # What reporters have still to tell.
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    # What the state file lacks of what was on disk, in words, until the next start deals with it.
+    missing: str | None = None
+    # A running master's database is away: since when, and what is said of it.
+    outage: dict[str, Any] | None = None
+    # Why nothing could be read of the database: the rest is empty then.
+    unreachable: str | None = None
+
+
+def status(files: Basedir) -> Status:
+    """Look at a basedir.  Raises SettingsError, and StoreError where its file can't be read."""
+    settings = load(files.settings_file)
+    owner = files.owner()
+    result = Status(
+        basedir=str(files.path),
+        running=owner is not None,
+        pid=owner.pid if owner else None,
+        started_at=owner.started_at if owner else None,
+        url=owner.url if owner else None,
+        outage=owner.outage if owner else None,
+        database=_database(settings, files.path),
+    )
+    path = settings.database.sqlite_path(files.path)
+    should_hold = commit_watermark.read(path) if path else None
+    if path is None:
+        try:
+            with postgres.translated_errors(settings.database.url):
+                engine = postgres.engine_for(settings.database.url, files.path)
+                _fill(result, engine, master=files.master_name)
+        except StoreError as error:
+            result.unreachable = error.what
+        return result
+    handle = look(path)
+    try:
+        _fill(result, engine_on(handle), should_hold)
+    finally:
+        handle.close()
+    return result
+
+
+def _fill(
+    result: Status,
+    engine: sa.Engine,
+    should_hold: commit_watermark.Content | None = None,
+    master: str | None = None,
+) -> None:
+    """Add what the database knows; `master` is this one's name where there may be others."""
+    with engine.connect() as conn:
+        result.builders = _builders(conn)
+        result.running_builds = _running_builds(conn)
+        result.pending, result.pending_requests = _pending(conn)
+        result.without_builder = _without_builder(conn)
+        pages = Pages(conn, result.url)
+        result.last_start = _last_start(conn, pages, master)
+        if master is not None:
+            result.masters = _others(conn, master)
+        result.reports = _reports(conn, pages)
+        result.missing = commit_watermark.missing(should_hold, commit_watermark.content_of(conn))
+
+
+def _database(settings: Settings, basedir: Path) -> dict[str, Any]:
+    path = settings.database.sqlite_path(basedir)
+    if path is None:
+        return {"url": settings.database.url}
+    sizes = {}
+    for name, suffix in (("size_bytes", ""), ("log_bytes", "-wal")):
+        try:
+            sizes[name] = os.stat(f"{path}{suffix}").st_size
+        except FileNotFoundError:
+            sizes[name] = 0
+    return {"path": str(path), **sizes}
+
+
+def _builders(conn: sa.engine.Connection) -> list[str]:
+    """Builders that a master has configured; those of the past have no row in builder_masters."""
+    b, bm = Model.builders, Model.builder_masters
+    query = sa.select(b.c.name).where(b.c.id.in_(sa.select(bm.c.builderid))).order_by(b.c.name)
+    return list(conn.execute(query).scalars())
+
+
+def _running_builds(conn: sa.engine.Connection) -> list[dict[str, Any]]:
+    b = Model.builds
+    query = (
+        sa.select(
+            b.c.id.label("buildid"),
+            b.c.number,
+            Model.builders.c.name.label("builder"),
+            Model.workers.c.name.label("worker"),
+            b.c.started_at,
+            b.c.state_string.label("state"),
+        )
+        .join_from(b, Model.builders, b.c.builderid == Model.builders.c.id)
+        .outerjoin(Model.workers, b.c.workerid == Model.workers.c.id)
+        .where(b.c.complete_at.is_(None))
+        .order_by(b.c.id)
+    )
+    return [dict(row) for row in conn.execute(query).mappings()]
+
+
+def _unclaimed() -> sa.ColumnElement[bool]:
+    r, claims = Model.buildrequests, Model.buildrequest_claims
+    return sa.and_(r.c.complete == 0, r.c.id.not_in(sa.select(claims.c.brid)))
+
+
+def _pending(conn: sa.engine.Connection) -> tuple[int, list[dict[str, Any]]]:
+    r, unclaimed = Model.buildrequests, _unclaimed()
+    count = conn.execute(sa.select(sa.func.count()).where(unclaimed)).scalar() or 0
+    query = (
+        sa.select(
+            r.c.id.label("buildrequestid"),
+            Model.builders.c.name.label("builder"),
+            r.c.submitted_at,
+            r.c.priority,
+        )
+        .join_from(r, Model.builders, r.c.builderid == Model.builders.c.id)
+        .where(unclaimed)
+        .order_by(r.c.id)
+        .limit(PENDING_SHOWN)
+    )
+    return count, [dict(row) for row in conn.execute(query).mappings()]
+
+
+def _without_builder(conn: sa.engine.Connection) -> dict[str, int]:
+    r, b = Model.buildrequests, Model.builders
+    has_none = b.c.id.not_in(sa.select(Model.builder_masters.c.builderid))
+    query = (
+        sa.select(b.c.name, sa.func.count())
+        .join_from(r, b, r.c.builderid == b.c.id)
+        .where(_unclaimed(), has_none)
+        .group_by(b.c.name)
+        .order_by(b.c.name)
+    )
+    return {row[0]: row[1] for row in conn.execute(query)}
+
+
+class Pages:
+    """Where the web page at `url` shows things; nowhere without one."""
+
+    def __init__(self, conn: sa.engine.Connection, url: str | None) -> None:
+        self._conn = conn
+        self._url = url
+
+    def of_build(self, buildid: int | None) -> str | None:
+        """The address of a build."""
+        b = Model.builds
+        query = sa.select(b.c.builderid, b.c.number).where(b.c.id == buildid)
+        row = self._conn.execute(query).first() if self._url and buildid else None
+        return f"{self._url}#/builders/{row.builderid}/builds/{row.number}" if row else None
+
+    def of_buildset(self, bsid: int) -> str | None:
+        """The address of its first request."""
+        r = Model.buildrequests
+        query = sa.select(sa.func.min(r.c.id)).where(r.c.buildsetid == bsid)
+        brid = self._conn.execute(query).scalar() if self._url else None
+        return f"{self._url}#/buildrequests/{brid}" if brid else None
+
+
+def _others(conn: sa.engine.Connection, master: str) -> list[str]:
+    masters = Model.masters
+    others = sa.select(masters.c.name).where(masters.c.active == 1, masters.c.name != master)
+    return list(conn.execute(others.order_by(masters.c.name)).scalars())
+
+
+def _last_start(
+    conn: sa.engine.Connection, pages: Pages, master: str | None
+) -> dict[str, Any] | None:
+    starts, repairs = schema.starts, schema.repairs
+    if not sa.inspect(conn).has_table(starts.name):
+        return None  # never started by litebot
+    query = sa.select(starts).order_by(starts.c.id.desc()).limit(1)
+    if master is not None:
+        query = query.where(starts.c.master == master)
+    row = conn.execute(query).mappings().first()
+    if row is None:
+        return None
+    found = sa.select(repairs.c.kind, repairs.c.message, repairs.c.buildid)
+    mine = found.where(repairs.c.startid == row["id"]).order_by(repairs.c.id)
+    found_then = conn.execute(mine).mappings().all()
+    return {**row, "repairs": [{**r, "url": pages.of_build(r["buildid"])} for r in found_then]}
+
+
+def _reports(conn: sa.engine.Connection, pages: Pages) -> list[dict[str, Any]]:
+    outbox = schema.outbox
+    if not sa.inspect(conn).has_table(outbox.name):
+        return []
+    found = conn.execute(sa.select(outbox).order_by(outbox.c.id))
+    page = {"builds": pages.of_build, "buildsets": pages.of_buildset}
+    return [{**row, "url": page[row["kind"]](row["about"])} for row in found.mappings().all()]

@@ -1,0 +1,188 @@
+"""Choosing the next build without loading what waits, and without waiting for more to come.
+
+Source: buildbot/process/buildrequestdistributor.py and buildbot/process/botmaster.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildbot.config.master import MasterConfig
+from buildbot.data.base import ListResult
+from buildbot.process import botmaster
+from buildbot.process import buildrequestdistributor
+from buildbot.process.builder import Builder
+from buildbot.process.buildrequest import BuildRequest
+from buildbot.util import debounce
+from twisted.internet import defer
+from twisted.python import log
+
+from litebot.master.builds.build import watch
+from litebot.master.builds.removal import end_builds
+from litebot.master.builds.removal import starts_are_over
+
+PAGE = 20
+
+
+class BuildChooser(buildrequestdistributor.BasicBuildChooser):
+    """Buildbot's, which reads a page of requests at a time.
+
+    Where the configuration has a `nextBuild`, that needs them all at once.
+    """
+
+    def __init__(self, bldr: Any, master: Any) -> None:
+        super().__init__(bldr, master)
+        self._models: dict[int, Any] = {}
+        self._last: Any = None
+        self._is_last_page = False
+
+    @defer.inlineCallbacks
+    def _fetchUnclaimedBrdicts(self) -> Any:
+        if self.nextBuild is not None:
+            return (yield super()._fetchUnclaimedBrdicts())
+        if not self.unclaimedBrdicts and not self._is_last_page:
+            yield self._fetch_page()
+        return self.unclaimedBrdicts
+
+    @defer.inlineCallbacks
+    def _fetch_page(self) -> Any:
+        builderid = yield self.bldr.getBuilderId()
+        requests = self.master.db.buildrequests
+        models = yield requests.get_unclaimed(builderid, self._last, PAGE)
+        self._is_last_page = len(models) < PAGE
+        if models:
+            self._last = models[-1]
+        self._models = {model.buildrequestid: model for model in models}
+        self.unclaimedBrdicts = ListResult(
+            [
+                {"buildrequestid": model.buildrequestid, "priority": model.priority}
+                for model in models
+            ]
+        )
+
+    @defer.inlineCallbacks
+    def _getBuildRequestForBrdict(self, brdict: dict[str, Any]) -> Any:
+        brid = brdict["buildrequestid"]
+        model = self._models.get(brid)
+        if model is None:
+            return (yield super()._getBuildRequestForBrdict(brdict))
+        if brid not in self.breqCache:
+            self.breqCache[brid] = yield BuildRequest.fromBrdict(self.master, model)
+        return self.breqCache[brid]
+
+
+class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
+    """Buildbot's, which asks for all builders at once who has something to do.
+
+    What it starts ends, wherever its worker goes.
+    """
+
+    BuildChooser = BuildChooser
+
+    @defer.inlineCallbacks
+    def _sortBuilders(self, buildernames: list[str]) -> Any:
+        if self.master.config.prioritizeBuilders:
+            return (yield super()._sortBuilders(buildernames))
+        wanted = set(buildernames)
+        urgency = yield self.master.db.buildrequests.get_urgency()
+        order = []
+        for builderid, (priority, oldest) in urgency.items():
+            builder = self.botmaster.getBuilderById(builderid)
+            if builder is not None and builder.name in wanted and builder.getAvailableWorkers():
+                order.append((-priority, oldest, builder.name))
+        # Highest priority, then the oldest request, then the name, as Buildbot's own order.
+        return [name for _, _, name in sorted(order)]
+
+    async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
+        watch(bldr)
+        if bldr.getAvailableWorkers():  # those before it may have taken them
+            await super()._maybeStartBuildsOnBuilder(bldr)
+
+
+class BotMaster(botmaster.BotMaster):
+    """Buildbot's, which starts builds at once instead of after 100 ms without a new request.
+
+    A request that is cancelled while its build is about to begin has a build that ends.
+    `leaving` are the builders that a reconfig has removed, as long as they have builds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        stock: Any = self.brd
+        stock.disownServiceParent()
+        self.brd: Any = BuildRequestDistributor(self)
+        self.leaving: list[Any] = []
+        self._builders_byid: dict[int, Any] = {}  # another master may ask for one before a reconfig
+        self.brd.setServiceParent(self)
+
+    # A burst of requests within one turn is still taken as a whole.
+    @debounce.method(wait=0.0)
+    def _flush_pending_builders(self) -> Any:
+        pending: set[Any] = self._pending_builderids
+        builders = [self.getBuilderById(builderid) for builderid in pending]
+        pending.clear()
+        names = [builder.name for builder in builders if builder is not None]
+        if names:
+            self.brd.maybeStartBuildsOn(names)
+
+    def remove_in_progress_buildrequest(self, brid: int) -> None:
+        """Forget that a build of it is about to begin, and stop the build if it is cancelled.
+
+        A build that is told the reason itself says that it stops, and never ends.
+        Source: buildbot/process/build.py, startBuild
+        """
+        reason = super().remove_in_progress_buildrequest(brid)
+        if isinstance(reason, str):
+            self.master.reactor.callLater(0, self._stop_builds_of, brid, reason)
+
+    def _stop_builds_of(self, brid: int, reason: str) -> None:
+        for builder in self.builders.values():
+            for build in builder.building:
+                if brid in {request.id for request in build.requests}:
+                    d = build.stopBuild(reason)
+                    d.addErrback(log.err, f"while stopping {build}")
+
+    def workerLost(self, bot: Any) -> None:
+        """As Buildbot's; builders that a reconfig has taken the worker from let go of it, too.
+
+        The end of their builds would ask it for its master, which it no longer has, and fail
+        before it comes to the request.
+        """
+        super().workerLost(bot)
+        for workerforbuilder in list(bot.workerforbuilders.values()):
+            workerforbuilder.detached()
+
+    @defer.inlineCallbacks
+    def reconfigServiceBuilders(self, new_config: MasterConfig) -> Any:
+        """As Buildbot's, when the builds of builders that are removed have ended."""
+        names = {config.name for config in new_config.builders}
+        removed = [b for b in list(self) if isinstance(b, Builder) and b.name not in names]
+        self.leaving = [builder for builder in self.leaving if builder.building] + removed
+        for builder in removed:
+            yield builder.disownServiceParent()  # it starts no more builds
+            del self.builders[builder.name]
+        if removed:
+            yield defer.ensureDeferred(end_builds(self, removed))
+        yield super().reconfigServiceBuilders(new_config)
+
+    @defer.inlineCallbacks
+    def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
+        """As Buildbot's; workers forget builders that have gone or gone to others.
+
+        Else a latent worker would take them for its own and not attach when they come back.
+        """
+        yield super().reconfigServiceWithBuildbotConfig(new_config)
+        gone = [
+            workerforbuilder
+            for worker in self.master.workers.workers.values()
+            for workerforbuilder in worker.workerforbuilders.values()
+            if not self._has(workerforbuilder.builder, worker)
+        ]
+        # A build that is about to start may have chosen one of them.
+        if gone and (yield defer.ensureDeferred(starts_are_over(self))):
+            for workerforbuilder in gone:
+                if workerforbuilder.worker is not None and not workerforbuilder.isBusy():
+                    workerforbuilder.detached()
+
+    def _has(self, builder: Any, worker: Any) -> bool:
+        return builder.parent is self and worker.name in builder.config.workernames

@@ -1,0 +1,72 @@
+"""Steps that run in the master's process: what they see, and log, of its environment.
+
+The environment of a master may hold passwords and tokens, and a step's log is there for everybody
+who reaches the page.  So the steps of a LocalWorker get the variables that programs need and those
+that litebot.toml names.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import re
+
+from buildbot.config.master import MasterConfig
+from buildbot.steps.master import MasterShellCommand
+from buildbot.worker.local import LocalWorker
+
+# What finds programs, files, languages, certificates and networks.  No name that a secret has.
+HARMLESS = """
+    PATH HOME USER LOGNAME SHELL LANG LANGUAGE LC_* TZ TERM TMPDIR TMP TEMP XDG_* DISPLAY
+    SSH_AUTH_SOCK SSH_AGENT_PID VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PYTHONUTF8
+    PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONWARNINGS LD_LIBRARY_PATH PKG_CONFIG_PATH
+    *_proxy *_PROXY SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+"""
+
+
+def _pattern(names: str) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, names.split())) or "(?!)")
+
+
+class StepEnvironment:
+    """Which variables of the master's environment go on to the steps of its LocalWorkers."""
+
+    _harmless = _pattern(HARMLESS)
+
+    def __init__(self) -> None:
+        self.name("")
+
+    def name(self, names: str) -> None:
+        """Let these pass besides the harmless ones: names or patterns, CI_*, apart by spaces."""
+        self._named = _pattern(names)
+
+    def _passes(self, name: str, value: str) -> bool:
+        if self._named.match(name):
+            return True
+        # The address of a proxy may have a password in it: http://user:password@proxy.
+        return bool(self._harmless.match(name)) and "@" not in value
+
+    def environment(self) -> dict[str, str]:
+        """The variables that pass, with their values."""
+        return {name: value for name, value in os.environ.items() if self._passes(name, value)}
+
+    def withheld(self) -> dict[str, None]:
+        """The others, as a step's `env` takes them out."""
+        return dict.fromkeys(os.environ.keys() - self.environment().keys())
+
+
+def keep_environment(config: MasterConfig, passage: StepEnvironment) -> None:
+    """Let the steps of a loaded configuration that run here see and log what passes only."""
+    for worker in config.workers:
+        if isinstance(worker, LocalWorker):
+            from litebot.master.builds.local_worker import (
+                RemoteLocalWorker,  # as Buildbot does, for its memory
+            )
+
+            worker.LocalWorkerFactory = functools.partial(RemoteLocalWorker, passage)
+    for builder in config.builders:
+        for step in getattr(builder.factory, "steps", ()):
+            # It is the master's own and gets all, which its log need not tell.
+            if getattr(step, "step_class", None) is MasterShellCommand:
+                step.kwargs.setdefault("logEnviron", False)

@@ -1,0 +1,44 @@
+"""The worker in the master's process that stands behind a LocalWorker."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from buildbot_worker import null
+from buildbot_worker.base import WorkerBase
+
+from litebot.master.builds.environment import StepEnvironment
+
+
+class WorkerForBuilder(null.WorkerForBuilderNull):
+    """Starts commands without what is withheld; what a step's own `env` sets stays."""
+
+    def remote_startCommand(
+        self, command_ref: Any, command_id: Any, command: Any, args: Any
+    ) -> Any:
+        if command == "shell":
+            withheld = self.bot.passage.withheld()
+            args = {**args, "env": {**withheld, **(args.get("env") or {})}}
+        return super().remote_startCommand(command_ref, command_id, command, args)
+
+
+class Bot(null.BotNull):
+    """The worker's side of a LocalWorker."""
+
+    WorkerForBuilder = WorkerForBuilder
+
+    def __init__(self, passage: StepEnvironment, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.passage = passage
+
+    def remote_getWorkerInfo(self) -> dict[str, Any]:
+        return {**super().remote_getWorkerInfo(), "environ": self.passage.environment()}
+
+
+class RemoteLocalWorker(null.LocalWorker):
+    """The worker that stands behind a LocalWorker, with the bot above."""
+
+    def __init__(self, passage: StepEnvironment, name: str, basedir: str) -> None:
+        # Not the parent's, which names Buildbot's bot.
+        WorkerBase.__init__(self, name, basedir, functools.partial(Bot, passage))

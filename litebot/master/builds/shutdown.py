@@ -1,0 +1,164 @@
+"""A stop: builds end as RETRY, soon, whatever their steps are doing, and so do polls."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from buildbot.process.build import Build
+from buildbot.process.buildstep import BuildStep
+from buildbot.process.results import CANCELLED
+from buildbot.process.results import RETRY
+from buildbot.util.runprocess import RunProcessPP
+from buildbot.worker.latent import AbstractLatentWorker
+from buildbot.worker.latent import States
+from twisted.internet import defer
+from twisted.internet import task
+from twisted.internet.process import reapProcessHandlers
+from twisted.python import log
+
+from litebot.master.runtime.deferreds import in_time
+from litebot.process import alive
+from litebot.process import command_of
+from litebot.process import descendants
+
+REASON = "Master Shutdown"
+AGAIN_S = 1.0
+PATIENCE_S = 6.0
+
+
+def running_builds(master: Any) -> list[Build]:
+    """All builds that have not ended."""
+    botmaster = master.botmaster
+    builders = [*botmaster.builders.values(), *botmaster.leaving]
+    return [build for builder in builders for build in builder.building]
+
+
+async def let_end(master: Any, grace_s: float) -> None:
+    """Start no more builds but those that others wait for; wait up to `grace_s` for them to end."""
+    if grace_s <= 0 or not running_builds(master):
+        return
+    ended = master.botmaster.cleanShutdown(stopReactor=False)
+    if not await in_time(ended, grace_s, master.reactor):
+        master.botmaster.cancelCleanShutdown()
+
+
+class BuildInterrupter:
+    """Sees to it that the builds which Buildbot's own shutdown stops do end, and as RETRY.
+
+    What is to run always in such a build, as what cleans up, runs before.
+    """
+
+    def __init__(self, master: Any) -> None:
+        self._master = master
+        self._loop = task.LoopingCall(self._again)
+        self._loop.clock = master.reactor
+        self._began_at = master.reactor.seconds()
+        self._retried: set[Build] = set()
+
+    def start(self) -> None:
+        """Call it just before that shutdown."""
+        self._retry_all()
+        self._loop.start(AGAIN_S, now=False)
+
+    def _retry_all(self) -> None:
+        """Have what runs end as RETRY, except where a Trigger step waits for it."""
+        for build in running_builds(self._master):
+            if build not in self._retried and not is_waited_for(build):
+                self._retried.add(build)
+                step_done = partial(_step_done, build, build.stepDone)
+                build.stepDone = step_done
+
+    def stop(self) -> None:
+        """Call it when the shutdown is through."""
+        self._loop.stop()
+
+    def _again(self) -> None:
+        """Interrupt what did not notice, as a Trigger step about to run; at last, end what is left.
+
+        What a step of those does on its worker ends with the connection.
+        """
+        self._retry_all()
+        is_late = self._master.reactor.seconds() - self._began_at > PATIENCE_S
+        for build in running_builds(self._master):
+            step = build.currentStep
+            if is_late and not build.finished and build.buildid is not None:
+                build.results = CANCELLED if is_waited_for(build) else RETRY
+                build.buildFinished(["interrupted"], build.results)
+            elif step and step.results is None and not (step.stopped or step.alwaysRun):
+                step.interrupt(REASON)
+
+
+@defer.inlineCallbacks
+def _step_done(build: Build, step_done: Any, results: Any, step: BuildStep) -> Any:
+    """In place of the `stepDone` of a build that a stop ends.
+
+    Buildbot sets RETRY when the CANCELLED of the step has already won over it.
+    Source: buildbot/process/build.py, stopBuild
+    """
+    terminate = yield step_done(results, step)
+    if build.stopped:
+        build.results = RETRY
+    return terminate
+
+
+def is_waited_for(build: Build) -> bool:
+    """Whether a Trigger step waits for it: a retry of that step's build makes another one."""
+    return any(request.waitedFor for request in build.requests)
+
+
+class CommandEnder:
+    """Ends the commands that the master itself runs, as the git of a poll, where they take long."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._loop = task.LoopingCall(self._again)
+        self._loop.clock = reactor
+        self._looks: dict[int, int] = {}  # pid -> how often it was there
+
+    def start(self) -> None:
+        """Call it when the stop begins: it waits for them."""
+        self._loop.start(AGAIN_S)
+
+    def stop(self) -> None:
+        """Call it when the stop is through; what is left ends."""
+        self._loop.stop()
+        for pid in _commands():
+            _end(pid, signal.SIGKILL)
+
+    def _again(self) -> None:
+        """A command has from one look to the next."""
+        before = self._looks
+        told = {pid for pid, looks in before.items() if looks > 1 and alive(pid)}
+        self._looks = {pid: before.get(pid, 0) + 1 for pid in _commands() | told}
+        for pid, looks in self._looks.items():
+            if looks > 1:
+                _end(pid, signal.SIGTERM if looks == 2 else signal.SIGKILL)
+
+
+def _end(pid: int, number: signal.Signals) -> None:
+    log.msg(f"litebot: the stop does not wait for {command_of(pid)} (pid {pid}): {number.name}")
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _commands() -> set[int]:
+    """The pids of commands that the master itself runs, and of what these have started."""
+    found = set[int]()
+    for pid, process in reapProcessHandlers.items():
+        if isinstance(process.proto, RunProcessPP):
+            found |= {pid} | descendants(pid)
+    return found
+
+
+def latent_workers(master: Any) -> list[str]:
+    """The names of those whose instances have not ended."""
+    ended = (States.NOT_SUBSTANTIATED, States.SHUT_DOWN)
+    workers = master.workers.workers.items()
+    return [
+        name
+        for name, worker in workers
+        if isinstance(worker, AbstractLatentWorker) and worker.state not in ended
+    ]

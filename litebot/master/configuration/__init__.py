@@ -1,0 +1,1 @@
+"""Loading master.cfg and litebot.toml, and what a running master can't change."""

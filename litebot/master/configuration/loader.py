@@ -1,0 +1,262 @@
+"""Loading master.cfg: Buildbot's loader, then what the file leaves out, from litebot.toml."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from buildbot.config.errors import ConfigErrors
+from buildbot.config.errors import capture_config_errors
+from buildbot.config.master import FileLoader
+from buildbot.config.master import MasterConfig
+from buildbot.config.master import loadConfigDict
+from buildbot.interfaces import IConfigurator
+from buildbot.secrets.providers.file import SecretInAFile
+from buildbot.www.auth import NoAuth
+
+from litebot.basedir import Basedir
+from litebot.errors import ConfigError
+from litebot.errors import SettingsError
+from litebot.master.builds.environment import StepEnvironment
+from litebot.master.builds.environment import keep_environment
+from litebot.master.configuration.ports import EVERY_ADDRESS
+from litebot.master.configuration.ports import address_of
+from litebot.master.configuration.ports import endpoint
+from litebot.master.configuration.ports import origins
+from litebot.master.db.urls import configured_url
+from litebot.master.db.urls import parsed
+from litebot.master.db.urls import settings_url
+from litebot.master.web import hook_secrets
+from litebot.master.web.auth import AdminIfLoggedIn
+from litebot.master.web.auth import FileAuth
+from litebot.master.web.auth import RolesFromUserFile
+from litebot.master.web.auth import admins_act
+from litebot.master.web.auth import lists_its_users
+from litebot.settings import Settings
+from litebot.settings import Web
+from litebot.settings import load
+
+# Modules there are nobody's configuration.
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+VIEWS = ("waterfall_view", "console_view", "grid_view")
+
+
+class ConfigLoader(FileLoader):
+    """Buildbot's `config_loader` for a litebot master; litebot.toml is read anew each time.
+
+    `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
+    last load, or None; `notes` is what its user should know of it.  `refuse` is asked about what
+    was loaded, and may raise ConfigErrors.
+    """
+
+    errors: ConfigErrors | None = None
+    notes: tuple[str, ...] = ()
+    refuse: Callable[[Settings, MasterConfig], None] | None = None
+
+    def __init__(self, basedir: str, configFileName: str) -> None:
+        super().__init__(basedir, configFileName)
+        self.files = Basedir(basedir)
+        self._passage = StepEnvironment()  # one for all loads: a LocalWorker outlives a reconfig
+
+    def loadConfig(self) -> MasterConfig:
+        """The whole configuration.  Raises ConfigErrors, each with file and line if known."""
+        self.errors = None
+        try:
+            return self._load()
+        except ConfigErrors as error:
+            self.errors = error
+            raise
+
+    def _load(self) -> MasterConfig:
+        filename = self.files.path / self.configFileName
+        try:
+            settings = load(self.files.settings_file)
+        except SettingsError as error:
+            raise ConfigErrors(error.what.splitlines()) from error
+        try:
+            with capture_config_errors(raise_on_error=True) as errors:
+                # This one object collects what the file's statements complain of; say where.
+                errors.addError = functools.partial(_add_with_line, errors, str(filename))
+                config_dict = execute(filename, self.files.path)
+                # First, so that what they set counts as set: an auth, a database.
+                for configurator in config_dict.pop("configurators", []):
+                    IConfigurator(configurator).configure(config_dict)
+                config_dict = dict(config_dict)  # it may be an imported module's
+                self.notes = tuple(fill(config_dict, settings, self.files, filename))
+        except ConfigErrors as raised:
+            raise ConfigErrors(_unique(raised.errors)) from raised
+        try:
+            config = MasterConfig.loadFromDict(config_dict, str(filename))
+        except ConfigErrors as raised:
+            text = filename.read_text(encoding="utf-8", errors="replace")
+            found = [_with_likely_line(error, filename, text) for error in raised.errors]
+            raise ConfigErrors(_unique(found)) from raised
+        if self.refuse is not None:
+            self.refuse(settings, config)
+        self._passage.name(settings.workers.environment)
+        keep_environment(config, self._passage)
+        if config.change_sources:
+            from litebot.master.delivery.change_sources import (
+                make_exact,  # takes memory: a master may have none
+            )
+
+            make_exact(config)
+        return config
+
+
+def execute(filename: Path, folder: Path) -> dict[str, Any]:
+    """What a configuration file of a basedir defines.  Raises ConfigErrors, each with its line."""
+    try:
+        return loadConfigDict(str(folder), str(filename))[1]
+    except SystemExit as end:
+        line = _line_of(end, str(filename))
+        raise ConfigErrors([f"{filename}:{line}: it calls sys.exit: {end}"]) from end
+    except ConfigErrors as raised:
+        cause = raised.__context__
+        if cause is None or isinstance(cause, ConfigErrors):
+            raise
+        line = _line_of(cause, str(filename))
+        what = f"{type(cause).__name__}: {cause}{_place_beside(cause, str(filename))}"
+        raise ConfigErrors([f"{filename}:{line}: {what}"]) from cause
+
+
+def _line_of(error: BaseException, filename: str) -> int:
+    if isinstance(error, SyntaxError) and error.filename == filename:
+        return error.lineno or 0
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f.lineno or 0 for f in reversed(frames) if f.filename == filename), 0)
+
+
+def _place_beside(error: BaseException, filename: str) -> str:
+    """Where it was raised, for a message, in a module that the configuration imports."""
+    if isinstance(error, SyntaxError):
+        return ""  # it says so itself
+    places = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*LIBRARIES, "<"))
+    ]
+    if not places or places[-1].filename == filename:
+        return ""
+    return f" (at {places[-1].filename}:{places[-1].lineno})"
+
+
+def _add_with_line(errors: ConfigErrors, filename: str, message: str) -> None:
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != filename:
+        frame = frame.f_back  # type: ignore[assignment]
+    errors.errors.append(f"{filename}:{frame.f_lineno}: {message}" if frame else message)
+
+
+def _with_likely_line(message: str, filename: Path, text: str) -> str:
+    """Buildbot checks the whole after the file has run; names it quotes tell the place."""
+    for quoted in re.findall(r"""['"]([^'"]+)['"]""", message):
+        lines = [n for n, line in enumerate(text.splitlines(), 1) if quoted in line]
+        if len(lines) == 1:
+            return f"{filename}:{lines[0]}: {message}"
+    return f"{filename}: {message}"
+
+
+def _unique(messages: list[str]) -> list[str]:
+    return list(dict.fromkeys(messages))
+
+
+CACHES = ("BuildsetProperties", "Changes", "chdicts", "ssdicts")
+CACHED = 500
+
+
+def fill(
+    config: dict[str, Any], settings: Settings, files: Basedir, filename: Path
+) -> Iterator[str]:
+    """Add to what master.cfg defines what it leaves out; what it sets stays as it is.
+
+    Gives notes on what the user may not expect of that, such as a change hook that is open to
+    anybody.  Raises ConfigErrors where its database is another than litebot.toml's.
+    """
+    _agree_on_database(config, settings, files, filename)
+    config.setdefault("buildbotNetUsageData", None)
+    # Buildbot keeps one of each, so that a page of twenty changes reads twenty sourcestamps anew.
+    if not config.keys() & {"buildCacheSize", "changeCacheSize"}:  # their older names
+        config.setdefault("caches", dict.fromkeys(CACHES, CACHED))
+    config.setdefault("title", settings.web.title or files.path.name)
+    pb = {"port": endpoint(settings.workers.listen, settings.workers.port)}
+    config.setdefault("protocols", {"pb": pb} if settings.workers.port else {"null": {}})
+    if files.secrets.is_dir():
+        config.setdefault("secretsProviders", [SecretInAFile(dirname=str(files.secrets))])
+    www = config.get("www", {})
+    if not isinstance(www, dict):
+        raise ConfigErrors([f"{filename}: c['www'] is a {type(www).__name__}; it must be a dict"])
+    www = config["www"] = dict(www)  # it may be an imported module's
+    if settings.web.port:
+        www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
+    address = address_of(www.get("port"))
+    url = settings.web.url or _url_of(address)
+    if url and "buildbotURL" not in config:
+        config["buildbotURL"] = url
+        if not settings.web.url and address and address[0] in EVERY_ADDRESS:
+            yield (
+                f"{files.settings_file}: the page listens on every network and [web] url is empty,"
+                f" so links in mails lead to {url}"
+            )
+    if "buildbotURL" in config:
+        config.setdefault("titleURL", config["buildbotURL"])
+        www.setdefault("allowed_origins", origins(config["buildbotURL"]))
+    www.setdefault("avatar_methods", [])  # Buildbot's sends visitors to gravatar.com
+    www.setdefault("plugins", {view: {} for view in VIEWS})
+    yield from _fill_auth(www, files, filename)
+    if open_hooks := list(hook_secrets.close(www)):
+        text = filename.read_text(encoding="utf-8", errors="replace")
+        for note in open_hooks:
+            yield _with_likely_line(note, filename, text)
+
+
+def _url_of(address: tuple[str, int] | None) -> str:
+    """The page's url where it listens on this address and port; "" where it does not."""
+    return Web(*address).public_url if address and address[1] else ""
+
+
+def _fill_auth(www: dict[str, Any], files: Basedir, filename: Path) -> Iterator[str]:
+    if "auth" not in www:
+        www["auth"] = FileAuth(files.users_file)
+        www.setdefault("authz", admins_act(RolesFromUserFile(files.users_file)))
+    elif isinstance(www["auth"], NoAuth) or "authz" in www:
+        return
+    elif lists_its_users(www["auth"]):
+        www["authz"] = admins_act(AdminIfLoggedIn())
+    else:
+        www["authz"] = admins_act()
+        yield (
+            f"{filename}: the auth {type(www['auth']).__name__} lets in people whom master.cfg does"
+            " not name, and without an authz none of them is an admin: nobody can force or stop"
+            ' builds on the page; name them in c["www"]: "authz":'
+            ' util.Authz(allowRules=[util.AnyControlEndpointMatcher(role="admin")],'
+            ' roleMatchers=[util.RolesFromEmails(admin=["ada@example.org"])])'
+        )
+
+
+def _agree_on_database(
+    config: dict[str, Any], settings: Settings, files: Basedir, filename: Path
+) -> None:
+    ours = settings.database.url
+    try:
+        theirs = configured_url(config)
+        found = settings_url(ours if theirs is None else theirs, files.path)
+    except ConfigError as error:
+        remedy = f"remove it: {files.settings_file} says under [database] where the state is kept"
+        raise ConfigErrors([f"{filename}: c['db']: {error.what}; {remedy}"]) from error
+    if found != settings_url(ours, files.path):
+        shown = parsed(theirs).render_as_string(hide_password=True)
+        disagreement = (
+            f"{filename}: the database is {shown!r} here and {ours!r} under [database]"
+            f" in {files.settings_file}; remove c['db'] or make them the same"
+        )
+        raise ConfigErrors([disagreement])
+    config.pop("db_url", None)
+    config["db"] = {**(config.get("db") or {}), "db_url": ours}

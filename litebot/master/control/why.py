@@ -1,0 +1,134 @@
+"""What became of a change: for each scheduler, what it was built in or why it was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.changes.changes import Change
+from buildbot.changes.filter import ChangeFilter
+from buildbot.db.model import Model
+from buildbot.schedulers.timed import Timed
+
+from litebot.errors import LitebotError
+from litebot.master.db import schema
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one scheduler made of the change; `buildsetid` is None where it was not built."""
+
+    scheduler: str
+    what: str
+    buildsetid: int | None = None
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the tables say of a change and a scheduler."""
+
+    buildsetid: int | None
+    waits: bool
+    is_given: bool
+
+
+async def why(master: Any, named: str) -> tuple[int, list[Outcome]]:
+    """The id of the change with this id or revision, and what each scheduler made of it.
+
+    Raises LitebotError where there is no such change.
+    """
+    changeid = await master.db.pool.do(_find, named)
+    if changeid is None:
+        raise LitebotError(f"there is no change with the id or the revision {named!r}")
+    change = await Change.fromChdict(master, await master.db.changes.getChange(changeid))
+    outcomes = []
+    for scheduler in sorted(master.allSchedulers(), key=lambda s: s.name):
+        facts = await master.db.pool.do(_facts, scheduler.serviceid, changeid)
+        outcomes.append(_outcome(scheduler, change, facts))
+    return changeid, outcomes
+
+
+def _find(conn: sa.engine.Connection, named: str) -> int | None:
+    changes = Model.changes
+    if named.isdigit():
+        query = sa.select(changes.c.changeid).where(changes.c.changeid == int(named))
+        if (found := conn.execute(query).scalar()) is not None:
+            return int(found)
+    beginning = changes.c.revision.startswith(named, autoescape=True)
+    return conn.execute(sa.select(sa.func.max(changes.c.changeid)).where(beginning)).scalar()
+
+
+def _facts(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> _Facts:
+    built, waiting, given = schema.built, Model.scheduler_changes, schema.scheduler_positions
+    bsid = conn.execute(
+        sa.select(sa.func.max(built.c.bsid)).where(
+            built.c.schedulerid == schedulerid, built.c.changeid == changeid
+        )
+    ).scalar()
+    row = sa.select(waiting.c.changeid).where(
+        waiting.c.schedulerid == schedulerid, waiting.c.changeid == changeid
+    )
+    last = conn.execute(
+        sa.select(given.c.changeid).where(given.c.schedulerid == schedulerid)
+    ).scalar()
+    waits = conn.execute(row).first() is not None
+    return _Facts(bsid, waits, last is None or changeid <= last)
+
+
+def _outcome(scheduler: Any, change: Change, facts: _Facts) -> Outcome:
+    if facts.buildsetid is not None:
+        return Outcome(scheduler.name, f"built in buildset {facts.buildsetid}", facts.buildsetid)
+    return Outcome(scheduler.name, _why_not(scheduler, change, facts))
+
+
+def _why_not(scheduler: Any, change: Change, facts: _Facts) -> str:
+    if facts.waits:
+        until = "the scheduler's hour" if isinstance(scheduler, Timed) else "its tree-stable timer"
+        return f"waiting for {until}"
+    if not getattr(scheduler, "enabled", True):
+        return "ignored: the scheduler is disabled"
+    if getattr(scheduler, "_change_consumer", None) is None:
+        return "ignored: this scheduler acts on no changes"
+    if not facts.is_given:
+        return "not given to the scheduler yet"
+    reasons = list(_reasons(scheduler, change))
+    if reasons:
+        return "ignored: " + "; ".join(reasons)
+    return "not built: it is older than the scheduler, or came while that was disabled"
+
+
+def _reasons(scheduler: Any, change: Change) -> Iterator[str]:
+    """Why it does not want the change, as it is configured now."""
+    change_filter = getattr(scheduler, "change_filter", None)
+    if isinstance(change_filter, ChangeFilter) and not change_filter.filter_change(change):
+        yield from _mismatches(change_filter, change)
+    if change.codebase not in scheduler.codebases:
+        yield f"codebase {change.codebase!r} is not one of the scheduler's"
+    branch = getattr(scheduler, "branch", Timed.NoBranch)
+    if isinstance(scheduler, Timed) and branch not in (Timed.NoBranch, change.branch):
+        yield f"branch {change.branch!r} is not {branch!r}"
+    is_important = getattr(scheduler, "fileIsImportant", None)
+    if is_important is not None and not is_important(change):
+        yield "fileIsImportant says that it is not"
+
+
+def _mismatches(change_filter: ChangeFilter, change: Change) -> Iterator[str]:
+    named = {
+        "filter_fn": change,
+        **{f"{name}_fn": getattr(change, name) for name in ("project", "codebase", "repository")},
+        **{f"{name}_fn": getattr(change, name) for name in ("category", "branch")},
+    }
+    for name, value in named.items():
+        accepts = getattr(change_filter, name)
+        if accepts is not None and not accepts(value):
+            yield f"the filter's {name} refuses it"
+    for part in change_filter.filters:
+        value = getattr(change, part.prop, "")
+        if not part.is_matched(value):
+            yield f"filter on {part.prop}: {part.describe()}, and it is {value!r}"
+    for part in change_filter.property_filters:
+        value = change.properties.getProperty(part.prop, "")
+        if not part.is_matched(value):
+            yield f"filter on the property {part.prop}: {part.describe()}, and it is {value!r}"

@@ -1,0 +1,86 @@
+"""Build requests in the data API: events made of what was written.
+
+Source: buildbot/data/buildrequests.py, whose names these keep.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from typing import Any
+from typing import ClassVar
+
+from buildbot.data import base
+from buildbot.data import buildrequests as data_buildrequests
+from buildbot.data.resultspec import ResultSpec
+from buildbot.db import buildrequests
+from twisted.internet import defer
+
+from litebot.master.data.builds import NO_REASON
+from litebot.master.data.events import MakesItsMessages
+from litebot.master.db.components.buildrequests import Model
+from litebot.master.delivery.controls import BUILDREQUESTS
+from litebot.master.delivery.controls import add
+
+
+class BuildRequestEndpoint(data_buildrequests.BuildRequestEndpoint):
+    """Buildbot's; a request that is told to be cancelled stays so."""
+
+    pathPatterns: ClassVar[list[str]] = data_buildrequests.BuildRequestEndpoint.pathPatterns
+
+    @defer.inlineCallbacks
+    def control(self, action: str, args: Any, kwargs: Any) -> Any:
+        """Cancel the request, or set its priority."""
+        if action == "cancel":
+            request = yield self.get(ResultSpec(), kwargs)
+            if request is not None and not request["complete"]:
+                reason = args.get("reason", NO_REASON)
+                row = (BUILDREQUESTS, request["buildrequestid"], action, reason)
+                yield self.master.db.pool.do_with_transaction(add, *row)
+        yield super().control(action, args, kwargs)
+
+
+class BuildRequest(MakesItsMessages, data_buildrequests.BuildRequest):
+    """Buildbot's, with events from what was written."""
+
+    endpoints: ClassVar[list[Any]] = [
+        BuildRequestEndpoint,
+        data_buildrequests.BuildRequestsEndpoint,
+    ]
+
+    def announce(self, models: list[Model], event: str) -> None:
+        """Produce the event for each of the requests."""
+        for model in models:
+            self.produceEvent(data_buildrequests._db2data(model, None), event)
+
+    def generateEvent(self, brids: Iterable[int], event: str) -> Any:
+        """Read the requests and produce the event for each."""
+        return self.master.db.buildrequests.get_some(brids).addCallback(self.announce, event)
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def claimBuildRequests(
+        self, brids: list[int], claimed_at: datetime.datetime | None = None
+    ) -> Any:
+        """Claim requests for this master; false where one was claimed already."""
+        try:
+            models = yield self.master.db.buildrequests.claimBuildRequests(brids, claimed_at)
+        except buildrequests.AlreadyClaimedError:
+            return False
+        self.announce(models, "claimed")
+        return True
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def completeBuildRequests(
+        self, brids: list[int], results: int, complete_at: datetime.datetime | None = None
+    ) -> Any:
+        """Complete requests, and their buildsets; false where one was complete already."""
+        try:
+            models, done = yield self.master.db.buildrequests.complete(brids, results, complete_at)
+        except buildrequests.NotClaimedError:
+            return False
+        self.announce(models, "complete")
+        for model in done:
+            yield self.master.data.rtypes.buildset.announce_complete(model)
+        return True

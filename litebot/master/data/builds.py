@@ -1,0 +1,83 @@
+"""Builds in the data API: events made of what was written.
+
+Source: buildbot/data/builds.py, whose names these keep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import ClassVar
+
+from buildbot.data import base
+from buildbot.data import builds as data_builds
+from buildbot.data.resultspec import ResultSpec
+from buildbot.db import builds
+from twisted.internet import defer
+
+from litebot.master.data.events import MakesItsMessages
+from litebot.master.delivery.controls import BUILDREQUESTS
+from litebot.master.delivery.controls import add
+
+NO_REASON = "no reason"  # Buildbot's words
+
+
+class BuildEndpoint(data_builds.BuildEndpoint):
+    """Buildbot's; a build that is told to stop stays so."""
+
+    pathPatterns: ClassVar[list[str]] = data_builds.BuildEndpoint.pathPatterns
+
+    @defer.inlineCallbacks
+    def actionStop(self, args: Any, kwargs: Any) -> Any:
+        """Stop the build."""
+        build = yield self.get(ResultSpec(), kwargs)
+        if build is None:
+            return
+        reason = kwargs.get("reason", args.get("reason", NO_REASON))
+        if not build["complete"]:
+            row = (BUILDREQUESTS, build["buildrequestid"], "cancel", reason)
+            yield self.master.db.pool.do_with_transaction(add, *row)
+        yield super().actionStop(args, {**kwargs, "buildid": build["buildid"]})
+
+
+class Build(MakesItsMessages, data_builds.Build):
+    """Buildbot's, with events from what was written."""
+
+    endpoints: ClassVar[list[Any]] = [
+        BuildEndpoint,
+        data_builds.BuildsEndpoint,
+        data_builds.BuildTriggeredBuildsEndpoint,
+    ]
+
+    def _announce(self, build: builds.BuildModel | None, event: str) -> None:
+        if build is not None:
+            self.produceEvent(data_builds._db2data(build), event)
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def generateNewBuildEvent(self, buildid: int) -> Any:
+        """Tell that a build is new, once its properties are known.
+
+        Its first step begins after this, and may kill the master: that the build was there must
+        be known then.
+        """
+        build = yield self.master.db.builds.getBuild(buildid)
+        self._announce(build, "new")
+        yield self.master.db.committed()
+
+    @base.updateMethod
+    def setBuildStateString(self, buildid: int, state_string: str) -> Any:
+        """Note what a build is doing."""
+        d = self.master.db.builds.setBuildStateString(buildid, state_string)
+        return d.addCallback(self._announce, "update")
+
+    @base.updateMethod
+    def add_build_locks_duration(self, buildid: int, duration_s: int) -> Any:
+        """Add to the time that a build has waited for locks."""
+        d = self.master.db.builds.add_build_locks_duration(buildid, duration_s)
+        return d.addCallback(self._announce, "update")
+
+    @base.updateMethod
+    def finishBuild(self, buildid: int, results: int) -> Any:
+        """Note that a build is over."""
+        d = self.master.db.builds.finishBuild(buildid, results)
+        return d.addCallback(self._announce, "finished")

@@ -1,0 +1,125 @@
+"""Buildsets in the data API: events made of what was written, and collapsing only where it is on.
+
+Source: buildbot/data/buildsets.py, whose names these keep.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from buildbot.data import base
+from buildbot.data import buildsets as data_buildsets
+from buildbot.db import buildsets
+from buildbot.process.buildrequest import BuildRequestCollapser
+from twisted.internet import defer
+from twisted.python import log
+
+from litebot.master.data.events import MakesItsMessages
+from litebot.master.db.components.buildsets import Properties
+from litebot.master.db.components.buildsets import SourceStamp
+from litebot.master.db.components.values import epoch2datetime
+
+
+class Buildset(MakesItsMessages, data_buildsets.Buildset):
+    """Buildbot's, with events from what was written, and collapsing only where it is on."""
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def addBuildset(
+        self,
+        waited_for: bool,
+        scheduler: str | None = None,
+        sourcestamps: list[SourceStamp] | None = None,
+        reason: str = "",
+        properties: Properties | None = None,
+        builderids: list[int] | None = None,
+        external_idstring: str | None = None,
+        rebuilt_buildid: int | None = None,
+        parent_buildid: int | None = None,
+        parent_relationship: str | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """Add a buildset; its id, and {builderid: brid} of its requests, once that is on disk."""
+        submitted_at = int(self.master.reactor.seconds())
+        bsid, brids = yield self.master.db.buildsets.addBuildset(
+            sourcestamps=sourcestamps or [],
+            reason=reason,
+            rebuilt_buildid=rebuilt_buildid,
+            properties=properties or {},
+            builderids=builderids or [],
+            waited_for=waited_for,
+            external_idstring=external_idstring,
+            submitted_at=epoch2datetime(submitted_at),
+            parent_buildid=parent_buildid,
+            parent_relationship=parent_relationship,
+            priority=priority,
+        )
+        mergeable = [brid for builderid, brid in brids.items() if self._collapses(builderid)]
+        if mergeable:
+            yield BuildRequestCollapser(self.master, mergeable).collapse()
+        model = yield self.master.db.buildsets.getBuildset(bsid)
+        stamps = yield self._stamps(model)
+        self.master.data.rtypes.buildrequest.generateEvent(list(brids.values()), "new")
+        self.produceEvent(
+            {
+                "bsid": bsid,
+                "external_idstring": external_idstring,
+                "reason": reason,
+                "parent_buildid": parent_buildid,
+                "rebuilt_buildid": rebuilt_buildid,
+                "submitted_at": submitted_at,
+                "complete": False,
+                "complete_at": None,
+                "results": None,
+                "scheduler": scheduler,
+                "sourcestamps": stamps,
+            },
+            "new",
+        )
+        log.msg(f"added buildset {bsid} to database")
+        if not brids:
+            yield self.maybeBuildsetComplete(bsid)
+        yield self.master.db.on_disk()
+        return bsid, brids
+
+    def _collapses(self, builderid: int) -> bool:
+        builder = self.master.botmaster.getBuilderById(builderid)
+        return builder is not None and builder.getCollapseRequestsFn() is not None
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def maybeBuildsetComplete(self, bsid: int) -> Any:
+        """Complete a buildset whose requests all are complete, and say so once."""
+        model = yield self.master.db.buildsets.complete_if_done(bsid)
+        if model is not None:
+            yield self.announce_complete(model)
+
+    @defer.inlineCallbacks
+    def announce_complete(self, model: buildsets.BuildSetModel) -> Any:
+        """Produce the event of a buildset that has been completed."""
+        stamps = yield self._stamps(model)
+        self.produceEvent(
+            {
+                "bsid": model.bsid,
+                "external_idstring": model.external_idstring,
+                "reason": model.reason,
+                "rebuilt_buildid": model.rebuilt_buildid,
+                "sourcestamps": stamps,
+                "submitted_at": model.submitted_at,
+                "complete": True,
+                "complete_at": model.complete_at,
+                "results": model.results,
+                "parent_buildid": model.parent_buildid,
+                "parent_relationship": model.parent_relationship,
+            },
+            "complete",
+        )
+
+    @defer.inlineCallbacks
+    def _stamps(self, model: buildsets.BuildSetModel) -> Any:
+        stamps = []
+        for ssid in model.sourcestamps:
+            stamp = yield self.master.data.get(("sourcestamps", str(ssid)))
+            stamps.append(copy.deepcopy(stamp))
+        return stamps

@@ -1,0 +1,165 @@
+"""Changes in the data API: those that come together are stored together.
+
+Source: buildbot/data/changes.py, whose names these keep.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import ClassVar
+
+from buildbot.data import base
+from buildbot.data import changes as data_changes
+from buildbot.data import sourcestamps
+from buildbot.db import changes
+from buildbot.db.model import Model
+from buildbot.db.sourcestamps import SourceStampModel
+from buildbot.process import metrics
+from buildbot.process.users.users import createUserObject
+from twisted.internet import defer
+from twisted.python import log
+
+from litebot.master.db.components.changes import LIST
+from litebot.master.db.components.changes import OTHERS
+from litebot.master.db.components.values import epoch2datetime
+from litebot.master.db.components.values import epoch_of
+from litebot.master.db.components.values import fitting
+
+# What the data API shows of a change as it is.
+SHOWN = (
+    *("changeid", "author", "committer", "comments", "branch", "revision", "revlink", "category"),
+    *("parent_changeids", "repository", "codebase", "project", "files", "properties"),
+)
+
+
+def _shown(model: changes.ChangeModel, stamp: SourceStampModel | None) -> dict[str, Any]:
+    """A change as the data API shows it."""
+    shown = {name: getattr(model, name) for name in SHOWN}
+    shown["when_timestamp"] = epoch_of(model.when_timestamp)
+    shown["sourcestamp"] = None if stamp is None else sourcestamps._db2data(stamp)
+    return shown
+
+
+class ChangesEndpoint(data_changes.ChangesEndpoint):
+    """Buildbot's, without asking the data API for the sourcestamp of each change."""
+
+    pathPatterns: ClassVar[list[str]] = data_changes.ChangesEndpoint.pathPatterns
+    rootLinkName = data_changes.ChangesEndpoint.rootLinkName
+
+    @defer.inlineCallbacks
+    def get(self, resultSpec: Any, kwargs: dict[str, Any]) -> Any:
+        """As Buildbot's; sourcestamps come with their changes."""
+        if kwargs or resultSpec is None or not LIST.can_select(resultSpec):
+            return (yield super().get(resultSpec, kwargs))
+        found = yield self.master.db.changes.get_stamped(resultSpec)
+        return [_shown(model, stamp) for model, stamp in found]
+
+    @defer.inlineCallbacks
+    def _fixChange(self, model: changes.ChangeModel) -> Any:
+        stamp = yield self.master.db.sourcestamps.getSourceStamp(model.sourcestampid)
+        return _shown(model, stamp)
+
+
+class Change(data_changes.Change):
+    """Buildbot's, which adds many at once and waits for the disk after it has told of them."""
+
+    endpoints: ClassVar[list[Any]] = [data_changes.ChangeEndpoint, ChangesEndpoint]
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def addChange(
+        self,
+        files: list[str] | None = None,
+        comments: str | None = None,
+        author: str | None = None,
+        committer: str | None = None,
+        revision: str | None = None,
+        when_timestamp: int | None = None,
+        branch: str | None = None,
+        category: str | Callable[..., Any] | None = None,
+        revlink: str | None = "",
+        properties: dict[str, Any] | None = None,
+        repository: str = "",
+        codebase: str | None = None,
+        project: str = "",
+        src: str | None = None,
+        _test_changeid: int | None = None,
+    ) -> Any:
+        """Store a change; its id, when a power loss won't take it any more.
+
+        None where its origin says that it was stored before.
+        """
+        change = {
+            "files": files,
+            "comments": comments,
+            "author": author,
+            "committer": committer,
+            "revision": revision,
+            "when_timestamp": when_timestamp,
+            "branch": branch,
+            "category": category,
+            "revlink": revlink,
+            "properties": properties,
+            "repository": repository,
+            "codebase": codebase,
+            "project": project,
+            "src": src,
+            "_test_changeid": _test_changeid,
+        }
+        (changeid,) = (yield self.addChanges([change])) or [None]
+        return changeid
+
+    @base.updateMethod
+    @defer.inlineCallbacks
+    def addChanges(self, changes: Sequence[dict[str, Any]]) -> Any:
+        """Store all of these changes, each as addChange takes it, or none; their ids.
+
+        Without ids where their origin says that they were stored before.
+        """
+        metrics.MetricCountEvent.log("added_changes", len(changes))
+        prepared = [self._prepared(dict(change)) for change in changes]
+        for change in prepared:
+            src = change.pop("src", None)
+            if src:
+                # The shortest of the columns in which it is kept.
+                name = fitting(self.master.db, Model.users_info.c.attr_data, change.get("author"))
+                change["uid"] = yield createUserObject(self.master, name, src)
+        changeids = yield self.master.db.changes.addChanges(prepared)
+        for changeid in changeids:
+            change = yield self.master.data.get(("changes", str(changeid)))
+            self.produceEvent(copy.deepcopy(change), "new")
+            log.msg(f"added change {changeid} with revision {change['revision']!r}")
+        yield self.master.db.on_disk()
+        return changeids
+
+    def _prepared(self, change: dict[str, Any]) -> dict[str, Any]:
+        """A change with what the configuration makes of it, as the database takes it."""
+        config = self.master.config
+        given = change.get("properties") or {}
+        change["properties"] = {name: (value, "Change") for name, value in given.items()}
+        revision, repository = change.get("revision"), change.get("repository")
+        if not change.get("revlink") and revision and repository and callable(config.revlink):
+            change["revlink"] = config.revlink(revision, repository) or ""
+        category = change.get("category")
+        if callable(category):
+            change["category"] = category(self._as_seen(change, without="category"))
+        if change.get("codebase") is None and config.codebaseGenerator is not None:
+            change["codebase"] = str(config.codebaseGenerator(self._as_seen(change)))
+        change["codebase"] = change.get("codebase") or ""
+        for name in OTHERS:
+            change[name] = fitting(self.master.db, Model.changes.c[name], change.get(name))
+        change["when_timestamp"] = epoch2datetime(change.get("when_timestamp"))
+        return change
+
+    def _as_seen(self, change: dict[str, Any], without: str = "") -> dict[str, Any]:
+        """A change as functions of the configuration take it."""
+        names = (
+            *("author", "committer", "files", "comments", "revision", "when_timestamp", "branch"),
+            *("category", "revlink", "properties", "repository", "project"),
+        )
+        seen = {name: change.get(name) for name in names if name != without}
+        made: dict[str, Any] = self.master.config.preChangeGenerator(**seen)
+        return made

@@ -1,0 +1,54 @@
+"""Workers in the data API: a worker that is told to pause or to end stays so.
+
+Source: buildbot/data/workers.py, whose endpoints these keep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import ClassVar
+
+from buildbot.data import workers as data_workers
+from buildbot.worker.base import Worker as RemoteWorker
+from buildbot.worker.local import LocalWorker
+from twisted.internet import defer
+
+from litebot.master.data.builds import NO_REASON
+from litebot.master.delivery.controls import WORKERS
+from litebot.master.delivery.controls import add
+
+
+class WorkerEndpoint(data_workers.WorkerEndpoint):
+    """Buildbot's; a worker that is told to pause or to end stays so."""
+
+    pathPatterns: ClassVar[list[str]] = data_workers.WorkerEndpoint.pathPatterns
+
+    @defer.inlineCallbacks
+    def control(self, action: str, args: Any, kwargs: Any) -> Any:
+        """Pause, unpause, stop (when its builds have ended) or kill the worker."""
+        worker = yield self.get(None, kwargs)
+        if worker is not None:
+            reason = kwargs.get("reason", args.get("reason", NO_REASON))
+            yield self._keep(action, worker, reason)
+        yield super().control(action, args, kwargs)
+
+    async def _keep(self, action: str, worker: dict[str, Any], reason: str) -> None:
+        workerid, db = worker["workerid"], self.master.db
+        if action == "pause":
+            await db.workers.set_worker_paused(workerid, True, reason)
+        elif action == "unpause":
+            await db.workers.set_worker_paused(workerid, False)
+        elif action in {"stop", "kill"} and self._outlives_the_master(worker):
+            await db.pool.do_with_transaction(add, WORKERS, workerid, action, reason)
+
+    def _outlives_the_master(self, worker: dict[str, Any]) -> bool:
+        """Whether it is a process of its own, which will come back to the next master."""
+        found = self.master.workers.workers.get(worker["name"])
+        is_process = isinstance(found, RemoteWorker) and not isinstance(found, LocalWorker)
+        return is_process and bool(worker["connected_to"])
+
+
+class Worker(data_workers.Worker):
+    """Buildbot's, with these endpoints."""
+
+    endpoints: ClassVar[list[Any]] = [WorkerEndpoint, data_workers.WorkersEndpoint]

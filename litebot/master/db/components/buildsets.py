@@ -1,0 +1,255 @@
+"""Buildsets: made with their sourcestamps and requests in one transaction.
+
+Source: buildbot/db/buildsets.py and buildbot/data/buildsets.py, whose names and models these keep.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable
+from typing import Any
+from typing import Protocol
+
+import sqlalchemy as sa
+from buildbot.db import buildsets
+from buildbot.db.base import cached
+from buildbot.db.model import Model
+from buildbot.process.results import SUCCESS
+from buildbot.process.results import worst_status
+from buildbot.util import datetime2epoch
+from buildbot.util.sautils import hash_columns
+from twisted.internet import defer
+
+from litebot.master.db.components.values import AlsoEnds
+from litebot.master.db.components.values import epoch2datetime
+from litebot.master.db.components.values import fitting
+from litebot.store.sql import Row
+from litebot.store.sql import Sql
+
+COLUMNS = (
+    "id, external_idstring, reason, submitted_at, complete, complete_at, results, parent_buildid,"
+    " parent_relationship, rebuilt_buildid"
+)
+
+# name -> (value, source)
+Properties = dict[str, tuple[Any, str]]
+# What SourceStampsConnectorComponent.findSourceStampId takes, or the id of one.
+SourceStamp = dict[str, Any] | int
+
+
+def thd_buildset(sql: Sql, bsid: int) -> buildsets.BuildSetModel | None:
+    """A buildset by its id, or None."""
+    row = sql.row(f"SELECT {COLUMNS} FROM buildsets WHERE id = ?", bsid)
+    return None if row is None else _model_of(sql, row)
+
+
+def _model_of(sql: Sql, row: Row) -> buildsets.BuildSetModel:
+    bsid, external_idstring, reason, submitted, complete, completed, results, *rest = row
+    parent_buildid, parent_relationship, rebuilt_buildid = rest
+    stamps = "SELECT sourcestampid FROM buildset_sourcestamps WHERE buildsetid = ? ORDER BY id"
+    return buildsets.BuildSetModel(
+        bsid=bsid,
+        external_idstring=external_idstring,
+        reason=reason,
+        submitted_at=epoch2datetime(submitted),
+        complete=bool(complete),
+        complete_at=epoch2datetime(completed),
+        results=results,
+        parent_buildid=parent_buildid,
+        parent_relationship=parent_relationship,
+        rebuilt_buildid=rebuilt_buildid,
+        sourcestamps=[row[0] for row in sql.rows(stamps, bsid)],
+    )
+
+
+class Also(Protocol):
+    """What else is written with a buildset."""
+
+    def write(self, conn: sa.engine.Connection, bsid: int, ssids: list[int]) -> None:
+        """Write it; commits nothing."""
+
+    def written(self) -> None:
+        """It is committed."""
+
+
+class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
+    """Buildbot's, with a buildset and all that belongs to it in one transaction."""
+
+    @defer.inlineCallbacks
+    def addBuildset(
+        self,
+        sourcestamps: Iterable[SourceStamp],
+        reason: str,
+        properties: Properties | None,
+        builderids: Iterable[int],
+        waited_for: bool,
+        external_idstring: str | None = None,
+        submitted_at: datetime.datetime | None = None,
+        rebuilt_buildid: int | None = None,
+        parent_buildid: int | None = None,
+        parent_relationship: str | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """Add a buildset; its id, and {builderid: brid} of its requests."""
+        assert isinstance(waited_for, bool), f"waited_for should be boolean: {waited_for!r}"
+        stamps, builderids = list(sourcestamps), list(builderids)
+        properties = properties or {}
+        scheduler = properties.get("scheduler", (None, ""))[0] if rebuilt_buildid is None else None
+        also = self.also_writes(scheduler, reason)
+        now = int(self.master.reactor.seconds())
+        submitted = now if submitted_at is None else datetime2epoch(submitted_at)
+        # One with a patch has a row of its own, and is rare; two masters may both add the same.
+        for at, stamp in enumerate(stamps):
+            if isinstance(stamp, int):
+                continue
+            if stamp.get("patch_body") or not self.db.is_sole_writer:
+                stamps[at] = yield self.db.sourcestamps.findSourceStampId(**stamp)
+
+        def thd(sql: Sql) -> tuple[int, dict[int, int]]:
+            bsid = sql.insert(
+                "buildsets",
+                submitted_at=submitted,
+                reason=fitting(self.db, Model.buildsets.c.reason, reason),
+                rebuilt_buildid=rebuilt_buildid,
+                complete=0,
+                results=-1,
+                external_idstring=external_idstring,
+                parent_buildid=parent_buildid,
+                parent_relationship=parent_relationship,
+            )
+            for name, value in properties.items():
+                sql.write(
+                    "INSERT INTO buildset_properties (buildsetid, property_name, property_value)"
+                    " VALUES (?, ?, ?)",
+                    *(bsid, name, json.dumps(value)),
+                )
+            ssids = [s if isinstance(s, int) else thd_stamp(sql, now, **s) for s in stamps]
+            for ssid in ssids:
+                sql.insert("buildset_sourcestamps", buildsetid=bsid, sourcestampid=ssid)
+            brids = {}
+            for builderid in builderids:
+                brids[builderid] = sql.insert(
+                    "buildrequests",
+                    buildsetid=bsid,
+                    builderid=builderid,
+                    priority=priority,
+                    complete=0,
+                    results=-1,
+                    submitted_at=submitted,
+                    waited_for=int(waited_for),
+                )
+            if also is not None:
+                sql.with_connection(lambda conn: also.write(conn, bsid, ssids))
+            return bsid, brids
+
+        bsid, brids = yield self.db.do_sql(thd)
+        if also is not None:
+            also.written()
+        self.getBuildsetProperties.cache.put(bsid, buildsets.BsProps(properties))
+        return bsid, brids
+
+    def also_writes(self, scheduler: str | None, reason: str) -> Also | None:
+        """What belongs into the transaction of a buildset that this task adds; None: nothing."""
+        return None
+
+    def getBuildset(self, bsid: int) -> Any:
+        """A buildset by its id, or None."""
+        return self.db.do_sql(thd_buildset, bsid)
+
+    @cached("BuildsetProperties")
+    def getBuildsetProperties(self, bsid: int) -> Any:
+        """The properties of a buildset: name -> (value, source)."""
+
+        def thd(sql: Sql) -> buildsets.BsProps:
+            query = (
+                "SELECT property_name, property_value FROM buildset_properties WHERE buildsetid = ?"
+            )
+            return buildsets.BsProps(
+                (name, tuple(json.loads(value))) for name, value in sql.rows(query, bsid)
+            )
+
+        return self.db.do_sql(thd)
+
+    def completeBuildset(
+        self, bsid: int, results: int, complete_at: datetime.datetime | None = None
+    ) -> Any:
+        """Complete a buildset.  Raises AlreadyCompleteError."""
+
+        def thd(sql: Sql) -> None:
+            if not self._thd_complete(sql, bsid, results, at):
+                raise buildsets.AlreadyCompleteError
+
+        now = int(self.master.reactor.seconds())
+        at = now if complete_at is None else int(datetime2epoch(complete_at))
+        return self.db.do_sql(thd)
+
+    def complete_if_done(self, bsid: int) -> Any:
+        """Complete a buildset that is not, but whose requests all are; its model, or None."""
+        now = int(self.master.reactor.seconds())
+        return self.db.do_sql(self.thd_complete_if_done, bsid, now)
+
+    def thd_complete_if_done(
+        self, sql: Sql, bsid: int, complete_at: int
+    ) -> buildsets.BuildSetModel | None:
+        """As complete_if_done, in a transaction; `complete_at` in seconds since the epoch."""
+        if not self.db.is_sole_writer:
+            # Else each of two masters that complete the last two requests sees the other's open.
+            sql.row("SELECT id FROM buildsets WHERE id = ? FOR UPDATE", bsid)
+        query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete <> 1 LIMIT 1"
+        if sql.row(query, bsid) is not None:
+            return None
+        results = SUCCESS
+        for row in sql.rows("SELECT results FROM buildrequests WHERE buildsetid = ?", bsid):
+            results = worst_status(results, row[0])
+        completed = self._thd_complete(sql, bsid, results, complete_at)
+        return thd_buildset(sql, bsid) if completed else None
+
+    def _thd_complete(self, sql: Sql, bsid: int, results: int, complete_at: int) -> bool:
+        changed = sql.write(
+            "UPDATE buildsets SET complete = 1, results = ?, complete_at = ?"
+            " WHERE id = ? AND (complete IS NULL OR complete <> 1)",
+            *(results, complete_at, bsid),
+        )
+        also = self.also_ends(bsid) if changed else None
+        if also is not None:
+            sql.with_connection(also)
+        return changed == 1
+
+    def also_ends(self, bsid: int) -> AlsoEnds | None:
+        """What belongs into the transaction that ends this buildset; None: nothing."""
+        return None
+
+
+def thd_stamp(
+    sql: Sql,
+    created_at: int,
+    branch: str | None = None,
+    revision: str | None = None,
+    repository: str | None = None,
+    project: str | None = None,
+    codebase: str | None = None,
+    patch_body: None = None,
+    patch_level: Any = None,
+    patch_author: Any = None,
+    patch_comment: Any = None,
+    patch_subdir: Any = None,
+) -> int:
+    """The id of the sourcestamp, which is made where there is none."""
+    assert codebase is not None, "codebase cannot be None"
+    assert project is not None, "project cannot be None"
+    assert repository is not None, "repository cannot be None"
+    ss_hash = hash_columns(branch, revision, repository, project, codebase, None)
+    row = sql.row("SELECT id FROM sourcestamps WHERE ss_hash = ?", ss_hash)
+    if row is not None:
+        return int(row[0])
+    return sql.insert(
+        "sourcestamps",
+        ss_hash=ss_hash,
+        branch=branch,
+        revision=revision,
+        repository=repository,
+        codebase=codebase,
+        project=project,
+        created_at=created_at,
+    )

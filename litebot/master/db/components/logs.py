@@ -1,0 +1,363 @@
+"""Logs: what is appended within a moment becomes one chunk in one transaction.
+
+Source: buildbot/db/logs.py and buildbot/data/logs.py, whose names and models these keep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+from buildbot.db import logs
+from twisted.internet import defer
+from twisted.python import log
+from twisted.python.failure import Failure
+
+from litebot.master.db.components.pruning import delete_log_chunks
+from litebot.master.db.components.values import INTEGRITY_ERRORS
+from litebot.master.db.read_pool import read_snapshot
+from litebot.master.runtime.deferreds import after
+from litebot.store.sql import Row
+from litebot.store.sql import Sql
+
+GATHER_S = 0.050
+GATHER_BYTES = logs.LogsConnectorComponent.MAX_CHUNK_SIZE
+# Where a log is written faster than it can be stored, whoever writes it waits from here on.
+BACKLOG_BYTES = 16 * GATHER_BYTES
+# Up to here compressing takes less time than handing it to a thread.
+COMPRESS_HERE_BYTES = 4096
+READ_CHUNKS = 16
+ANSWERS_AT_ONCE = 20
+
+COLUMNS = "id, name, slug, stepid, complete, num_lines, type"
+
+# Content without its last newline, the id of its compression, and how many lines it is.
+Chunk = tuple[bytes, int, int]
+
+
+def model_of(row: Row) -> logs.LogModel:
+    """The model of a row of COLUMNS."""
+    id, name, slug, stepid, complete, num_lines, type = row
+    return logs.LogModel(id, name, slug, stepid, bool(complete), num_lines, type)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Gathered:
+    """Lines of one log on their way to the database; `model` is the log as it stands there."""
+
+    model: logs.LogModel
+    num_lines: int = 0  # with those that wait
+    lines: list[bytes] = dataclasses.field(default_factory=list)
+    size: int = 0
+    writing: defer.Deferred[None] | None = None
+    failure: Failure | None = None
+
+
+class LogsConnectorComponent(logs.LogsConnectorComponent):
+    """Buildbot's, with chunks within its limits, and with `gather`.
+
+    `on_append` is called with the LogModel each time that gathered lines have been stored.
+    """
+
+    on_append: Callable[[logs.LogModel], None] | None = None
+
+    def __init__(self, connector: Any) -> None:
+        super().__init__(connector)
+        self._gathered: dict[int, Gathered] = {}
+        self._waiting: set[Gathered] = set()
+        self._timer: Any = None
+        self._answers = 0
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:
+        """Store what waits."""
+        for logid in list(self._gathered):
+            yield self._flush(logid)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        yield super().stopService()
+
+    # reading
+
+    @defer.inlineCallbacks
+    def getLog(self, logid: int) -> Any:
+        yield self._flush(logid)
+        return (yield self.db.do_sql(self._thd_log, "id = ?", logid))
+
+    @defer.inlineCallbacks
+    def getLogBySlug(self, stepid: int, slug: str) -> Any:
+        yield self._flush_step(stepid)
+        return (yield self.db.do_sql(self._thd_log, "slug = ? AND stepid = ?", slug, stepid))
+
+    @defer.inlineCallbacks
+    def getLogs(self, stepid: int | None = None) -> Any:
+        yield self._flush_step(stepid)
+        if stepid is None:
+            return (yield super().getLogs())
+
+        def thd(sql: Sql) -> list[logs.LogModel]:
+            query = f"SELECT {COLUMNS} FROM logs WHERE stepid = ? ORDER BY id"
+            return [model_of(row) for row in sql.rows(query, stepid)]
+
+        return (yield self.db.do_sql(thd))
+
+    @staticmethod
+    def _thd_log(sql: Sql, where: str, *parameters: Any) -> logs.LogModel | None:
+        row = sql.row(f"SELECT {COLUMNS} FROM logs WHERE {where}", *parameters)
+        return None if row is None else model_of(row)
+
+    async def iter_log_lines(
+        self, logid: int, first_line: int = 0, last_line: int | None = None
+    ) -> AsyncGenerator[str, None]:
+        """Each line, with its newline, from a thread that decompresses a chunk at a time."""
+        await self._flush(logid)
+        until = 2**62 if last_line is None else last_line
+        while chunks := await self.db.do_sql(_thd_chunks, logid, first_line, until):
+            for start, end, content, compressed in chunks:
+                lines = await self._defer_to_compression_pool(self._lines, content, compressed)
+                for line in lines[max(0, first_line - start) : until - start + 1]:
+                    yield line
+                first_line = end + 1
+
+    def _lines(self, content: bytes, compressed: int) -> list[str]:
+        text = self._get_compressor(compressed).read(content).decode()
+        return [f"{line}\n" for line in text.split("\n")]
+
+    # deleting
+
+    def deleteOldLogChunks(self, older_than_timestamp: int) -> defer.Deferred[int]:
+        return defer.ensureDeferred(delete_log_chunks(self.db, older_than_timestamp))
+
+    # writing
+
+    def addLog(self, stepid: int, name: str, slug: str, type: str) -> Any:
+        """Start a log.  Raises LogSlugExistsError."""
+        assert type in "tsh", "Log type must be one of t, s, or h"
+
+        def thd(sql: Sql) -> int:
+            row = {"name": name, "slug": slug, "stepid": stepid, "complete": 0, "num_lines": 0}
+            try:
+                return sql.insert("logs", **row, type=type)
+            except INTEGRITY_ERRORS as error:
+                raise logs.LogSlugExistsError(
+                    f"log with slug '{slug!r}' already exists in this step"
+                ) from error
+
+        return self.db.do_sql(thd)
+
+    @defer.inlineCallbacks
+    def appendLog(self, logid: int, content: str) -> Any:
+        """Store whole lines; the numbers of the first and the last, or None without the log."""
+        assert content[-1] == "\n"
+        yield self._flush(logid)
+        chunks = yield self._compressed(logid, content.encode())
+        return (yield self.db.do_sql(_thd_append, logid, chunks, False))
+
+    def open(self, model: logs.LogModel) -> None:
+        """Gather what is appended to this log, which is new, until finishLog."""
+        self._gathered[model.id] = Gathered(model)
+
+    def is_open(self, logid: int) -> bool:
+        """Whether what is appended to this log is gathered."""
+        return logid in self._gathered
+
+    def gather(self, logid: int, content: str) -> Any:
+        """As appendLog, for an open log: stored soon, together with what follows."""
+        gathered = self._gathered[logid]
+        if gathered.failure is not None:
+            return defer.fail(gathered.failure)
+        assert content[-1] == "\n"
+        data = content.encode()
+        first = gathered.num_lines
+        gathered.num_lines += data.count(b"\n")
+        gathered.lines.append(data)
+        gathered.size += len(data)
+        lines = (first, gathered.num_lines - 1)
+        if gathered.size < GATHER_BYTES:
+            self._write_soon(gathered)
+            return self._answer(lines)
+        writing = self._write(gathered)
+        if gathered.size < BACKLOG_BYTES:
+            return self._answer(lines)
+        return after(writing).addCallback(lambda _: lines)
+
+    def _answer(self, lines: tuple[int, int]) -> defer.Deferred[tuple[int, int]]:
+        """At once, or in a later turn: whoever waits for a log's lock is answered within the answer
+        to the one before, and many in a row would be more calls than a stack takes.
+        """
+        self._answers += 1
+        if self._answers % ANSWERS_AT_ONCE:
+            return defer.succeed(lines)
+        d: defer.Deferred[tuple[int, int]] = defer.Deferred()
+        self.master.reactor.callLater(0, d.callback, lines)
+        return d
+
+    @defer.inlineCallbacks
+    def finishLog(self, logid: int) -> Any:
+        """Store what waits and mark the log as complete; its model, or None without the log."""
+        gathered = self._gathered.get(logid)
+        if gathered is None:
+            yield self.db.do_sql(_thd_append, logid, [], True)
+            return (yield self.getLog(logid))
+        while gathered.writing is not None:
+            yield after(gathered.writing)
+        if gathered.failure is None:
+            yield after(self._write(gathered, complete=True))
+        self._gathered.pop(logid, None)
+        self._waiting.discard(gathered)
+        if gathered.failure is not None:
+            gathered.failure.raiseException()
+        return gathered.model
+
+    def _write_soon(self, gathered: Gathered) -> None:
+        self._waiting.add(gathered)
+        if self._timer is None:
+            self._timer = self.master.reactor.callLater(GATHER_S, self._write_waiting)
+
+    def _write_waiting(self) -> None:
+        self._timer = None
+        waiting, self._waiting = self._waiting, set()
+        for gathered in waiting:
+            self._write(gathered)
+
+    def _write(self, gathered: Gathered, *, complete: bool = False) -> defer.Deferred[None]:
+        """Store what waits; fires when it has been, and never fails."""
+        if gathered.writing is None:
+            gathered.writing = defer.Deferred()
+            d = self._write_all(gathered, complete)
+            d.addErrback(self._write_failed, gathered)
+            d.addBoth(self._write_ended, gathered)
+        return gathered.writing or defer.succeed(None)
+
+    @defer.inlineCallbacks
+    def _write_all(self, gathered: Gathered, complete: bool) -> Any:
+        while gathered.lines or gathered.model.complete != complete:
+            data, num_lines = b"".join(gathered.lines), gathered.num_lines
+            gathered.lines, gathered.size = [], 0
+            chunks = yield self._compressed(gathered.model.id, data)
+            yield self.db.do_sql(_thd_append, gathered.model.id, chunks, complete)
+            if data:
+                self._written(gathered, num_lines)
+            gathered.model.complete = complete
+            if gathered.size < GATHER_BYTES and not complete:
+                break
+        if gathered.lines:
+            self._write_soon(gathered)
+
+    def _write_failed(self, failure: Failure, gathered: Gathered) -> None:
+        gathered.failure = failure
+        # Stored now, these would stand in the places of those that are lost.
+        gathered.lines, gathered.size = [], 0
+        log.err(failure, f"while storing lines of log {gathered.model.id}")
+
+    def _write_ended(self, _result: Any, gathered: Gathered) -> None:
+        writing, gathered.writing = gathered.writing, None
+        assert writing is not None
+        writing.callback(None)
+
+    def _written(self, gathered: Gathered, num_lines: int) -> None:
+        gathered.model.num_lines = num_lines
+        if self.on_append is not None:
+            self.on_append(gathered.model)
+
+    @defer.inlineCallbacks
+    def _flush(self, logid: int) -> Any:
+        """Fires when what was gathered so far can be read; visitors don't wait for it."""
+        gathered = self._gathered.get(logid)
+        if gathered is None or read_snapshot.get():
+            return
+        if gathered.writing is not None:
+            yield after(gathered.writing)
+        if gathered.lines or gathered.writing is not None:  # which came after those
+            yield after(self._write(gathered))
+
+    @defer.inlineCallbacks
+    def _flush_step(self, stepid: int | None) -> Any:
+        """As _flush, for the logs of a step, or for all."""
+        for logid, gathered in list(self._gathered.items()):
+            if stepid in (None, gathered.model.stepid):
+                yield self._flush(logid)
+
+    # chunks
+
+    def _compressed(self, logid: int, data: bytes) -> defer.Deferred[list[Chunk]]:
+        """The chunks that these lines become; in a thread where it takes long."""
+        if len(data) <= COMPRESS_HERE_BYTES:
+            return defer.succeed(self._chunks(logid, data))
+        return self._defer_to_compression_pool(self._chunks, logid, data)
+
+    def _chunks(self, logid: int, data: bytes) -> list[Chunk]:
+        compression = self._get_configured_compressor()
+        return [self._chunk(logid, part, *compression) for part in self._parts(data)]
+
+    def _parts(self, data: bytes) -> Iterator[bytes]:
+        """Whole lines within the limits of a chunk, or one that is longer."""
+        start = 0
+        while start < len(data):
+            end = start + self.MAX_CHUNK_SIZE
+            if end < len(data):
+                end = data.rfind(b"\n", start, end) + 1 or data.find(b"\n", end) + 1
+            part = data[start:end]
+            if part.count(b"\n") > self.MAX_CHUNK_LINES:
+                lines = part.split(b"\n", self.MAX_CHUNK_LINES)
+                part = part[: len(part) - len(lines[-1])]
+            yield part
+            start += len(part)
+
+    def _chunk(self, logid: int, part: bytes, id: int, compressor: Any) -> Chunk:
+        count = part.count(b"\n")
+        raw = part[:-1]
+        content = compressor.dumps(raw)
+        if min(len(raw), len(content)) > self.MAX_CHUNK_SIZE:  # one line that won't get shorter
+            log.msg(f"truncating long line for log {logid}")
+            raw = raw[: self.MAX_CHUNK_SIZE - 1].decode(errors="ignore").encode()
+            content = compressor.dumps(raw)
+        if len(content) < len(raw):
+            return content, id, count
+        return raw, self.NO_COMPRESSION_ID, count
+
+    @defer.inlineCallbacks
+    def compressLog(self, logid: int, force: bool = False) -> Any:
+        """Join small chunks; how many bytes that saved."""
+
+        def thd(sql: Sql) -> bool:
+            query = "SELECT 1 FROM logchunks WHERE logid = ? LIMIT 2"
+            return len(sql.rows(query, logid)) > 1
+
+        if force or (yield self.db.do_sql(thd)):
+            return (yield super().compressLog(logid, force))
+        return 0
+
+
+def _thd_chunks(sql: Sql, logid: int, first_line: int, last_line: int) -> list[Row]:
+    return sql.rows(
+        "SELECT first_line, last_line, content, compressed FROM logchunks"
+        " WHERE logid = ? AND last_line >= ? AND first_line <= ?"
+        f" ORDER BY first_line LIMIT {READ_CHUNKS}",
+        *(logid, first_line, last_line),
+    )
+
+
+def _thd_append(
+    sql: Sql, logid: int, chunks: list[Chunk], complete: bool
+) -> tuple[int, int] | None:
+    row = sql.row("SELECT num_lines FROM logs WHERE id = ?", logid)
+    if row is None:
+        return None
+    first_line = next_line = row[0]
+    for content, compressed, count in chunks:
+        sql.write(
+            "INSERT INTO logchunks (logid, first_line, last_line, content, compressed)"
+            " VALUES (?, ?, ?, ?, ?)",
+            *(logid, next_line, next_line + count - 1, content, compressed),
+        )
+        next_line += count
+    if complete:
+        sql.update("logs", logid, num_lines=next_line, complete=1)
+    else:
+        sql.update("logs", logid, num_lines=next_line)
+    return first_line, next_line - 1

@@ -1,0 +1,134 @@
+"""Steps: a change is written and read back in one transaction, and the event is made of it.
+
+Source: buildbot/db/steps.py and buildbot/data/steps.py, whose names and models these keep.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from buildbot.db import steps
+from twisted.internet import defer
+
+from litebot.master.db.components.values import epoch2datetime
+from litebot.store.sql import Row
+from litebot.store.sql import Sql
+
+COLUMNS = (
+    "id, number, name, buildid, started_at, locks_acquired_at, complete_at, state_string, results,"
+    " urls_json, hidden"
+)
+NAME_LENGTH = 50
+
+
+def model_of(row: Row) -> steps.StepModel:
+    """The model of a row of COLUMNS."""
+    id, number, name, buildid, started, locked, complete, state, results, urls, hidden = row
+    listed = [] if urls == "[]" else json.loads(urls)
+    return steps.StepModel(
+        id=id,
+        number=number,
+        name=name,
+        buildid=buildid,
+        started_at=epoch2datetime(started),
+        locks_acquired_at=epoch2datetime(locked),
+        complete_at=epoch2datetime(complete),
+        state_string=state,
+        results=results,
+        urls=[steps.UrlModel(url["name"], url["url"]) for url in listed],
+        hidden=bool(hidden),
+    )
+
+
+class StepsConnectorComponent(steps.StepsConnectorComponent):
+    """Buildbot's; what changes a step returns it."""
+
+    def getStep(
+        self,
+        stepid: int | None = None,
+        buildid: int | None = None,
+        number: int | None = None,
+        name: str | None = None,
+    ) -> Any:
+        """A step by its id, or by its build and its number or name."""
+        if stepid is not None:
+            return self.db.do_sql(_thd_step, "id = ?", stepid)
+        if buildid is None:
+            raise RuntimeError("must supply either stepid or buildid")
+        if number is not None:
+            return self.db.do_sql(_thd_step, "buildid = ? AND number = ?", buildid, number)
+        if name is not None:
+            return self.db.do_sql(_thd_step, "buildid = ? AND name = ?", buildid, name)
+        raise RuntimeError("must supply either number or name")
+
+    def getSteps(self, buildid: int) -> Any:
+        """The steps of a build in their order."""
+
+        def thd(sql: Sql) -> list[steps.StepModel]:
+            query = f"SELECT {COLUMNS} FROM steps WHERE buildid = ? ORDER BY number"
+            return [model_of(row) for row in sql.rows(query, buildid)]
+
+        return self.db.do_sql(thd)
+
+    def add(self, buildid: int, name: str, state_string: str) -> Any:
+        """Add a step, under a name of its own among the build's; its model."""
+
+        def thd(sql: Sql) -> steps.StepModel:
+            # Only the master that runs the build adds steps to it, so nobody comes between.
+            rows = sql.rows("SELECT number, name FROM steps WHERE buildid = ?", buildid)
+            number = max((row[0] for row in rows), default=-1) + 1
+            free = _free_name(name, {row[1] for row in rows})
+            row = {"number": number, "name": free, "buildid": buildid, "state_string": state_string}
+            id = sql.insert("steps", **row, urls_json="[]", hidden=0)
+            return model_of(
+                (id, number, free, buildid, None, None, None, state_string, None, "[]", 0)
+            )
+
+        return self.db.do_sql(thd)
+
+    @defer.inlineCallbacks
+    def addStep(self, buildid: int, name: str, state_string: str) -> Any:
+        """As add; the step's id, number and name."""
+        step = yield self.add(buildid, name, state_string)
+        return step.id, step.number, step.name
+
+    def startStep(self, stepid: int, started_at: int, locks_acquired: bool) -> Any:
+        """Note when a step started, in seconds since the epoch."""
+        if locks_acquired:
+            return self._change(stepid, started_at=started_at, locks_acquired_at=started_at)
+        return self._change(stepid, started_at=started_at)
+
+    def set_step_locks_acquired_at(self, stepid: int, locks_acquired_at: int) -> Any:
+        """Note when a step got its locks, in seconds since the epoch."""
+        return self._change(stepid, locks_acquired_at=locks_acquired_at)
+
+    def setStepStateString(self, stepid: int, state_string: str) -> Any:
+        """Note what a step is doing."""
+        return self._change(stepid, state_string=state_string)
+
+    def finishStep(self, stepid: int, results: int, hidden: bool) -> Any:
+        """Note that a step is over, now."""
+        now = int(self.master.reactor.seconds())
+        return self._change(stepid, complete_at=now, results=results, hidden=1 if hidden else 0)
+
+    def _change(self, stepid: int, **values: Any) -> Any:
+        def thd(sql: Sql) -> steps.StepModel | None:
+            sql.update("steps", stepid, **values)
+            return _thd_step(sql, "id = ?", stepid)
+
+        return self.db.do_sql(thd)
+
+
+def _thd_step(sql: Sql, where: str, *parameters: Any) -> steps.StepModel | None:
+    row = sql.row(f"SELECT {COLUMNS} FROM steps WHERE {where}", *parameters)
+    return None if row is None else model_of(row)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    free, number = name, 0
+    while free in taken:
+        number += 1
+        suffix = f"_{number}"
+        free = name[: NAME_LENGTH - len(suffix)] + suffix
+    return free

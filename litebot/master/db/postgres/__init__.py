@@ -1,0 +1,118 @@
+"""Postgres by psycopg 3: the only module that knows the driver.
+
+A url in litebot.toml names no driver and holds no password.  The password is in the file
+secrets/database-password of the basedir, or where libpq looks: PGPASSWORD, the file that PGPASSFILE
+names, ~/.pgpass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from litebot.errors import StoreError
+from litebot.master.db.postgres.remedies import remedy
+
+DRIVER = "postgresql+psycopg"
+EXTRA = "pip install 'litebot[postgres]'"
+CREATE_EMPTY = "createdb --encoding=UTF8 --template=template0 NAME"
+CONNECT_S = 10
+PASSWORD_FILE = "secrets/database-password"  # noqa: S105 (no password, but where one is)
+
+
+def driver_url(url: str | URL) -> URL:
+    """A postgresql:// url as SQLAlchemy needs it for psycopg 3; not for another call of this."""
+    made = make_url(url)
+    # SQLAlchemy decodes all but this part, libpq all.
+    return made.set(drivername=DRIVER, database=made.database and unquote(made.database))
+
+
+def application_name(masterid: int) -> str:
+    """What a master calls its connections, but for the one that says that it lives."""
+    return f"litebot master {masterid}"
+
+
+def shown(url: str | URL) -> str:
+    """A url to be printed, as litebot.toml has it: without driver and password."""
+    return make_url(url)._replace(drivername="postgresql", password=None).render_as_string()
+
+
+def password(basedir: Path) -> str | None:
+    """What a basedir's own file of the password holds; None leaves it to libpq to find one.
+
+    Raises OSError where the file can't be read.
+    """
+    try:
+        return (basedir / PASSWORD_FILE).read_text(encoding="utf-8").rstrip("\r\n")
+    except FileNotFoundError:
+        return None
+
+
+def require_driver(url: str | URL) -> None:
+    """Raise StoreError where psycopg is not installed."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise StoreError(f"{shown(url)} needs psycopg 3: {error}", EXTRA) from error
+
+
+def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
+    """An engine whose every connection is a new one, for the commands.
+
+    Of several hosts that the url names it is to the one that can be written to.
+    Raises StoreError where psycopg is not installed.
+    """
+    require_driver(url)
+    # An interrupt that comes while a connection is closed is told by the command, in its words.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    secret = password(basedir)
+    options: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": CONNECT_S}
+    options |= {} if secret is None else {"password": secret}
+    made = driver_url(url)
+    hosts = [made.host or "", *made.normalized_query.get("host", ())]
+    if "," in ",".join(filter(None, hosts)):
+        options["target_session_attrs"] = "read-write"
+    options = {name: value for name, value in options.items() if name not in made.query}
+    return sa.create_engine(
+        made, connect_args=options, poolclass=NullPool, pool_reset_on_return=None
+    )
+
+
+def refuse_encoding(encoding: str, name: str) -> None:
+    """Raise StoreError where a database, whose name is shown, does not hold every text."""
+    if encoding != "UTF8":
+        raise StoreError(
+            f"{name} has the encoding {encoding}; logs and changes need UTF8", CREATE_EMPTY
+        )
+
+
+@contextmanager
+def translated_errors(url: str | URL) -> Iterator[None]:
+    """Raise what the server or the driver refuses as a StoreError with its own words."""
+    import psycopg
+
+    try:
+        yield
+    except (psycopg.Error, sa.exc.DBAPIError) as error:
+        raise refusal(url, error) from error
+
+
+def refusal(url: str | URL, error: Exception) -> StoreError:
+    """What an error of psycopg's, or SQLAlchemy's of it, says, and what can be done."""
+    import psycopg
+
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    hint = remedy(cause, driver_url(url)) if isinstance(cause, psycopg.Error) else None
+    if hint is None and isinstance(cause, psycopg.OperationalError):
+        hint = f"psql '{shown(url)}'"
+    return StoreError(f"{shown(url)}: {' '.join(lines)}", hint)

@@ -1,0 +1,113 @@
+"""Read-only connections in threads, for what visitors ask: see litebot.master.db.read_pool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import IsolationLevel
+from sqlalchemy.pool import NullPool
+
+from litebot.master.db.postgres.connection import Shared
+from litebot.master.db.postgres.server import Server
+from litebot.master.db.postgres.server import away
+from litebot.master.db.postgres.server import cut_off
+from litebot.master.db.postgres.server import waits
+from litebot.master.db.postgres.server import words_of
+from litebot.master.db.postgres.sql import PostgresSql
+from litebot.master.db.postgres.writer import DRIVER
+from litebot.master.db.read_pool import Reader
+from litebot.master.db.read_pool import ReadPool
+
+# A visitor waits so long for a server that is away.
+PATIENCE_S = 5.0
+
+
+class PostgresReader:
+    """A Reader of a server, which connects when it is first used, and anew when it must."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._conn: Shared | None = None
+        self._sql: PostgresSql | None = None
+        self.engine = sa.create_engine(
+            DRIVER, creator=self._connected, poolclass=NullPool, use_native_hstore=False
+        )
+
+    def _connected(self) -> Shared:
+        assert self._conn is not None
+        return self._conn
+
+    def run_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
+        assert self._sql is not None
+        return self._sql.run(callable, *args)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has to connect anew."""
+        return self._conn is None or self._conn.closed or self._conn.broken
+
+    def begin(self) -> None:
+        if not self.is_lost:
+            return
+        self._conn = conn = self._server.connect(Shared)
+        conn.autocommit = False
+        conn.read_only = True
+        conn.isolation_level = IsolationLevel.REPEATABLE_READ  # a page is of one moment
+        self._sql = PostgresSql(conn, self.engine.connect)
+
+    def end(self) -> None:
+        if self._conn is not None:
+            with suppress(psycopg.Error):
+                self._conn.rollback()
+
+    def interrupt(self) -> None:
+        if self._conn is not None:
+            cut_off(self._conn)
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.finish()
+        self.engine.dispose()
+
+
+class PostgresReadPool(ReadPool):
+    """What writes fails with psycopg's ReadOnlySqlTransaction (`orig` of SQLAlchemy's error).
+
+    Fails with ServerAway where the server does not answer within PATIENCE_S.
+    """
+
+    def __init__(self, server: Server, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._server = server
+
+    def _open(self) -> Reader:
+        return PostgresReader(self._server)
+
+    def _start(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        until = time.monotonic() + PATIENCE_S
+        return super()._start(partial(self._patiently, until, how), *args, **kwargs)
+
+    def _run(self, reader: Reader, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return how(*args, **kwargs)
+
+    def _patiently(self, until: float, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Again on a new connection where the old one is lost."""
+        reader = self._local.reader
+        for wait_s in waits():
+            try:
+                reader.begin()
+                return how(*args, **kwargs)
+            except (psycopg.Error, sa.exc.DBAPIError) as error:
+                if not reader.is_lost:
+                    raise
+                if self._stopping or time.monotonic() + wait_s > until:
+                    cause = getattr(error, "orig", None) or error
+                    raise away(self._server, words_of(cause)) from error
+            time.sleep(wait_s)
+        raise AssertionError("unreachable")

@@ -1,0 +1,1 @@
+"""The state file: one connection writes, others read, and threads sync."""

@@ -1,0 +1,35 @@
+"""Buildbot's HTTP client, which tells a delivery of the outbox what the server answered.
+
+Most reporters only log a message where their server refuses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from buildbot.util import httpclientservice
+from twisted.internet import defer
+
+from litebot.master.delivery.outbox import current_attempt
+
+# Codes below 500 that say nothing about the request: too slow, too early, too many.
+PASSING = (408, 425, 429)
+
+
+class HTTPClientService(httpclientservice.HTTPClientService):
+    """`master.httpservice` of a litebot master."""
+
+    @defer.inlineCallbacks
+    def _do_request(self, session: Any, method: str, ep: str, **kwargs: Any) -> Any:
+        attempt = current_attempt.get()
+        response = yield super()._do_request(session, method, ep, **kwargs)
+        if attempt is not None and response.code >= 400:
+            # Without its path and its user, which may hold a token.
+            url = urlsplit(session.base_url + ep if ep.startswith("/") or not ep else ep)
+            where = f"{url.hostname}:{url.port}" if url.port else url.hostname
+            attempt.error = f"{where} answered {response.code}"
+            is_final = response.code < 500 and response.code not in PASSING
+            attempt.refused += is_final
+            attempt.failed += not is_final
+        return response

@@ -1,0 +1,104 @@
+"""Where changes come from, written in their transaction: so each is taken once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from litebot.master.db.components.changes import STAMP
+from litebot.master.db.components.changes import ChangeOrigin
+from litebot.master.db.components.changes import Columns
+from litebot.store.sql import Sql
+
+# How long it is known what was delivered.  GitHub can send again what is up to three days old.
+# Source: https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks
+KEEP_DELIVERIES_S = 7 * 24 * 3600.0
+
+# Seen by what a task calls and awaits, and by no other task, as those in `effects`.
+change_origin: ContextVar[ChangeOrigin | None] = ContextVar("origin", default=None)
+
+
+class IdempotencyKey:
+    """What came as one and may come again, by names that are the same each time.
+
+    Other changes under the same names are another delivery.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
+        now = time.time()
+        about = [[change[name] for name in STAMP] for change in changes]
+        key = hashlib.sha256(json.dumps([self._names, about]).encode()).hexdigest()
+        if sql.write("UPDATE litebot_deliveries SET taken_at = ? WHERE id = ?", now, key):
+            return False
+        # Another master of the same database may be taking it at this moment.
+        query = "INSERT INTO litebot_deliveries (id, taken_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
+        if not sql.write(query, key, now):
+            return False
+        sql.write("DELETE FROM litebot_deliveries WHERE taken_at < ?", now - KEEP_DELIVERIES_S)
+        return True
+
+    def written(self, changes: Sequence[Columns]) -> None:
+        pass
+
+
+def thd_state(sql: Sql, objectid: int, name: str) -> Any:
+    """A state of an object, or None."""
+    query = "SELECT value_json FROM object_state WHERE objectid = ? AND name = ?"
+    row = sql.row(query, objectid, name)
+    return None if row is None else json.loads(row[0])
+
+
+def thd_set_state(sql: Sql, objectid: int, name: str, value: Any) -> None:
+    """Set a state of an object."""
+    text = json.dumps(value)
+    update = "UPDATE object_state SET value_json = ? WHERE objectid = ? AND name = ?"
+    if not sql.write(update, text, objectid, name):
+        insert = "INSERT INTO object_state (objectid, name, value_json) VALUES (?, ?, ?)"
+        sql.write(insert, objectid, name, text)
+
+
+@dataclass
+class BranchProgress:
+    """How far a poller has come with a branch: the state `name` holds a revision for each."""
+
+    objectid: int
+    name: str
+    branch: str
+    reached: str | None = None  # the last revision that is stored
+
+    def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
+        revisions = thd_state(sql, self.objectid, self.name) or {}
+        revisions[self.branch] = changes[-1]["revision"]
+        thd_set_state(sql, self.objectid, self.name, revisions)
+        return True
+
+    def written(self, changes: Sequence[Columns]) -> None:
+        self.reached = changes[-1]["revision"]
+
+
+@dataclass
+class SeenState:
+    """A state that says of a change that it was seen."""
+
+    name: str
+    value: Any
+    objectid: int = 0
+
+    def belongs_to(self, objectid: int) -> None:
+        """Whose state it is."""
+        self.objectid = objectid
+
+    def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
+        thd_set_state(sql, self.objectid, self.name, self.value)
+        return True
+
+    def written(self, changes: Sequence[Columns]) -> None:
+        pass

@@ -1,0 +1,29 @@
+"""Reconfigures the schedulers while no change is on its way to one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildbot.config.master import MasterConfig
+from buildbot.schedulers import manager
+from twisted.internet import defer
+
+
+class SchedulerManager(manager.SchedulerManager):
+    """Buildbot's; schedulers are given changes when all of them are ready.
+
+    Its turn comes after the builders and the services such as reporters, and before what may take
+    long: a poller that hangs, a worker that is shut down.
+    """
+
+    reconfig_priority = 999
+
+    @defer.inlineCallbacks
+    def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
+        change_delivery = self.master.change_delivery
+        yield defer.ensureDeferred(change_delivery.rest())
+        try:
+            yield super().reconfigServiceWithBuildbotConfig(new_config)
+        finally:
+            yield defer.ensureDeferred(self.master.neighbours.introduce())
+            yield defer.ensureDeferred(change_delivery.resume())

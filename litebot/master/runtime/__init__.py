@@ -1,0 +1,1 @@
+"""The process that a master runs in: its start, its log, its reactor."""

@@ -1,0 +1,47 @@
+"""The process of a master: python -m litebot.master.runtime.run BASEDIR [stdout]."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+from litebot.basedir import Basedir
+from litebot.basedir import refused_by_system
+from litebot.errors import LitebotError
+from litebot.master.runtime import outcome
+
+
+def main(basedir: str, log_to: str = "twistd.log") -> int:
+    """Run buildbot.tac under twistd, in the foreground; returns the exit code.
+
+    Logs as buildbot.tac has it, or to stdout where `log_to` is "stdout".
+    """
+    files = Basedir(basedir)
+    try:
+        files.require()
+        files.refuse_owner()
+    except LitebotError as error:
+        outcome.failed(error)
+        print(f"litebot: {error.what}", file=sys.stderr)
+        return error.exit_code
+    os.umask(0o077)  # as under twistd's own daemon
+    os.chdir(files.path)
+    gc.disable()  # what is imported stays: looking at it again and again takes an eighth of that
+    from twisted.scripts import twistd
+
+    sys.path.insert(0, str(files.path))
+    # Without a pid file: the one who owns the basedir writes it, and nobody else touches it.
+    sys.argv = ["twistd", "--nodaemon", "--no_save", "--pidfile="]
+    if log_to == "stdout":
+        sys.argv += ["--logger=litebot.master.runtime.error_log.to_stdout"]
+    sys.argv += [f"--python={files.tac_file.name}"]
+    try:
+        twistd.run()
+    except OSError as error:  # the log can't be written: a full disk, most often
+        outcome.failed(refused_by_system(files.path, error))
+    return outcome.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Buildbot's web server and REST API, wary of what they are asked and of who asks."""
