@@ -19,7 +19,9 @@ from stand_in import Asked
 from stand_in import Reactor
 from twisted.internet import defer
 
+from litebot.errors import StoreFailed
 from litebot.master.database import Database
+from litebot.master.database import Owner
 from litebot.master.db import schema
 from litebot.master.db.sqlite.state_file import create_file
 from litebot.master.service import BuildMaster
@@ -82,6 +84,16 @@ def make_state_file(path: Path) -> None:
     handle.close()
 
 
+class Failing(Owner):
+    """The owner of a database, who calls `then` when the disk fails."""
+
+    def __init__(self, then: Callable[[StoreFailed], None]) -> None:
+        self._then = then
+
+    def failed(self, error: StoreFailed) -> None:
+        self._then(error)
+
+
 class World:
     """A master whose database is open and whose events are recorded; its reactor stands still.
 
@@ -103,6 +115,8 @@ class World:
         self.master.botmaster._builders_byid = {}  # none is configured
         self.db: Any = self.master.db
         self.db.durability = options.pop("durability", "commit")
+        if "on_failure" in options:
+            self.db._owner = Failing(options.pop("on_failure"))
         for name, value in options.items():
             setattr(self.db, name, value)
         self.call(self.db.setup, check_version=False)

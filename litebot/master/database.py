@@ -1,4 +1,4 @@
-"""Buildbot's DBConnector on litebot's store: the same components, another pool under them."""
+"""Buildbot's DBConnector on litebot's store: another pool, and some components replaced."""
 
 from __future__ import annotations
 
@@ -7,12 +7,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from buildbot.db import build_data
+from buildbot.db import builders
+from buildbot.db import buildrequests
+from buildbot.db import builds
+from buildbot.db import buildsets
+from buildbot.db import changes
+from buildbot.db import changesources
+from buildbot.db import codebase_branches
+from buildbot.db import codebase_commits
+from buildbot.db import codebases
 from buildbot.db import connector
 from buildbot.db import exceptions
+from buildbot.db import logs
+from buildbot.db import masters
+from buildbot.db import projects
+from buildbot.db import schedulers
+from buildbot.db import sourcestamps
+from buildbot.db import state
+from buildbot.db import steps
+from buildbot.db import tags
+from buildbot.db import test_result_sets
+from buildbot.db import test_results
+from buildbot.db import users
+from buildbot.db import workers
 from buildbot.util import sautils
 from buildbot.util import stripUrlPassword
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import make_url
+from twisted.application.internet import TimerService
 from twisted.internet import defer
 from twisted.python import log
 
@@ -20,6 +43,7 @@ from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.db import postgres
 from litebot.master.db import schema
+from litebot.master.db.cluster import Alone
 from litebot.master.db.components.build_data import BuildDataConnectorComponent
 from litebot.master.db.components.buildrequests import BuildRequestsConnectorComponent
 from litebot.master.db.components.builds import BuildsConnectorComponent
@@ -40,8 +64,35 @@ from litebot.store.connection import connect
 # How long a commit may wait for more work, except with durability "commit".
 GROUP_COMMIT_S = 0.015
 
-# Components of litebot's in place of Buildbot's.
-HOT = {
+# Buildbot's components in the order in which Buildbot makes them, by their names in the connector.
+BUILDBOTS = {
+    "changes": changes.ChangesConnectorComponent,
+    "changesources": changesources.ChangeSourcesConnectorComponent,
+    "schedulers": schedulers.SchedulersConnectorComponent,
+    "sourcestamps": sourcestamps.SourceStampsConnectorComponent,
+    "buildsets": buildsets.BuildsetsConnectorComponent,
+    "buildrequests": buildrequests.BuildRequestsConnectorComponent,
+    "state": state.StateConnectorComponent,
+    "builds": builds.BuildsConnectorComponent,
+    "build_data": build_data.BuildDataConnectorComponent,
+    "workers": workers.WorkersConnectorComponent,
+    "users": users.UsersConnectorComponent,
+    "masters": masters.MastersConnectorComponent,
+    "builders": builders.BuildersConnectorComponent,
+    "projects": projects.ProjectsConnectorComponent,
+    "codebases": codebases.CodebasesConnectorComponent,
+    "codebase_commits": codebase_commits.CodebaseCommitsConnectorComponent,
+    "codebase_branches": codebase_branches.CodebaseBranchConnectorComponent,
+    "steps": steps.StepsConnectorComponent,
+    "tags": tags.TagsConnectorComponent,
+    "logs": logs.LogsConnectorComponent,
+    "test_results": test_results.TestResultsConnectorComponent,
+    "test_result_sets": test_result_sets.TestResultSetsConnectorComponent,
+}
+
+# With those in plain SQL in the places of Buildbot's.
+COMPONENTS: Mapping[str, Callable[[Any], Any]] = {
+    **BUILDBOTS,
     "build_data": BuildDataConnectorComponent,
     "buildrequests": BuildRequestsConnectorComponent,
     "builds": BuildsConnectorComponent,
@@ -52,38 +103,70 @@ HOT = {
 }
 
 
+class Owner:
+    """What the owner of a Database is told of it."""
+
+    def opened(self) -> Any:
+        """The schema is known to be right, and nothing uses the database yet.  May be awaited."""
+
+    def stopped(self) -> Any:
+        """All that used the database has stopped, and it is about to be closed.  May be awaited."""
+
+    def failed(self, error: StoreFailed) -> None:
+        """The disk has failed while the master runs, or the server was given up; comes once."""
+
+    def outage(self, outage: Outage | None) -> None:
+        """A server has gone away, or come back (None)."""
+
+
 class Database(connector.DBConnector):
     """`master.db` of a litebot master.
 
     A `sqlite:` url is opened by litebot's store, a `postgresql:` one by litebot.master.db.postgres.
-    `durability` is a key of store.connection.DURABILITY.  `on_failure` is called once, with a
-    StoreFailed, when the disk fails while the master runs; `on_outage` with each outage of a server
-    that begins, and with None at its end; `after_setup` once the schema is known
-    to be right and before anything uses it, `before_stop` when all that used it has stopped.
-    `components` are those in the places of Buildbot's.
+    `components` are what set_master makes, by name; `cluster` answers what concerns other masters;
+    `owner` hears what becomes of the database.  `durability`, a key of store.connection.DURABILITY,
+    is read when the database is opened.
     """
 
-    components: Mapping[str, Callable[[Any], Any]] = HOT
     durability = "acknowledged"
-    on_failure: Callable[[StoreFailed], None] | None = None
-    on_outage: Callable[[Outage | None], None] | None = None
-    after_setup: Callable[[], defer.Deferred[None]] | None = None
-    before_stop: Callable[[], defer.Deferred[None]] | None = None
+
+    def __init__(
+        self,
+        basedir: str,
+        components: Mapping[str, Callable[[Any], Any]] = COMPONENTS,
+        cluster: Alone | None = None,
+        owner: Owner | None = None,
+    ) -> None:
+        super().__init__(basedir)
+        self.cluster = cluster or Alone()
+        self._components = components
+        self._owner = owner or Owner()
 
     @defer.inlineCallbacks
     def set_master(self, master: Any) -> Any:
-        """Make the components: litebot's where there are such."""
-        yield super().set_master(master)
+        """Make the components, as Buildbot does.
+
+        Source: buildbot/db/connector.py, set_master; a test compares it with this.
+        """
+        self._master = master
         self.model = schema.Model(self)
-        for name, component in self.components.items():
-            yield getattr(self, name).disownServiceParent()
-            setattr(self, name, component(self))
-            yield getattr(self, name).setServiceParent(self)
+        for name, component in self._components.items():
+            made = component(self)
+            setattr(self, name, made)
+            yield made.setServiceParent(self)
+        self.cleanup_timer = TimerService(self.CLEANUP_PERIOD, self._doCleanup)
+        self.cleanup_timer.clock = self.master.reactor
+        yield self.cleanup_timer.setServiceParent(self)
 
     @property
-    def is_sole_writer(self) -> bool:
-        """Whether no other master can write to this database: it is a SQLite file."""
-        return isinstance(self.pool, TurnQueue)
+    def is_on_server(self) -> bool:
+        """Whether the database is one of a server, and not a file."""
+        return not isinstance(self.pool, TurnQueue)
+
+    @property
+    def limits_texts(self) -> bool:
+        """Whether a text has to fit its column and may hold no NUL, as on Postgres."""
+        return self.is_on_server
 
     @property
     def outage(self) -> Outage | None:
@@ -131,8 +214,8 @@ class Database(connector.DBConnector):
                 raise StoreError(f"{url.drivername} is neither SQLite nor Postgres")
             postgres.require_driver(url)
             yield self._setup_postgres(url, check_version)
-        if check_version and self.after_setup is not None:
-            yield self.after_setup()
+        if check_version:
+            yield self._owner.opened()
 
     @defer.inlineCallbacks
     def _setup_postgres(self, url: URL, check_version: bool) -> Any:
@@ -143,7 +226,8 @@ class Database(connector.DBConnector):
         log.msg(f"Connecting to the database {server.shown!r}")
         if self.configured_db_config.engine_kwargs:
             log.msg("engine_kwargs in c['db'] are not used: litebot has its own connections")
-        pool = PostgresPool(server, self.master.reactor, self.on_failure, self.on_outage)
+        owner = self._owner
+        pool = PostgresPool(server, self.master.reactor, owner.failed, owner.outage)
         yield pool.open()
         self.use(pool)
         if check_version and not (yield self.model.is_current()):
@@ -179,13 +263,12 @@ class Database(connector.DBConnector):
     @defer.inlineCallbacks
     def _shutdown(self) -> Any:
         yield super()._shutdown()
-        if self.before_stop is not None:
-            yield self.before_stop()
+        yield self._owner.stopped()
 
     def _open(self, path: Path | None, *, create: bool) -> TurnQueue:
         reactor = self.master.reactor
         if path is None:
-            return TurnQueue(connect(":memory:"), reactor, on_failure=self.on_failure)
+            return TurnQueue(connect(":memory:"), reactor, on_failure=self._owner.failed)
         if create and not path.exists():
             create_file(path)
         # The writer never waits inside SQLite: the turn queue tries again instead.
@@ -194,7 +277,7 @@ class Database(connector.DBConnector):
             handle,
             reactor,
             path,
-            self.on_failure,
+            self._owner.failed,
             sync_later=self.durability == "acknowledged",
             group_commit_s=0.0 if self.durability == "commit" else GROUP_COMMIT_S,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from postgres import Postgres
 from litebot.master.cluster import registry
 from litebot.master.cluster import takeover
 from litebot.master.cluster.peers import MASTER_LOCK
+from litebot.master.cluster.shared import Shared
 from litebot.master.cluster.takeover import Takeover
 from litebot.master.cluster.takeover import suspects
 from litebot.master.db import schema
@@ -181,6 +183,15 @@ def test_children_of_a_dead_trigger_end_wherever_they_are(tables: Tables) -> Non
     assert controls.unfinished(tables.conn, DEAD) == []
 
 
+class Mine(Shared):
+    """What the master MINE is to the others."""
+
+    master = SimpleNamespace(masterid=MINE)
+
+    def __init__(self) -> None:
+        super().__init__(lambda _outage: None)
+
+
 def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
     registry.write(tables.conn, MINE, [("reporter", "mail"), ("builds", "mail")])
     outbox.add(tables.conn, ["mail", "chat"], "builds", 1, DEAD)
@@ -188,7 +199,13 @@ def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
     outbox.add(tables.conn, [""], "builds", 3, DEAD)
     wanting = {"builds": ["mail"]}
     outbox._take_over(
-        tables.conn, MINE, (DEAD, MINE), ["mail"], lambda kind, _id: wanting[kind], last=0
+        tables.conn,
+        MINE,
+        (DEAD, MINE),
+        ["mail"],
+        lambda kind, _id: wanting[kind],
+        last=0,
+        cluster=Mine(),
     )
     rows = tables.conn.execute(sa.select(schema.outbox).order_by(schema.outbox.c.id))
     found = {(row.reporter, row.about): (row.masterid, row.retry_at) for row in rows}
@@ -203,7 +220,7 @@ def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
 def test_a_reporter_that_only_another_master_has_is_told_by_that_one(tables: Tables) -> None:
     registry.write(tables.conn, LIVING, [("builds", "mail"), ("builds", "chat")])
     registry.write(tables.conn, DEAD, [("builds", "chat"), ("buildsets", "push")])
-    outbox.add(tables.conn, ["mail"], "builds", 1, MINE, with_others=True)
+    outbox.add(tables.conn, ["mail"], "builds", 1, MINE, cluster=Mine())
     rows = tables.conn.execute(sa.select(schema.outbox.c.reporter, schema.outbox.c.masterid))
     assert set(map(tuple, rows)) == {("mail", MINE), ("chat", DEAD)}
 

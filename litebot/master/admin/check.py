@@ -17,7 +17,7 @@ from litebot.master.db import schema
 from litebot.master.db.sqlite import commit_watermark
 from litebot.master.recovery import Finding
 from litebot.master.recovery import Scene
-from litebot.master.service import SOLE_MASTER
+from litebot.master.startup import SOLE_MASTER
 from litebot.settings import Settings
 from litebot.settings import load
 from litebot.store.dialect import engine_for

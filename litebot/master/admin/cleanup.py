@@ -53,7 +53,7 @@ async def _log_ids(db: Database) -> AsyncIterator[int]:
 
 
 async def _give_back(db: Database, progress: Progress) -> None:
-    if not db.is_sole_writer:
+    if db.is_on_server:
         progress("vacuuming", 0, 1)
         await db.pool.do(vacuum)
         return

@@ -18,7 +18,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import litebot
 from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
@@ -40,7 +39,7 @@ from litebot.settings import render
 from litebot.users import UserFile
 from litebot.users import generate_password
 
-TEMPLATE = Path(litebot.__file__).parent / "template"
+TEMPLATE = Path(__file__).parents[2] / "template"
 PORTS_TRIED = 50
 STAGE = ".new"
 ADMIN = "admin"

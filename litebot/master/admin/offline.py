@@ -42,7 +42,7 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
         try:
             await db.setup(check_version=False, verbose=False)
             await db.startService()
-            if not db.is_sole_writer:
+            if db.is_on_server:
                 name = postgres.shown(settings.database.url)
                 await db.pool.do(move_away.refuse_others, name, files.master_name)
             return await work(db)

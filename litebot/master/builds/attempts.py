@@ -16,7 +16,10 @@ PROPERTY, SOURCE = "attempt", "litebot"
 
 
 class Attempts(service.AsyncService):
-    """Sets the property from the second attempt on, before the first step of a build."""
+    """Sets the property from the second attempt on, before the first step of a build.
+
+    Builds die with their master, so what died before this start is all that there is to know.
+    """
 
     name: str | None = "attempts"
 
@@ -24,19 +27,19 @@ class Attempts(service.AsyncService):
         super().__init__()
         self._died: dict[int, int] = {}
         self._began: dict[int, int] = {}  # buildid -> attempt, of builds that are not announced yet
-        self._has_others = False
         self._consumer: Any = None
 
     @defer.inlineCallbacks
     def startService(self) -> Any:
         yield super().startService()
-        self._has_others = not self.master.db.is_sole_writer
-        if not self._has_others:
-            self._died = yield self.master.db.pool.do(_died)
-        if self._died or self._has_others:
-            self._consumer = yield self.master.mq.startConsuming(
-                self._build_is_new, ("builds", None, "new")
-            )
+        self._died = yield self.master.db.pool.do(died)
+        if self._died:
+            yield self._listen()
+
+    @defer.inlineCallbacks
+    def _listen(self) -> Any:
+        key = ("builds", None, "new")
+        self._consumer = yield self.master.mq.startConsuming(self._build_is_new, key)
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
@@ -45,15 +48,17 @@ class Attempts(service.AsyncService):
             self._consumer = None
         yield super().stopService()
 
-    async def of(self, brid: int, buildid: int) -> int:
-        """Which attempt at this request a build is that starts now: 1, 2, ..."""
-        died = self._died
-        if self._has_others:  # one of which may have died since
-            died = await self.master.db.pool.do(_died, brid)
-        attempt = 1 + died.get(brid, 0)
-        if attempt > 1:
-            self._began[buildid] = attempt
-        return attempt
+    async def _deaths(self, brid: int) -> int:
+        """How many builds of this request have died with their master."""
+        return self._died.get(brid, 0)
+
+    async def properties_of(self, brid: int, buildid: int) -> dict[str, tuple[int, str]]:
+        """The property of a build of this request that starts now; none at the first attempt."""
+        attempt = 1 + await self._deaths(brid)
+        if attempt == 1:
+            return {}
+        self._began[buildid] = attempt
+        return {PROPERTY: (attempt, SOURCE)}
 
     def _build_is_new(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
         attempt = self._began.pop(event["buildid"], None)
@@ -65,7 +70,20 @@ class Attempts(service.AsyncService):
                     build.setProperty(PROPERTY, attempt, SOURCE)
 
 
-def _died(conn: sa.engine.Connection, brid: int | None = None) -> dict[int, int]:
+class SharedAttempts(Attempts):
+    """Attempts where another master may die at any time, and its requests come to this one."""
+
+    @defer.inlineCallbacks
+    def startService(self) -> Any:
+        yield service.AsyncService.startService(self)
+        yield self._listen()
+
+    async def _deaths(self, brid: int) -> int:
+        found: dict[int, int] = await self.master.db.pool.do(died, brid)
+        return found.get(brid, 0)
+
+
+def died(conn: sa.engine.Connection, brid: int | None = None) -> dict[int, int]:
     """How many builds of each incomplete request, or of one, died with their master."""
     builds, requests, repairs = Model.builds, Model.buildrequests, schema.repairs
     query = (

@@ -1,5 +1,1 @@
-"""Message queues that reach further than one process."""
-
-from __future__ import annotations
-
-POSTGRES = {"class": "litebot.master.cluster.queue.PostgresMQ", "keys": {"debug"}}
+"""Several masters on one Postgres database: who is alive, who has what, and who goes on with it."""

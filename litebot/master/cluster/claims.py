@@ -19,16 +19,15 @@ from buildbot.util.service import ClusteredBuildbotService
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master.delivery import components as delivery
 from litebot.master.delivery import subscriptions
 
 
-class ClaimedSchedulers(schedulers.SchedulersConnectorComponent):
-    """Buildbot's; a scheduler that another living master has stays with it."""
+class Schedulers(delivery.Schedulers):
+    """As where a master is alone; a scheduler that another living master has stays with it."""
 
     def setSchedulerMaster(self, schedulerid: int, masterid: int | None) -> defer.Deferred[None]:
         """Claim a scheduler for a master, or let go of it.  Raises SchedulerAlreadyClaimedError."""
-        if self.db.is_sole_writer:
-            return super().setSchedulerMaster(schedulerid, masterid)
         column = self.db.model.scheduler_masters.c.schedulerid
         error = schedulers.SchedulerAlreadyClaimedError
         return _set_master(self.db, column, schedulerid, masterid, error, _learn)
@@ -41,11 +40,13 @@ class ChangeSources(changesources.ChangeSourcesConnectorComponent):
         self, changesourceid: int, masterid: int | None
     ) -> defer.Deferred[None]:
         """Claim one for a master, or let go of it.  Raises ChangeSourceAlreadyClaimedError."""
-        if self.db.is_sole_writer:
-            return super().setChangeSourceMaster(changesourceid, masterid)
         column = self.db.model.changesource_masters.c.changesourceid
         error = changesources.ChangeSourceAlreadyClaimedError
         return _set_master(self.db, column, changesourceid, masterid, error)
+
+
+# In the places of Buildbot's, or of those of a master that is alone.
+COMPONENTS = {"schedulers": Schedulers, "changesources": ChangeSources}
 
 
 def _set_master(

@@ -79,3 +79,8 @@ def reporters_of_others(conn: sa.engine.Connection, masterid: int) -> dict[int, 
     for row in conn.execute(query):
         found.setdefault(row[0], set()).add(row[1])
     return found
+
+
+def litebots(conn: sa.engine.Connection) -> set[str]:
+    """The names of all litebot masters that have ever started on this database."""
+    return set(conn.execute(sa.select(schema.starts.c.master).distinct()).scalars())

@@ -29,7 +29,6 @@ from litebot.master.builds.environment import keep_environment
 from litebot.master.configuration.ports import EVERY_ADDRESS
 from litebot.master.configuration.ports import address_of
 from litebot.master.configuration.ports import endpoint
-from litebot.master.configuration.ports import origins
 from litebot.master.db.urls import configured_url
 from litebot.master.db.urls import parsed
 from litebot.master.db.urls import settings_url
@@ -39,6 +38,7 @@ from litebot.master.web.auth import FileAuth
 from litebot.master.web.auth import RolesFromUserFile
 from litebot.master.web.auth import admins_act
 from litebot.master.web.auth import lists_its_users
+from litebot.master.web.origins import origins
 from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import load

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
-from urllib.parse import urlsplit
 
 from buildbot.config.master import MasterConfig
 from twisted.internet.endpoints import serverFromString
@@ -25,27 +23,6 @@ def endpoint(address: str, port: int) -> str:
         escaped = address.replace(":", r"\:")
         return f"tcp6:{port}:interface={escaped}"
     return f"tcp:{port}:interface={address}"
-
-
-def origins(url: str) -> list[str]:
-    """The Origin headers that a browser sends for a page at `url`.
-
-    A loopback address has several names and people type all of them.
-    """
-    parts = urlsplit(url)
-    host, suffix = parts.hostname or "", f":{parts.port}" if parts.port else ""
-    hosts = {host}
-    if host == "localhost" or _is_loopback(host):
-        hosts |= {"localhost", "127.0.0.1", "::1"}
-    shown = (f"[[]{name}]" if ":" in name else name for name in sorted(hosts))
-    return [f"{parts.scheme}://{name}{suffix}" for name in shown]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def address_of(description: Any) -> tuple[str, int] | None:

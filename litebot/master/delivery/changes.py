@@ -15,8 +15,8 @@ from twisted.internet.error import AlreadyCalled
 from twisted.python import log
 
 from litebot.errors import StoreFailed
-from litebot.master.cluster import registry
 from litebot.master.db import schema
+from litebot.master.db.cluster import Alone
 from litebot.master.db.pool import NotOurs
 from litebot.master.delivery import subscriptions
 from litebot.master.delivery.effects import SchedulerDelivery
@@ -24,7 +24,7 @@ from litebot.master.delivery.effects import begin_after
 from litebot.master.delivery.effects import scheduler_delivery
 from litebot.master.runtime.deferreds import after
 
-change_delivery = schema.scheduler_positions
+positions = schema.scheduler_positions
 
 AT_ONCE = 100
 
@@ -107,8 +107,7 @@ class ChangeDelivery(service.AsyncService):
             if not scheduler.enabled:  # Buildbot has it listen again where it is changed
                 await scheduler._stopConsumingChanges()
         wanting = [s.serviceid for s in self._schedulers() if s._change_consumer is not None]
-        alone = self.master.db.is_sole_writer
-        await self.master.db.pool.do(_keep, wanting, self._first, alone)
+        await self.master.db.pool.do(_keep, wanting, self._first, self.master.cluster)
         self._paused = False
         self.wake_all()
         await self._telling.run(self._tell)
@@ -149,8 +148,6 @@ class ChangeDelivery(service.AsyncService):
 
         An event of another master may come when the scheduler has long acted on that buildset.
         """
-        if self.master.db.is_sole_writer:
-            return False
         for scheduler in self._schedulers():
             if isinstance(scheduler, Dependent) and scheduler._buildset_new_consumer is consumer:
                 self.tell_dependents()
@@ -212,10 +209,7 @@ class ChangeDelivery(service.AsyncService):
                 self._again.add(schedulerid)
 
     async def _deliver(self, scheduler: Any, changeid: int) -> None:
-        alone = self.master.db.is_sole_writer
-        delivery = SchedulerDelivery(
-            scheduler.serviceid, changeid, None if alone else self.master.masterid
-        )
+        delivery = SchedulerDelivery(scheduler.serviceid, changeid, self.master.cluster)
         key = ("changes", str(changeid))
         change = await self.master.data.get(key)
         if change is not None:  # it may have been pruned
@@ -269,7 +263,7 @@ def last_change(conn: sa.engine.Connection) -> int:
 
 def _unseen(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
     """The next changes for a scheduler; where it is new, those that come after this."""
-    mine = sa.select(change_delivery.c.changeid).where(change_delivery.c.schedulerid == schedulerid)
+    mine = sa.select(positions.c.changeid).where(positions.c.schedulerid == schedulerid)
     seen = conn.execute(mine).scalar()
     if seen is None:
         begin_after(conn, schedulerid, last_change(conn))
@@ -280,18 +274,17 @@ def _unseen(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
     return list(conn.execute(query.order_by(changes.c.changeid).limit(AT_ONCE)).scalars())
 
 
-def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, alone: bool) -> None:
+def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, cluster: Alone) -> None:
     """Keep the schedulers that want changes, here or on other masters; new ones begin.
 
     One that no master has at this moment may be on its way from one to another.
     """
-    kept: sa.ColumnElement[bool] = change_delivery.c.schedulerid.in_(wanting)
-    if not alone:
-        kept = sa.or_(kept, change_delivery.c.schedulerid.in_(registry.schedulers()))
-    conn.execute(change_delivery.delete().where(sa.not_(kept)))
-    known = set(conn.execute(sa.select(change_delivery.c.schedulerid)).scalars())
-    for schedulerid in set(wanting) - known:
-        begin_after(conn, schedulerid, first)
+    schedulerid = positions.c.schedulerid
+    kept = sa.or_(schedulerid.in_(wanting), cluster.configured_elsewhere(schedulerid))
+    conn.execute(positions.delete().where(sa.not_(kept)))
+    known = set(conn.execute(sa.select(positions.c.schedulerid)).scalars())
+    for new in set(wanting) - known:
+        begin_after(conn, new, first)
     pruned = schema.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
     conn.execute(schema.built.delete().where(pruned))
     conn.commit()

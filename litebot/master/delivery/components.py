@@ -8,21 +8,17 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from buildbot.db import schedulers
 from buildbot.db import state
 from buildbot.schedulers.timed import Timed
 from twisted.internet import defer
 from twisted.python import log
 
-from litebot.master.builds.attempts import PROPERTY
-from litebot.master.builds.attempts import SOURCE
-from litebot.master.cluster.claims import ChangeSources
-from litebot.master.cluster.claims import ClaimedSchedulers
 from litebot.master.db.components.builds import BuildsConnectorComponent
 from litebot.master.db.components.buildsets import BuildsetsConnectorComponent
 from litebot.master.db.components.changes import ChangeOrigin
 from litebot.master.db.components.changes import ChangesConnectorComponent
 from litebot.master.db.components.values import AlsoEnds
-from litebot.master.db.pool import NotOurs
 from litebot.master.delivery import effects
 from litebot.master.delivery import origins
 from litebot.master.delivery import outbox
@@ -30,7 +26,7 @@ from litebot.master.delivery import subscriptions
 from litebot.master.delivery.changes import last_change
 
 
-class Schedulers(ClaimedSchedulers):
+class Schedulers(schedulers.SchedulersConnectorComponent):
     """Classifies a change and marks it as handed over in one transaction."""
 
     def enable(self, schedulerid: int, v: bool) -> defer.Deferred[None]:
@@ -50,8 +46,7 @@ class Schedulers(ClaimedSchedulers):
         self, schedulerid: int, classifications: dict[int, bool]
     ) -> defer.Deferred[None]:
         def thd(conn: sa.engine.Connection) -> None:
-            if not self.db.is_sole_writer:
-                effects.require_scheduler(conn, schedulerid, self.db.master.masterid)
+            self.db.cluster.require_scheduler(conn, schedulerid)
             table = self.db.model.scheduler_changes
             effects.forget_changes(conn, schedulerid, classifications)
             built = effects.built(conn, schedulerid, classifications)
@@ -74,8 +69,7 @@ class Schedulers(ClaimedSchedulers):
         self, schedulerid: int, *args: Any, **kwargs: Any
     ) -> defer.Deferred[dict[int, bool]]:
         """As Buildbot's; a buildset that the caller goes on to add makes them forgotten."""
-        alone = self.db.is_sole_writer
-        taking = effects.ClassifiedChanges(schedulerid, None if alone else self.db.master.masterid)
+        taking = effects.ClassifiedChanges(schedulerid, self.db.cluster)
         effects.classified_changes.set(taking)
 
         def remember(found: dict[int, bool]) -> dict[int, bool]:
@@ -152,23 +146,10 @@ class State(state.StateConnectorComponent):
         self.pending.pop(scheduler or "", None)
 
     def _thd_subscribe(self, conn: sa.engine.Connection, objectid: int, bsids: list[int]) -> None:
-        if self.db.is_sole_writer or self._is_ours(conn, objectid):
+        if self.db.cluster.has_scheduler_of_state(conn, objectid):
             effects.set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
             subscriptions.settle(conn, objectid, bsids)
             conn.commit()
-
-    def _is_ours(self, conn: sa.engine.Connection, objectid: int) -> bool:
-        """Whether the Dependent scheduler with this state is still on this master."""
-        schedulers, objects = self.db.model.schedulers, self.db.model.objects
-        name = sa.select(objects.c.name).where(objects.c.id == objectid).scalar_subquery()
-        for schedulerid in conn.execute(
-            sa.select(schedulers.c.id).where(schedulers.c.name == name)
-        ):
-            try:
-                effects.require_scheduler(conn, schedulerid[0], self.db.master.masterid)
-            except NotOurs:
-                return False  # who has it now has learned all that is known
-        return True
 
 
 class Changes(ChangesConnectorComponent):
@@ -186,9 +167,10 @@ class Builds(BuildsConnectorComponent):
     def addBuild(self, builderid: int, buildrequestid: int, *args: Any, **kwargs: Any) -> Any:
         """Start a build; from the second attempt on it has the property before its first step."""
         added = yield super().addBuild(builderid, buildrequestid, *args, **kwargs)
-        attempt = yield defer.ensureDeferred(self.db.master.attempts.of(buildrequestid, added[0]))
-        if attempt > 1:
-            yield self.set_properties(added[0], {PROPERTY: (attempt, SOURCE)})
+        attempts = self.db.master.attempts
+        properties = yield defer.ensureDeferred(attempts.properties_of(buildrequestid, added[0]))
+        if properties:
+            yield self.set_properties(added[0], properties)
         return added
 
     def also_ends(self, buildid: int) -> AlsoEnds | None:
@@ -216,11 +198,11 @@ class Buildsets(BuildsetsConnectorComponent):
 
 
 def _duty(master: Any, kind: str, id: int) -> AlsoEnds | None:
-    reporters, alone = master.outbox.wanting(kind, id), master.db.is_sole_writer
-    if alone and not reporters:
+    reporters = master.outbox.wanting(kind, id)
+    if not reporters and not master.cluster.others_may_report:
         return None
     what = {"kind": kind, "about": id, "masterid": master.masterid}
-    return partial(outbox.add, reporters=reporters, **what, with_others=not alone)
+    return partial(outbox.add, reporters=reporters, **what, cluster=master.cluster)
 
 
 @dataclass(frozen=True)
@@ -242,8 +224,8 @@ class Effects:
 
     def write(self, conn: sa.engine.Connection, bsid: int, ssids: list[int]) -> None:
         """Write it; commits nothing.  Raises NotOurs."""
-        if self._acts_by_itself and not self.db.is_sole_writer:
-            self._require_scheduler(conn)
+        if self._acts_by_itself:
+            self.db.cluster.require_scheduler_named(conn, self.scheduler)
         if self.delivery is not None:
             self.delivery.write(conn, bsid)
         if self.classified_changes is not None:
@@ -257,12 +239,6 @@ class Effects:
         pending = (self.scheduler or "") in self.db.state.pending
         return pending or self.links.lose is not None
 
-    def _require_scheduler(self, conn: sa.engine.Connection) -> None:
-        schedulers = self.db.model.schedulers
-        query = sa.select(schedulers.c.id).where(schedulers.c.name == self.scheduler)
-        for schedulerid in conn.execute(query).scalars():
-            effects.require_scheduler(conn, schedulerid, self.db.master.masterid)
-
     def written(self) -> None:
         """It is committed."""
         self.db.state.forget_pending(self.scheduler)
@@ -273,7 +249,6 @@ class Effects:
 
 COMPONENTS = {
     "changes": Changes,
-    "changesources": ChangeSources,
     "schedulers": Schedulers,
     "state": State,
     "builds": Builds,

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from buildbot.db.model import Model
 
 from litebot.master.db import schema
+from litebot.master.db.cluster import Alone
 from litebot.master.db.pool import NotOurs
 
 
@@ -48,20 +49,16 @@ def require_scheduler(conn: sa.engine.Connection, schedulerid: int, masterid: in
 
 @dataclass
 class SchedulerDelivery:
-    """A change that a scheduler is being given; `done` once that is committed.
-
-    `masterid` is this master, where there may be others.
-    """
+    """A change that a scheduler is being given; `done` once that is committed."""
 
     schedulerid: int
     changeid: int
-    masterid: int | None = None
+    cluster: Alone
     done: bool = False
 
     def write(self, conn: sa.engine.Connection, bsid: int | None = None) -> None:
         """Write it down, with the buildset that came of it; commits nothing.  Raises NotOurs."""
-        if self.masterid is not None:
-            require_scheduler(conn, self.schedulerid, self.masterid)
+        self.cluster.require_scheduler(conn, self.schedulerid)
         mark_seen(conn, self.schedulerid, self.changeid)
         if bsid is not None:
             _note_built(conn, self.schedulerid, [self.changeid], bsid)
@@ -69,13 +66,10 @@ class SchedulerDelivery:
 
 @dataclass
 class ClassifiedChanges:
-    """The classified changes that a scheduler makes a buildset of; `done` once it is committed.
-
-    `masterid` is this master, where there may be others.
-    """
+    """The classified changes that a scheduler makes a buildset of; `done` once it is committed."""
 
     schedulerid: int
-    masterid: int | None = None
+    cluster: Alone
     changeids: list[int] = field(default_factory=list)
     done: bool = False
 
@@ -84,8 +78,7 @@ class ClassifiedChanges:
 
         Raises NotOurs.
         """
-        if self.masterid is not None:
-            require_scheduler(conn, self.schedulerid, self.masterid)
+        self.cluster.require_scheduler(conn, self.schedulerid)
         forget_changes(conn, self.schedulerid, self.changeids)
         _note_built(conn, self.schedulerid, self.changeids, bsid)
 

@@ -28,8 +28,8 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.errors import StoreFailed
-from litebot.master.cluster import registry
 from litebot.master.db import schema
+from litebot.master.db.cluster import Alone
 
 outbox = schema.outbox
 
@@ -117,14 +117,12 @@ class Outbox(service.AsyncMultiService):
                 return reporter
         return None
 
-    def configured(self) -> Iterator[tuple[str, str]]:
-        """What this master's reporters are to the others; see master.configured."""
+    def configured(self) -> Iterator[tuple[str, list[str]]]:
+        """The name of each reporter, with the kinds of ENDS that it wants to know of."""
         for reporter in self._reporters():
-            name = reporter.name or ""
-            yield registry.REPORTER, name
-            for kind, end in ENDS.items():
-                if self._consumers(reporter, (kind, "0", end)):
-                    yield kind, name
+            ends = ENDS.items()
+            wanted = [kind for kind, end in ends if self._consumers(reporter, (kind, "0", end))]
+            yield reporter.name or "", wanted
 
     def is_told_there(self, reporter: ReporterBase, origin: int) -> bool:
         """Whether an event of another master is no business of this one's reporter.
@@ -164,7 +162,7 @@ class Outbox(service.AsyncMultiService):
 
     async def resume(self) -> None:
         """Tell that, and from now on whatever has failed; when all reporters are there."""
-        await self._take(None if self.master.db.is_sole_writer else (self.master.masterid, 0))
+        await self._take(self.master.cluster.own_reports())
         timer: Any = internet.TimerService(LOOK_EVERY_S, self._look)
         timer.clock = self.master.reactor
         timer.setServiceParent(self)
@@ -175,8 +173,9 @@ class Outbox(service.AsyncMultiService):
 
     async def _take(self, of: tuple[int, ...] | None) -> None:
         names = [r.name or "" for r in self._reporters()]
+        masterid, cluster = self.master.masterid, self.master.cluster
         await self.master.db.pool.do_with_transaction(
-            _take_over, self.master.masterid, of, names, self.wanting, self._last
+            _take_over, masterid, of, names, self.wanting, self._last, cluster
         )
 
     async def drop(self, id: int) -> bool:
@@ -194,8 +193,7 @@ class Outbox(service.AsyncMultiService):
 
     async def _retry(self) -> None:
         db, masterid = self.master.db, self.master.masterid
-        if not db.is_sole_writer:
-            self._of_others = await db.pool.do(registry.reporters_of_others, masterid)
+        self._of_others = await self.master.cluster.reporters_of_others()
         for row in await db.pool.do(_due, masterid, self.master.reactor.seconds()):
             if row not in self._in_flight:  # side by side: one may wait long for its server
                 d = defer.ensureDeferred(self._deliver_again(*row))
@@ -225,15 +223,15 @@ def add(
     masterid: int,
     retry_at: float | None = None,
     *,
-    with_others: bool = False,
+    cluster: Alone | None = None,
 ) -> None:
-    """These reporters of this master have this to tell; commits nothing.
+    """These reporters of this master have this to report; commits nothing.
 
-    `with_others`: and those that only other masters have, which find it at their next look.
+    With `cluster`, so have those that only other masters have, which find it soon.
     """
     rows = [(reporter, masterid, retry_at) for reporter in reporters]
-    if with_others:
-        elsewhere = registry.elsewhere(conn, kind, masterid, reporters)
+    if cluster is not None:
+        elsewhere = cluster.reporters_elsewhere(conn, kind, reporters)
         rows += [(reporter, other, 0.0) for reporter, other in elsewhere]
     for reporter, whose, at in rows:
         row = {"masterid": whose, "reporter": reporter, "kind": kind, "about": about}
@@ -273,6 +271,7 @@ def _take_over(
     names: list[str],
     wanting: Any,
     last: int,
+    cluster: Alone,
 ) -> None:
     """Make what was left by these masters, or by any, due now, and this master's.
 
@@ -285,8 +284,7 @@ def _take_over(
         left = outbox.c.masterid.in_(of)
     unnamed = sa.and_(left, outbox.c.reporter == "")
     for kind, about in conn.execute(sa.select(outbox.c.kind, outbox.c.about).where(unnamed)).all():
-        others = of is not None
-        add(conn, wanting(kind, about), kind, about, masterid, 0.0, with_others=others)
+        add(conn, wanting(kind, about), kind, about, masterid, 0.0, cluster=cluster)
     conn.execute(outbox.delete().where(unnamed))
     known = outbox.c.reporter.in_(names)
     if of is None or of[0] == masterid:

@@ -25,5 +25,5 @@ class SchedulerManager(manager.SchedulerManager):
         try:
             yield super().reconfigServiceWithBuildbotConfig(new_config)
         finally:
-            yield defer.ensureDeferred(self.master.neighbours.introduce())
+            yield defer.ensureDeferred(self.master.cluster.introduce())
             yield defer.ensureDeferred(change_delivery.resume())

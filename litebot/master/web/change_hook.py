@@ -91,7 +91,7 @@ class ChangeHookResource(change_hook.ChangeHookResource):
             if is_of_users:
                 changes = [_plain(change) for change in changes]
             changes = [checked(change) for change in changes]
-            if not self.master.db.is_sole_writer:
+            if self.master.db.limits_texts:
                 for change in changes:
                     _require_short(change)
             if dialect == "base" and not is_of_users:

@@ -17,8 +17,8 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
-from litebot.master.configuration.ports import origins
 from litebot.master.web.change_hook import ChangeHookResource
+from litebot.master.web.origins import origins
 
 READS = (b"GET", b"HEAD", b"OPTIONS")
 

@@ -100,8 +100,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         """Start a build now, under its builder's next number; its id and number."""
 
         def thd(sql: Sql) -> tuple[int, int]:
-            if not self.db.is_sole_writer:  # another master may be taking the number
-                sql.row("SELECT pg_advisory_xact_lock(hashtext('litebot_builds'), ?)", builderid)
+            self.db.cluster.lock_build_numbers(sql, builderid)
             highest = sql.row("SELECT max(number) FROM builds WHERE builderid = ?", builderid)
             number = ((highest and highest[0]) or 0) + 1
             id = sql.insert(

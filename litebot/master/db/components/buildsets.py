@@ -99,11 +99,9 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         also = self.also_writes(scheduler, reason)
         now = int(self.master.reactor.seconds())
         submitted = now if submitted_at is None else datetime2epoch(submitted_at)
-        # One with a patch has a row of its own, and is rare; two masters may both add the same.
+        # One with a patch has a row of its own, and is rare.
         for at, stamp in enumerate(stamps):
-            if isinstance(stamp, int):
-                continue
-            if stamp.get("patch_body") or not self.db.is_sole_writer:
+            if not isinstance(stamp, int) and stamp.get("patch_body"):
                 stamps[at] = yield self.db.sourcestamps.findSourceStampId(**stamp)
 
         def thd(sql: Sql) -> tuple[int, dict[int, int]]:
@@ -193,9 +191,7 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         self, sql: Sql, bsid: int, complete_at: int
     ) -> buildsets.BuildSetModel | None:
         """As complete_if_done, in a transaction; `complete_at` in seconds since the epoch."""
-        if not self.db.is_sole_writer:
-            # Else each of two masters that complete the last two requests sees the other's open.
-            sql.row("SELECT id FROM buildsets WHERE id = ? FOR UPDATE", bsid)
+        self.db.cluster.lock_buildset(sql, bsid)
         query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete <> 1 LIMIT 1"
         if sql.row(query, bsid) is not None:
             return None
@@ -243,13 +239,11 @@ def thd_stamp(
     row = sql.row("SELECT id FROM sourcestamps WHERE ss_hash = ?", ss_hash)
     if row is not None:
         return int(row[0])
-    return sql.insert(
-        "sourcestamps",
-        ss_hash=ss_hash,
-        branch=branch,
-        revision=revision,
-        repository=repository,
-        codebase=codebase,
-        project=project,
-        created_at=created_at,
+    sql.write(
+        "INSERT INTO sourcestamps"
+        " (ss_hash, branch, revision, repository, codebase, project, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # another master may add it, too
+        *(ss_hash, branch, revision, repository, codebase, project, created_at),
     )
+    [[ssid]] = sql.rows("SELECT id FROM sourcestamps WHERE ss_hash = ?", ss_hash)
+    return int(ssid)

@@ -107,15 +107,24 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
         now = int(self.master.reactor.seconds())
         came_from = self.change_origin()
         rows = [_columns(change, now) for change in changes]
-        if not self.db.is_sole_writer:  # two masters may both add the same
-            for row in rows:
-                stamp = {name: row[name] for name in STAMP}
-                row["sourcestampid"] = yield self.db.sourcestamps.findSourceStampId(**stamp)
-        add = _thd_add if self.db.is_sole_writer else _thd_add_in_order
-        changeids = yield self.db.do_sql(add, rows, list(changes), came_from, now)
+        changeids = yield self.db.do_sql(self._thd_add, rows, list(changes), came_from, now)
         if came_from is not None:
             came_from.written(rows)
         return changeids
+
+    def _thd_add(
+        self,
+        sql: Sql,
+        rows: list[Columns],
+        changes: list[dict[str, Any]],
+        came_from: ChangeOrigin | None,
+        now: int,
+    ) -> list[int]:
+        self.db.cluster.order_changes(sql)
+        if came_from is not None and not came_from.write(sql, rows):
+            return []
+        pairs = zip(rows, changes, strict=True)
+        return [_thd_add_one(sql, row, change, now) for row, change in pairs]
 
     def change_origin(self) -> ChangeOrigin | None:
         """Where the changes come from that this task adds."""
@@ -184,32 +193,9 @@ def _columns(change: dict[str, Any], now: int) -> Columns:
     return row
 
 
-def _thd_add(
-    sql: Sql,
-    rows: list[Columns],
-    changes: list[dict[str, Any]],
-    came_from: ChangeOrigin | None,
-    now: int,
-) -> list[int]:
-    if came_from is not None and not came_from.write(sql, rows):
-        return []
-    return [_thd_add_one(sql, row, change, now) for row, change in zip(rows, changes, strict=True)]
-
-
-def _thd_add_in_order(sql: Sql, *args: Any) -> list[int]:
-    """As _thd_add, of which one master at a time can be in the midst.
-
-    Schedulers remember the last change that they have seen.  One with a lower id that is committed
-    later, by another master, would never be seen.
-    """
-    sql.row("SELECT pg_advisory_xact_lock(hashtext('litebot_changes'))")
-    return _thd_add(sql, *args)
-
-
 def _thd_add_one(sql: Sql, row: Columns, change: dict[str, Any], now: int) -> int:
-    if "sourcestampid" not in row:
-        stamp = {name: row[name] for name in STAMP}
-        row = {**row, "sourcestampid": thd_stamp(sql, now, **stamp)}
+    stamp = {name: row[name] for name in STAMP}
+    row = {**row, "sourcestampid": thd_stamp(sql, now, **stamp)}
     changeid = sql.insert("changes", **row, parent_changeids=_thd_parent(sql, row))
     for filename in change.get("files") or ():
         query = "INSERT INTO change_files (changeid, filename) VALUES (?, ?)"

@@ -35,6 +35,6 @@ def fitting(db: Any, column: sa.Column[Any], text: Any) -> Any:
     SQLite takes any.  For Postgres it is cut to the column's length, and without NUL: what is told
     to people should not keep a change or a build from being stored.
     """
-    if db.is_sole_writer or not isinstance(text, str):
+    if not db.limits_texts or not isinstance(text, str):
         return text
     return text.replace("\0", "\ufffd")[: getattr(column.type, "length", None)]

@@ -1,0 +1,76 @@
+"""Reconfiguring a running master: one at a time, refused whole or reported where it is partial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildbot.config.errors import ConfigErrors
+from buildbot.config.master import MasterConfig
+from twisted.internet import defer
+
+from litebot.errors import LitebotError
+from litebot.master.configuration.reconfig import Unchangeable
+from litebot.master.configuration.reconfig import check_changes
+from litebot.master.runtime.error_log import logged_errors
+from litebot.settings import Settings
+
+
+class Reconfiguration:
+    """Reconfigures `master`."""
+
+    def __init__(self, master: Any) -> None:
+        self._master = master
+        self._lock = defer.DeferredLock()
+        self._unapplied: ConfigErrors | None = None
+
+    async def run(self, reconfig: Any) -> LitebotError | None:
+        """Load the configuration anew and apply it, after a reconfig that runs already.
+
+        Returns why it could not be applied, or not all of it; None where all went well.
+        """
+        master = self._master
+        await self._lock.acquire()
+        try:
+            self._unapplied = None
+            with logged_errors() as failures:
+                await reconfig()
+            # Workers have new builders only now, and Buildbot looks for these before.
+            master.botmaster.maybeStartBuildsForAllBuilders()
+            master.ownership.note_url(master.url)
+            return self._why_not(failures)
+        finally:
+            self._lock.release()
+
+    async def apply(self, apply: Any, new_config: MasterConfig) -> None:
+        """As Buildbot does; changes wait while the builders and the schedulers change."""
+        master = self._master
+        await master.change_delivery.pause()
+        try:
+            await apply(new_config)
+        except ConfigErrors as error:
+            self._unapplied = error  # Buildbot's reconfig only prints it
+            raise
+        finally:
+            await master.cluster.introduce()
+            await master.change_delivery.resume()
+
+    def refuse(self, settings: Settings, config: MasterConfig) -> None:
+        """Raise Unchangeable where only a restart leads to a configuration that was loaded."""
+        master = self._master
+        check_changes(master.files, (master.settings, master.config), (settings, config))
+
+    def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
+        basedir = self._master.files.quoted
+        errors = getattr(self._master.config_loader, "errors", None)
+        if errors is not None:
+            hint = f"litebot check-config {basedir}"
+            if isinstance(errors, Unchangeable):
+                hint = errors.hint or hint
+            return LitebotError(f"the master keeps its old configuration: {errors}", hint)
+        failure = self._unapplied or (failures[0] if failures else None)
+        if failure is None:
+            return None
+        return LitebotError(
+            f"the master uses only a part of its new configuration: {failure}",
+            f"correct it, then: litebot restart {basedir}",
+        )

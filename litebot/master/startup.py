@@ -1,0 +1,166 @@
+"""The start of a master: from the owner's lock of its basedir to the line that says it is ready."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.config.errors import ConfigErrors
+from buildbot.util.twisted import async_to_deferred
+from twisted.internet import defer
+from twisted.python import log
+
+from litebot.basedir import Basedir
+from litebot.basedir import refused_by_system
+from litebot.errors import ConfigError
+from litebot.errors import LitebotError
+from litebot.errors import SettingsError
+from litebot.master import faults
+from litebot.master import recovery
+from litebot.master.configuration.loader import ConfigLoader
+from litebot.master.configuration.ports import configured_ports
+from litebot.master.configuration.ports import require_free
+from litebot.master.db import schema
+from litebot.master.db.sqlite import commit_watermark
+from litebot.master.db.sqlite import preflight
+from litebot.master.recovery.requests import complete_buildsets
+from litebot.master.runtime import outcome
+from litebot.master.runtime.error_log import logged_errors
+
+# The name in the table masters.  Buildbot's is host:folder, so that a master which was moved would
+# not know what it left claimed; a state file has one master, whatever it runs on.
+SOLE_MASTER = "litebot"
+
+
+class Startup:
+    """Starts `master`, once.  `unreadable` is why its litebot.toml could not be read, if it was so.
+
+    Refuses with a LitebotError, which ends the process, where the master could not run well; else
+    repairs what an earlier end of the master has left half done, before anything builds.
+    """
+
+    def __init__(self, master: Any, unreadable: SettingsError | None) -> None:
+        self._master = master
+        self._unreadable = unreadable
+        self._should_hold: commit_watermark.Content | None = None
+        self._notes: list[str] = []  # what the user should know of a start that went well
+        self.startid: int | None = None  # the row of this start in litebot_starts
+
+    async def run(self, start_buildbots: Any) -> None:
+        """Check, own the basedir, start as Buildbot does, and tell how it went."""
+        master = self._master
+        try:
+            await self._run(start_buildbots)
+        except LitebotError as error:
+            master.shutdown.give_up(error)
+        except OSError as error:
+            master.shutdown.give_up(refused_by_system(master.files.path, error))
+        except (Exception, SystemExit) as error:
+            log.err(None, "while starting the master")
+            master.shutdown.give_up(LitebotError(f"the master can't start: {error!r}"))
+
+    async def _run(self, start_buildbots: Any) -> None:
+        master = self._master
+        running: defer.Deferred[None] = defer.Deferred()
+        master.reactor.callWhenRunning(running.callback, None)
+        await running
+        master.ownership.take()
+        if self._unreadable is not None:
+            raise self._unreadable
+        state_file = master.settings.database.sqlite_path(master.files.path)
+        if state_file is not None:
+            self._should_hold = commit_watermark.read(state_file)
+        mended = preflight.check(master.files, master.settings)
+        master.db.durability = master.settings.database.durability
+        with logged_errors() as errors:
+            await start_buildbots()
+        # The heartbeat gets its parent as the last thing of a start that succeeds.
+        if master.masterHeartbeatService.parent is None:
+            raise self._reason(errors)
+        if master._got_sigterm or not master.ownership.is_held:
+            raise LitebotError("the master was stopped while it started")
+        await complete_buildsets(master)
+        await master.outbox.resume()
+        await master.cluster.take_part()
+        if isinstance(master.config_loader, ConfigLoader):
+            master.config_loader.refuse = master.reconfiguration.refuse
+        await master.control.setServiceParent(master)
+        master.files.keep_reserve()
+        _leave_to_no_collection()
+        master.ownership.announce(master.url)
+        master.note_outage()
+        self._tell(mended)
+
+    def _tell(self, mended: str | None) -> None:
+        master = self._master
+        notes = [*self._notes, *([mended] if mended else [])]
+        if isinstance(master.config_loader, ConfigLoader):
+            notes += master.config_loader.notes
+        for note in notes:
+            log.msg(f"litebot: {note}")
+        outcome.ready(pid=os.getpid(), url=master.url, notes=notes)
+
+    def _reason(self, errors: list[BaseException]) -> LitebotError:
+        """Why Buildbot's start failed, from what it logged."""
+        for error in errors:
+            if isinstance(error, LitebotError):
+                return error
+        files, loader = self._master.files, self._master.config_loader
+        if isinstance(loader, ConfigLoader) and loader.errors:
+            return config_error(loader.errors, files)
+        if errors:
+            return LitebotError(f"the master can't start: {errors[-1]!r}")
+        return LitebotError(f"the master can't start; {files.log_file} may tell why")
+
+    # between opening the database and its first use
+
+    @async_to_deferred
+    async def begin(self) -> None:
+        """Bring the tables up to date, prove to others that this master lives, and repair."""
+        master, db, cluster = self._master, self._master.db, self._master.cluster
+        await cluster.enter()
+        for port in configured_ports(master.config):
+            require_free(*port, master.settings, master.files)
+        await db.pool.do(self._upgrade)
+        faults.arm(master)
+        master.masterid = await db.masters.findMasterId(name=master.name)
+        await cluster.join()
+        self.startid, findings = await db.pool.do(
+            recovery.begin,
+            master.name,
+            master.name == SOLE_MASTER,
+            master.settings.recovery.max_attempts,
+            self._should_hold,
+            master.masterid,
+        )
+        cluster.started_as(self.startid)
+        for finding in findings:
+            log.msg(f"found: {finding.message}")
+        self._notes += [finding.message for finding in findings if finding.kind == recovery.LOST]
+        await db.count_commits()
+        await master.outbox.note_last()
+
+    def _upgrade(self, conn: sa.engine.Connection) -> None:
+        """Bring the tables up to date, unless another master uses them as they are."""
+        schema.lock(conn)
+        self._master.cluster.refuse_upgrade(conn)
+        schema.upgrade(conn)
+
+
+def _leave_to_no_collection() -> None:
+    """Keep what a started master is made of from the garbage collector, as it stays anyway.
+
+    Else a collection looks at all of it now and then, which takes a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def config_error(errors: ConfigErrors, files: Basedir) -> ConfigError:
+    """The errors of a configuration as one error for the user."""
+    listed = "\n".join(f"  {line}" for line in str(errors).splitlines())
+    return ConfigError(
+        f"the configuration has errors:\n{listed}", f"litebot check-config {files.quoted}"
+    )
