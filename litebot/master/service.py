@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import asdict
 from typing import Any
 
 from buildbot import master
@@ -231,7 +232,8 @@ class BuildMaster(master.BuildMaster):
 
         What builds wait for comes before what only the cluster's session can't do.
         """
-        self.ownership.note_outage(self.db.outage or self.cluster.outage)
+        outage = self.db.outage or self.cluster.outage
+        self.ownership.note_outage(asdict(outage) if outage is not None else None)
 
 
 class DatabaseOwner(database.Owner):

@@ -30,6 +30,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "contrib": BASE | FILES | {"store", "master"},
 }
 
+# The packages of the master, and its modules that are in none: each may import those above it.
+FLOORS: tuple[set[str], ...] = (
+    {"runtime"},
+    {"db"},
+    {"db.components", "db.postgres", "db.sqlite"},
+    {"delivery"},
+    {"recovery"},
+    {"builds", "cluster", "data", "web"},
+    {"configuration", "control", "database"},
+    {"reconfiguration", "shutdown", "startup"},
+    {"service"},
+    {"admin.move"},
+    {"admin"},
+)
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+
 # Who may import what is not litebot's: a package, and the parts or modules that alone may.
 RESERVED = {
     # store opens files; the others need apsw's errors and the type of its handles.
@@ -61,6 +77,19 @@ def module_of(path: Path) -> str:
 
 def part_of(module: str) -> str:
     return module.partition(".")[0]
+
+
+def room_of(module: str) -> str:
+    """The package of the master that a module is in, such as "db.sqlite" of "master.db.sqlite.x".
+
+    "" for what is not the master's, or is imported by the master's own package.
+    """
+    part, _, rest = module.partition(".")
+    return (
+        max((room for room in within(rest) if room in FLOOR_OF), default="", key=len)
+        if (part == "master")
+        else ""
+    )
 
 
 def within(module: str) -> Iterator[str]:
@@ -104,6 +133,61 @@ def faults(module: str, source: str) -> list[str]:
         elif top in RESERVED and not set(within(module)) & RESERVED[top]:
             found.append(name)
     return found
+
+
+def climbs(module: str, source: str) -> list[str]:
+    """What a module of the master must not import, and does: it is on no floor below its own."""
+    room, package = room_of(module), ".".join(["litebot", *module.split(".")[:-1]])
+    found = []
+    for name in sorted(named(source, package)):
+        other = room_of(name.removeprefix("litebot."))
+        if room and other and other != room and FLOOR_OF[other] >= FLOOR_OF[room]:
+            found.append(name)
+    return found
+
+
+def named(source: str, package: str) -> Iterator[str]:
+    """As imports, with the modules that are imported by name from their package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("litebot"):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    yield from imports(source, package)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[module_of(path) for path in SOURCES])
+def test_packages_of_the_master_import_downwards(path: Path) -> None:
+    assert climbs(module_of(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_all_packages_of_the_master_have_a_floor() -> None:
+    modules = [module_of(path) for path in SOURCES if part_of(module_of(path)) == "master"]
+    assert [module for module in modules if module != "master" and not room_of(module)] == []
+    assert {room_of(module) for module in modules} - {""} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("master.db.pool", "from litebot.master.runtime.deferreds import after", []),
+        ("master.db.pool", "import litebot.master.db.sqlite.x", ["litebot.master.db.sqlite.x"]),
+        ("master.db.sqlite.x", "from litebot.master.db import pool", []),
+        ("master.db.sqlite.x", "from litebot.master.db.sqlite.y import z", []),
+        (
+            "master.db.pool",
+            "from litebot.master.db import sqlite",
+            ["litebot.master.db.sqlite"],
+        ),
+        (
+            "master.delivery.x",
+            "def f():\n    from litebot.master.cluster import y",
+            ["litebot.master.cluster", "litebot.master.cluster.y"],
+        ),
+        ("master.startup", "from litebot.master import service", ["litebot.master.service"]),
+        ("cli.start", "from litebot.master import service", []),
+    ],
+)
+def test_a_climb_is_found(module: str, source: str, found: list[str]) -> None:
+    assert climbs(module, source) == found
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=[module_of(path) for path in SOURCES])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
 from dataclasses import replace
+from typing import Any
 
 from litebot.basedir import Basedir
 from litebot.basedir import Owner
 from litebot.basedir import OwnerLock
-from litebot.master.db.pool import Outage
 
 
 class Ownership:
@@ -45,10 +44,13 @@ class Ownership:
         if self._owner is not None:
             self._write(replace(self._owner, url=url))
 
-    def note_outage(self, outage: Outage | None) -> None:
-        """Say that the database of the running master is away, or is back (None)."""
+    def note_outage(self, outage: dict[str, Any] | None) -> None:
+        """Say that the database of the running master is away, or is back (None).
+
+        The keys are those of Owner.outage.
+        """
         if self._owner is not None:
-            self._write(replace(self._owner, outage=asdict(outage) if outage else None))
+            self._write(replace(self._owner, outage=outage))
 
     def _write(self, owner: Owner) -> None:
         if self._lock is not None:
