@@ -12,7 +12,7 @@ from conftest import Master
 from conftest import on_both
 
 from litebot.master import recovery
-from litebot.master.db import schema
+from litebot.master.db import tables
 
 pytestmark = on_both
 
@@ -59,12 +59,12 @@ def test_a_second_start_finds_nothing(conn: sa.engine.Connection) -> None:
 
 
 def test_after_a_stock_buildbot_schedulers_begin_anew(conn: sa.engine.Connection) -> None:
-    conn.execute(schema.scheduler_positions.insert().values(schedulerid=1, changeid=3))
+    conn.execute(tables.scheduler_positions.insert().values(schedulerid=1, changeid=3))
     conn.execute(Model.masters.update().values(last_active=10))
     recovery.begin(conn, "x", sole=True, max_attempts=3)
-    assert conn.execute(sa.select(schema.scheduler_positions.c.changeid)).scalars().all() == [3]
+    assert conn.execute(sa.select(tables.scheduler_positions.c.changeid)).scalars().all() == [3]
     stock = {"id": 2, "name": "host:/srv/ci", "name_hash": "y", "active": 0, "last_active": 11}
     conn.execute(Model.masters.insert().values(stock))
     _, findings = recovery.begin(conn, "x", sole=True, max_attempts=3)
     assert [finding.kind for finding in findings] == ["another master"]
-    assert conn.execute(sa.select(schema.scheduler_positions)).all() == []
+    assert conn.execute(sa.select(tables.scheduler_positions)).all() == []

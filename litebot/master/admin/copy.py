@@ -9,6 +9,7 @@ from buildbot.db.model import Model
 
 from litebot.errors import StoreError
 from litebot.master.db import schema
+from litebot.master.db import tables as ours
 
 ROWS_A_BATCH = 2000
 
@@ -36,7 +37,7 @@ def copy(
         )
     _take_snapshot(source)
     schema.make_buildbots(target)
-    schema.metadata.create_all(target)
+    ours.metadata.create_all(target)
     total = 0
     tables = _in_order()
     for table in tables:
@@ -64,7 +65,7 @@ def _take_snapshot(source: sa.engine.Connection) -> None:
 
 def _in_order() -> list[sa.Table]:
     """Every table after those that it refers to, but for the late columns."""
-    tables = [*Model.metadata.tables.values(), *schema.metadata.tables.values()]
+    tables = [*Model.metadata.tables.values(), *ours.metadata.tables.values()]
     ordered = sa.schema.sort_tables_and_constraints(tables, filter_fn=_is_late)
     return [table for table, _ in ordered if table is not None]
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 
-table = schema.configured
+table = tables.configured
 
 SCHEDULER, REPORTER = "scheduler", "reporter"
 

@@ -14,7 +14,7 @@ from buildbot.data import masters as data_masters
 from buildbot.util import epoch2datetime
 from twisted.internet import defer
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 
 
 class Master(data_masters.Master):
@@ -47,4 +47,4 @@ class Master(data_masters.Master):
 
 def _litebots(conn: sa.engine.Connection) -> set[str]:
     """The names of all masters of litebot's that there ever were."""
-    return set(conn.execute(sa.select(schema.starts.c.master).distinct()).scalars())
+    return set(conn.execute(sa.select(tables.starts.c.master).distinct()).scalars())

@@ -16,7 +16,7 @@ from twisted.python import log
 
 from litebot.errors import StoreFailed
 from litebot.master.cluster import registry
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.pool import NotOurs
 from litebot.master.delivery import subscriptions
 from litebot.master.delivery.effects import SchedulerDelivery
@@ -24,7 +24,7 @@ from litebot.master.delivery.effects import begin_after
 from litebot.master.delivery.effects import scheduler_delivery
 from litebot.master.runtime.deferreds import after
 
-change_delivery = schema.scheduler_positions
+change_delivery = tables.scheduler_positions
 
 AT_ONCE = 100
 
@@ -292,8 +292,8 @@ def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, alone: boo
     known = set(conn.execute(sa.select(change_delivery.c.schedulerid)).scalars())
     for schedulerid in set(wanting) - known:
         begin_after(conn, schedulerid, first)
-    pruned = schema.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
-    conn.execute(schema.built.delete().where(pruned))
+    pruned = tables.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
+    conn.execute(tables.built.delete().where(pruned))
     conn.commit()
 
 

@@ -10,7 +10,7 @@ from dataclasses import field
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.pool import NotOurs
 
 
@@ -19,7 +19,7 @@ def mark_seen(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> No
 
     Where one of those waits, this one is given to the scheduler again after it.
     """
-    table, changes = schema.scheduler_positions, Model.changes
+    table, changes = tables.scheduler_positions, Model.changes
     older = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid < changeid)
     between = sa.and_(changes.c.changeid > table.c.changeid, changes.c.changeid < changeid)
     waiting = sa.exists().where(between).correlate(table)
@@ -28,7 +28,7 @@ def mark_seen(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> No
 
 def begin_after(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> None:
     """A scheduler is to be given the changes after this one; commits nothing."""
-    table = schema.scheduler_positions
+    table = tables.scheduler_positions
     conn.execute(table.delete().where(table.c.schedulerid == schedulerid))
     conn.execute(table.insert().values(schedulerid=schedulerid, changeid=changeid))
 
@@ -101,7 +101,7 @@ def forget_changes(conn: sa.engine.Connection, schedulerid: int, changeids: Iter
 
 def built(conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int]) -> set[int]:
     """Those of these changes that are in a buildset of this scheduler."""
-    table = schema.built
+    table = tables.built
     mine = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid.in_(list(changeids)))
     return set(conn.execute(sa.select(table.c.changeid).where(mine)).scalars())
 
@@ -111,7 +111,7 @@ def _note_built(
 ) -> None:
     for changeid in changeids:
         row = {"schedulerid": schedulerid, "changeid": changeid, "bsid": bsid}
-        conn.execute(schema.built.insert().values(row))
+        conn.execute(tables.built.insert().values(row))
 
 
 # Both are seen by what a task calls and awaits, and by no other task: Twisted's inlineCallbacks

@@ -29,9 +29,9 @@ from twisted.python import log
 
 from litebot.errors import StoreFailed
 from litebot.master.cluster import registry
-from litebot.master.db import schema
+from litebot.master.db import tables
 
-outbox = schema.outbox
+outbox = tables.outbox
 
 # The last word of the event that says that one of these has ended.
 ENDS = {"builds": "finished", "buildsets": "complete"}

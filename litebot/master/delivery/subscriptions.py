@@ -18,10 +18,10 @@ from buildbot.process.results import SUCCESS
 from buildbot.process.results import WARNINGS
 from buildbot.schedulers.dependent import Dependent
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.delivery.effects import set_state
 
-subscriptions, object_state = schema.subscriptions, Model.object_state
+subscriptions, object_state = tables.subscriptions, Model.object_state
 
 DOWNSTREAM = "downstream"  # the reason of a Dependent's buildsets
 

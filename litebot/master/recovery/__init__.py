@@ -13,7 +13,7 @@ import time
 import sqlalchemy as sa
 
 from litebot import __version__
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.sqlite.commit_watermark import Content
 from litebot.master.delivery import controls
 from litebot.master.recovery import builds
@@ -90,7 +90,7 @@ def begin(
     scene = Scene.at_start(conn, master, sole, max_attempts, should_hold, masterid)
     findings = find_and_repair(scene)
     values = {"master": master, "pid": os.getpid(), "version": __version__}
-    result = conn.execute(schema.starts.insert().values(started_at=time.time(), **values))
+    result = conn.execute(tables.starts.insert().values(started_at=time.time(), **values))
     startid: int = result.inserted_primary_key[0]  # type: ignore[index]
     keep(conn, startid, findings)
     conn.commit()
@@ -101,11 +101,11 @@ def keep(conn: sa.engine.Connection, startid: int, findings: list[Finding]) -> N
     """Write down what a master has repaired since its start; commits nothing."""
     for finding in findings:
         row = {"kind": finding.kind, "message": finding.message, "buildid": finding.buildid}
-        conn.execute(schema.repairs.insert().values(startid=startid, **row))
+        conn.execute(tables.repairs.insert().values(startid=startid, **row))
 
 
 def end(conn: sa.engine.Connection, startid: int) -> None:
     """Record that the start with this id came to a clean stop."""
-    mine = schema.starts.c.id == startid
-    conn.execute(schema.starts.update().where(mine).values(stopped_at=time.time()))
+    mine = tables.starts.c.id == startid
+    conn.execute(tables.starts.update().where(mine).values(stopped_at=time.time()))
     conn.commit()

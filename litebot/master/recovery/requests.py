@@ -10,7 +10,7 @@ from buildbot.db.model import Model
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.delivery import controls
 from litebot.master.recovery.builds import former_attempts
 from litebot.master.recovery.question import Finding
@@ -161,7 +161,7 @@ def _complete(scene: Scene, brid: int, results: int) -> None:
 
 def pending_cancels(scene: Scene) -> Iterator[Finding]:
     """Incomplete requests that are to be cancelled, and that no living master has claimed."""
-    what = schema.pending_controls
+    what = tables.pending_controls
     by_user = sa.and_(what.c.kind == controls.BUILDREQUESTS, what.c.about == requests.c.id)
     query = (
         sa.select(requests.c.id, builders.c.name, what.c.reason)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.delivery.subscriptions import catch_up
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
-handovers, subscriptions = schema.scheduler_positions, schema.subscriptions
+handovers, subscriptions = tables.scheduler_positions, tables.subscriptions
 
 
 # Another Buildbot on the same tables.

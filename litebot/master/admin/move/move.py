@@ -40,6 +40,7 @@ from litebot.master.admin.move.unsuited import refuse_unsuited
 from litebot.master.db import move_away
 from litebot.master.db import move_into
 from litebot.master.db import schema
+from litebot.master.db import tables as ours
 from litebot.master.db.move_into import Unfinished
 from litebot.settings import Database
 from litebot.settings import load
@@ -227,9 +228,9 @@ def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | 
 def _require_current(source: Side, files: Basedir) -> None:
     """Raise StoreError where the tables are not those of this Buildbot and this litebot."""
     with source.translated_errors(), source.engine.connect() as conn:
-        current = schema.is_buildbots(conn) and sa.inspect(conn).has_table(schema.versions.name)
+        current = schema.is_buildbots(conn) and sa.inspect(conn).has_table(ours.versions.name)
         if current:
-            version = conn.execute(sa.select(schema.versions.c.version)).scalar()
+            version = conn.execute(sa.select(ours.versions.c.version)).scalar()
             current = version == len(schema.MIGRATIONS)
     if not current:
         raise StoreError(

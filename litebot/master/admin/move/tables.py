@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables as ours
 
 Row = tuple[Any, ...]
 
@@ -103,7 +103,7 @@ def _some(rows: Iterator[Row], large: list[int]) -> Iterator[Row]:
 
 def all_tables() -> list[Moved]:
     """Every table there is to move."""
-    tables = [*Model.metadata.tables.values(), *schema.metadata.tables.values()]
+    tables = [*Model.metadata.tables.values(), *ours.metadata.tables.values()]
     return [moved(table) for table in tables]
 
 
