@@ -69,7 +69,7 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.
-UNFINISHED = {
+PARTIAL_INDEXES = {
     "litebot_unfinished_buildrequests": (
         "buildrequests",
         # And not "= 0": the index on complete, which holds all that is finished, serves that too.
@@ -145,11 +145,28 @@ def lock(conn: sa.engine.Connection) -> None:
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('litebot_schema'))")
 
 
+def _version(conn: sa.engine.Connection) -> int:
+    """How many migrations have run."""
+    if not sa.inspect(conn).has_table(tables.versions.name):
+        return 0
+    return conn.execute(sa.select(tables.versions.c.version)).scalar() or 0
+
+
 def is_older(conn: sa.engine.Connection) -> bool:
     """Whether `upgrade` has migrations to run."""
-    if not sa.inspect(conn).has_table(tables.versions.name):
-        return True
-    return (conn.execute(sa.select(tables.versions.c.version)).scalar() or 0) < len(MIGRATIONS)
+    return _version(conn) < len(MIGRATIONS)
+
+
+def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None:
+    """Raise StoreError where the tables are not those of this Buildbot and this litebot.
+
+    The database is shown as `name`; `basedir` is quoted for a shell.
+    """
+    if not is_buildbots(conn) or _version(conn) != len(MIGRATIONS):
+        raise StoreError(
+            f"{name} has not the tables of this Buildbot and this litebot",
+            f"litebot upgrade-master {basedir}",
+        )
 
 
 def upgrade(conn: sa.engine.Connection) -> None:
@@ -182,10 +199,8 @@ def _upgrade(conn: sa.engine.Connection) -> None:
 
 def _make_beside_buildbots(conn: sa.engine.Connection) -> None:
     """Make indexes and triggers; at each start, as a migration of Buildbot's may drop them."""
-    if conn.dialect.name not in ("sqlite", "postgresql"):
-        return  # other databases have no index of a part
     there = sa.inspect(conn).get_table_names()
-    for name, (table, rest) in UNFINISHED.items():
+    for name, (table, rest) in PARTIAL_INDEXES.items():
         if table in there:
             conn.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON {table} {rest}")
     if conn.dialect.name != "sqlite":
