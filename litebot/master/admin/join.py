@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 
 from litebot.basedir import Basedir
 from litebot.errors import StoreError
+from litebot.files import sync
 from litebot.master.cluster.checks import refuse_strangers
 from litebot.master.cluster.checks import refuse_two_sites
 from litebot.master.db import move_away
@@ -67,8 +67,7 @@ def copy(source: Path, target: Path) -> None:
         target.touch(mode=0o600)
         shutil.copyfile(source, target)
         target.chmod(source.stat().st_mode & 0o777)
-        with open(target, "rb") as file:
-            os.fsync(file.fileno())
+        sync(target)
 
 
 def settings_like(other: Basedir, target: Path, settings: Settings) -> None:
