@@ -122,11 +122,3 @@ scheduler_delivery: ContextVar[SchedulerDelivery | None] = ContextVar(
 classified_changes: ContextVar[ClassifiedChanges | None] = ContextVar(
     "classified_changes", default=None
 )
-
-
-def set_state(conn: sa.engine.Connection, objectid: int, name: str, value: str) -> None:
-    """Set a state of an object to a value in JSON; commits nothing."""
-    table = Model.object_state
-    mine = sa.and_(table.c.objectid == objectid, table.c.name == name)
-    if conn.execute(table.update().where(mine).values(value_json=value)).rowcount == 0:
-        conn.execute(table.insert().values(objectid=objectid, name=name, value_json=value))
