@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 PAIRS: tuple[Pair, ...] = (
-    Pair(lost.commits, lost.tell),
-    Pair(requests.open_buildsets, requests.leave_to_the_running_master),
+    Pair(lost.commits),
+    Pair(requests.open_buildsets),
     # Before the orphans: a child that has ended has its result, whatever became of its parent.
     Pair(requests.finished_builds, requests.complete),
     Pair(requests.orphans, requests.cancel),
@@ -49,7 +49,7 @@ PAIRS: tuple[Pair, ...] = (
     Pair(requests.held_claims, requests.release),
     Pair(schedulers.strangers, schedulers.begin_anew),
     Pair(schedulers.unsettled, schedulers.settle),
-    Pair(schedulers.missed, schedulers.leave_to_change_delivery),
+    Pair(schedulers.missed),
 )
 
 
@@ -67,7 +67,8 @@ def find_and_repair(scene: Scene) -> list[Finding]:
     findings = []
     for pair in PAIRS:
         for finding in list(pair.question(scene)):
-            pair.repair(scene, finding)
+            if pair.repair is not None:
+                pair.repair(scene, finding)
             findings.append(finding)
     builds.disconnect(scene)
     controls.forget_done(scene.conn)

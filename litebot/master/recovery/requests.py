@@ -40,7 +40,8 @@ def _open_buildsets() -> sa.Select[Any]:
 def open_buildsets(scene: Scene) -> Iterator[Finding]:
     """Buildsets whose requests are all complete, but which are not so themselves.
 
-    While others live, only those of whose requests the dead had one.
+    While others live, only those of whose requests the dead had one.  complete_buildsets completes
+    them, when schedulers and reporters can hear of it.
     """
     query = _open_buildsets()
     if scene.others_live:
@@ -49,10 +50,6 @@ def open_buildsets(scene: Scene) -> Iterator[Finding]:
     for bsid in scene.conn.execute(query).scalars():
         message = f"buildset {bsid} was not completed after the last of its requests; it is now"
         yield Finding("open buildset", bsid, message)
-
-
-def leave_to_the_running_master(_scene: Scene, _finding: Finding) -> None:
-    """complete_buildsets does it, when schedulers and reporters can hear of it."""
 
 
 async def complete_buildsets(master: Any) -> None:

@@ -71,7 +71,10 @@ def settle(scene: Scene, finding: Finding) -> None:
 
 
 def missed(scene: Scene) -> Iterator[Finding]:
-    """Schedulers that have not dealt with all changes."""
+    """Schedulers that have not dealt with all changes.
+
+    ChangeDelivery gives them the changes when they run; one that is not configured gets nothing.
+    """
     changes, schedulers = Model.changes, Model.schedulers
     behind = (
         sa.select(
@@ -87,7 +90,3 @@ def missed(scene: Scene) -> Iterator[Finding]:
         what = f"change {first}" if count == 1 else f"{count} changes from {first} on"
         message = f"scheduler {name!r} had not dealt with {what}; it is given them now"
         yield Finding("change not handed over", schedulerid, message)
-
-
-def leave_to_change_delivery(_scene: Scene, _finding: Finding) -> None:
-    """ChangeDelivery does it when the scheduler runs; one that is not configured gets nothing."""
