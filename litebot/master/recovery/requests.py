@@ -11,6 +11,7 @@ from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
 
 from litebot.master.db import tables
+from litebot.master.db.claims import claim
 from litebot.master.delivery import controls
 from litebot.master.recovery.builds import former_attempts
 from litebot.master.recovery.question import Finding
@@ -115,11 +116,8 @@ def _may_end(scene: Scene, brid: int) -> bool:
         return True
     mine = sa.select(claims.c.masterid).where(claims.c.brid == brid)
     if scene.masterid is not None:
-        from sqlalchemy.dialects.postgresql import insert as insert_into  # SQLite needs no 1.6 MB
-
         row = {"brid": brid, "masterid": scene.masterid, "claimed_at": scene.now}
-        insert = insert_into(claims).values(row).on_conflict_do_nothing()
-        if scene.conn.execute(insert.returning(claims.c.brid)).first() is not None:
+        if claim(scene.conn, claims, **row):
             return True
     return scene.conn.execute(mine).scalar() in scene.dead
 
