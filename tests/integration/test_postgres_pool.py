@@ -83,7 +83,7 @@ class Store(Asks):
         self.pool: PostgresPool = self._pool(self.proxy.url(USER, self.name))
 
     def _pool(self, url: str, basedir: Path = Path("/")) -> PostgresPool:
-        return PostgresPool(Server(url, basedir), self.reactor, self.failures.append)
+        return PostgresPool(Server(url, basedir), self.reactor, self.failures.append, None)
 
     def use(self, url: str, basedir: Path = Path("/")) -> None:
         """Go over to a pool on this url."""

@@ -55,7 +55,7 @@ class SchedulerDelivery:
 
     schedulerid: int
     changeid: int
-    masterid: int | None = None
+    masterid: int | None
     done: bool = False
 
     def write(self, conn: sa.engine.Connection, bsid: int | None = None) -> None:
@@ -75,7 +75,7 @@ class ClassifiedChanges:
     """
 
     schedulerid: int
-    masterid: int | None = None
+    masterid: int | None
     changeids: list[int] = field(default_factory=list)
     done: bool = False
 

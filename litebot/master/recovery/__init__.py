@@ -80,8 +80,8 @@ def begin(
     master: str,
     sole: bool,
     max_attempts: int,
-    should_hold: Content | None = None,
-    masterid: int | None = None,
+    should_hold: Content | None,
+    masterid: int,
 ) -> tuple[int, list[Finding]]:
     """Record a start of this process, what it finds and repairs; the start's id and the findings.
 

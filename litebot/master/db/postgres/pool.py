@@ -50,8 +50,8 @@ class PostgresPool(Pool):
         self,
         server: Server,
         reactor: Any,
-        on_failure: Callable[[StoreFailed], None] | None = None,
-        on_outage: Callable[[Outage | None], None] | None = None,
+        on_failure: Callable[[StoreFailed], None] | None,
+        on_outage: Callable[[Outage | None], None] | None,
     ) -> None:
         super().__init__()
         self.reactor = reactor
