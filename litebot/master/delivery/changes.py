@@ -29,7 +29,7 @@ change_delivery = tables.scheduler_positions
 AT_ONCE = 100
 
 # How long a part of a reconfig may keep changes from the schedulers, or one change the reconfig.
-PATIENCE_S = 10.0
+PAUSE_S = 10.0
 
 
 class ChangeDelivery(service.AsyncService):
@@ -75,7 +75,7 @@ class ChangeDelivery(service.AsyncService):
         """
         self._first = await self.master.db.pool.do(last_change)
         self._paused = True
-        self._patience = self.master.reactor.callLater(PATIENCE_S, self._go_on)
+        self._patience = self.master.reactor.callLater(PAUSE_S, self._go_on)
 
     def _go_on(self) -> None:
         self._paused = False
@@ -91,7 +91,7 @@ class ChangeDelivery(service.AsyncService):
         self._paused = True
         running = [after(d) for d in self._running.values()]
         resting = defer.DeferredList(running, consumeErrors=True)
-        await resting.addTimeout(PATIENCE_S, self.master.reactor)
+        await resting.addTimeout(PAUSE_S, self.master.reactor)
 
     def _lose_patience(self) -> None:
         if self._patience is not None and self._patience.active():
