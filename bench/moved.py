@@ -32,8 +32,8 @@ from bench.report import write_json
 from bench.variants import LITEBOT
 from bench.variants import STATE_FILE
 from bench.variants import prepare
-from litebot.master.admin.move.move import COMPARING
-from litebot.master.admin.move.move import COPYING
+from litebot.master.admin.move.compare import COMPARING
+from litebot.master.admin.move.copying import COPYING
 
 # A move as the command makes it, which tells how long its parts took and what memory it needed.
 # Not ru_maxrss: that begins with the size of the process which forked this one.

@@ -17,7 +17,7 @@ from litebot.errors import MasterNotRunning
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over the control socket of a basedir, however long its path."""
 
-    def __init__(self, basedir: Basedir, timeout_s: float | None = None) -> None:
+    def __init__(self, basedir: Basedir, timeout_s: float | None) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._basedir = basedir
 

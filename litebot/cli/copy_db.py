@@ -7,11 +7,9 @@ import sys
 import click
 
 from litebot.basedir import Basedir
-from litebot.basedir import OwnerLock
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import quiet_option
-from litebot.errors import LitebotError
 
 
 @example("litebot copy-db sqlite:///copy.sqlite ci")
@@ -31,55 +29,20 @@ def copy_db(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
     Only the copy is made: litebot.toml keeps its url.  A relative file lies in BASEDIR.
     """
     basedir.require()
-    basedir.refuse_owner("a copy needs it stopped")
-    lock = OwnerLock(basedir)
-    try:
-        _copy(destination_url, basedir, skip_orphans)
-    finally:
-        lock.release()
-
-
-def _copy(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
-    import sqlalchemy as sa
+    from rich.console import Console
     from rich.progress import Progress
 
     from litebot.master.admin.copy import copy
-    from litebot.master.db import postgres
-    from litebot.master.db.sqlite.state_file import create_file
-    from litebot.master.db.urls import sqlite_path
-    from litebot.settings import load
-    from litebot.store.dialect import engine_for
 
-    try:
-        url = sa.engine.make_url(destination_url)
-    except sa.exc.ArgumentError:
-        raise LitebotError(
-            f"{destination_url!r} is not the url of a database",
-            "sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME",
-        ) from None
-
-    def engine(url: sa.engine.URL) -> sa.Engine:
-        path = sqlite_path(url, basedir.path) if url.get_backend_name() == "sqlite" else None
-        if url.drivername == "postgresql":  # as litebot.toml names it
-            return postgres.engine_for(url, basedir.path)
-        if path is None:
-            return sa.create_engine(url)
-        if not path.exists():
-            create_file(path)
-        return engine_for(path)
-
-    source = engine(sa.engine.make_url(load(basedir.settings_file).database.url))
-    target = engine(url)
-    if source.url == target.url:
-        raise LitebotError(f"{destination_url} is the database of {basedir.path} itself")
-    with Progress(disable=not sys.stderr.isatty(), transient=True) as bars:
+    with Progress(
+        disable=not sys.stderr.isatty(), transient=True, console=Console(stderr=True)
+    ) as bars:
         tasks = {}
 
-        def progress(table: str, rows: int) -> None:
-            if table not in tasks:
-                tasks[table] = bars.add_task(table, total=None)
-            bars.update(tasks[table], completed=rows)
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
 
-        with source.connect() as reading, target.connect() as writing:
-            rows = copy(reading, writing, progress, skip_orphans=skip_orphans)
-    print(f"copied {rows} rows to {url.render_as_string()}")
+        rows, target = copy(basedir, destination_url, progress, skip_orphans=skip_orphans)
+    print(f"copied {rows} rows to {target}")

@@ -120,7 +120,6 @@ def connect(
     pragmas: tuple[Pragma, ...] = (),
     *,
     create: bool = False,
-    readonly: bool = False,
     busy_timeout_ms: int = 5000,
 ) -> apsw.Connection:
     """Open a state file (":memory:" for a private one in memory) and set it up.
@@ -131,7 +130,7 @@ def connect(
     Raises StoreError, with the reason, for a missing file, one that is not a database, one that
     can't be read or written, and a SQLite library with the WAL-reset bug.
     """
-    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+    flags = apsw.SQLITE_OPEN_READWRITE
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
     return _open(Path(path), str(path), flags, pragmas, busy_timeout_ms)

@@ -338,10 +338,9 @@ class Cursor:
         """PEP 249 asks for it; does nothing."""
 
 
-def connect(path: Path | str, *, readonly: bool = False) -> Connection:
+def connect(path: Path | str) -> Connection:
     """A connection with a handle of its own to an existing file, or to a new one in memory.
 
     Raises litebot.errors.StoreError where the file can't be opened.
     """
-    handle = open_file(path, readonly=readonly)
-    return Connection(handle)
+    return Connection(open_file(path))

@@ -144,7 +144,7 @@ def use_litebot(folder: Path, opened: Opened) -> None:
     from litebot.master.builds.distributor import BotMaster
     from litebot.master.data.connector import Data
     from litebot.master.database import Database
-    from litebot.master.db import schema
+    from litebot.master.db import tables
 
     class Counted(Database):
         durability = "commit"  # the clocks of many tests stand still: no commit may wait for one
@@ -158,7 +158,7 @@ def use_litebot(folder: Path, opened: Opened) -> None:
                 path, create = folder / f"{opened.count}.sqlite", True
             queue = super()._open(path, create=create)
             with queue.engine.begin() as conn:
-                schema.metadata.create_all(conn)  # a master of litebot's has these, too
+                tables.metadata.create_all(conn)  # a master of litebot's has these, too
             return queue
 
     connector.DBConnector = Counted

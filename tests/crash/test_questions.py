@@ -12,7 +12,7 @@ from conftest import Master
 from conftest import on_both
 
 from litebot.master import recovery
-from litebot.master.db import schema
+from litebot.master.db import tables
 
 pytestmark = on_both
 
@@ -42,29 +42,34 @@ def conn(created: Master, tmp_path: Path) -> Iterator[sa.engine.Connection]:
         yield conn
 
 
+def begin(conn: sa.engine.Connection) -> tuple[int, list[recovery.Finding]]:
+    """A start of that master, which has a database of its own."""
+    return recovery.begin(conn, "x", True, 3, should_hold=None, masterid=1)
+
+
 def test_lines_that_were_stored_last_are_shown_and_the_log_is_finished(
     conn: sa.engine.Connection,
 ) -> None:
-    recovery.begin(conn, "x", sole=True, max_attempts=3)
+    begin(conn)
     logs = Model.logs
     (row,) = conn.execute(sa.select(logs.c.num_lines, logs.c.complete))
     assert tuple(row) == (5, 1)
 
 
 def test_a_second_start_finds_nothing(conn: sa.engine.Connection) -> None:
-    _, findings = recovery.begin(conn, "x", sole=True, max_attempts=3)
+    _, findings = begin(conn)
     assert [finding.kind for finding in findings] == ["interrupted build"]
-    _, findings = recovery.begin(conn, "x", sole=True, max_attempts=3)
+    _, findings = begin(conn)
     assert findings == []
 
 
 def test_after_a_stock_buildbot_schedulers_begin_anew(conn: sa.engine.Connection) -> None:
-    conn.execute(schema.scheduler_positions.insert().values(schedulerid=1, changeid=3))
+    conn.execute(tables.scheduler_positions.insert().values(schedulerid=1, changeid=3))
     conn.execute(Model.masters.update().values(last_active=10))
-    recovery.begin(conn, "x", sole=True, max_attempts=3)
-    assert conn.execute(sa.select(schema.scheduler_positions.c.changeid)).scalars().all() == [3]
+    begin(conn)
+    assert conn.execute(sa.select(tables.scheduler_positions.c.changeid)).scalars().all() == [3]
     stock = {"id": 2, "name": "host:/srv/ci", "name_hash": "y", "active": 0, "last_active": 11}
     conn.execute(Model.masters.insert().values(stock))
-    _, findings = recovery.begin(conn, "x", sole=True, max_attempts=3)
+    _, findings = begin(conn)
     assert [finding.kind for finding in findings] == ["another master"]
-    assert conn.execute(sa.select(schema.scheduler_positions)).all() == []
+    assert conn.execute(sa.select(tables.scheduler_positions)).all() == []

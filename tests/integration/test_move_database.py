@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import pty
 import re
@@ -36,7 +37,7 @@ from several import Site
 
 from bench.history import load_builds
 from bench.postgres import USER
-from litebot.master.admin.move.compare import digest
+from litebot.master.admin.move.compare import canonical
 from litebot.master.admin.move.postgres_side import PostgresSide
 from litebot.master.admin.move.side import Side
 from litebot.master.admin.move.sqlite_side import SqliteSide
@@ -88,6 +89,15 @@ def tell(master: Master) -> dict[str, Any]:
                 raw = visitor.request("GET", f"/api/v2/logs/{log['logid']}/raw")
                 told[f"log {log['logid']}"] = raw.body
     return told
+
+
+def digest(side: Side, table: Moved) -> tuple[int, str]:
+    """How many rows a table has, and their hash in hex."""
+    hashed, count = hashlib.sha256(), 0
+    for batch in table.batches(side.rows(table)):
+        hashed.update(canonical(batch))
+        count += len(batch)
+    return count, hashed.hexdigest()
 
 
 def digests(side: Side) -> dict[str, tuple[int, str]]:

@@ -29,7 +29,7 @@ from litebot.errors import ServerAway
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master.data.connector import Query
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.pool import NotOurs
 from litebot.master.db.pool import Outage
 from litebot.master.db.postgres import PASSWORD_FILE
@@ -76,14 +76,14 @@ class Store(Asks):
         self.name = postgres.new_database()
         table = "t (id serial PRIMARY KEY, x text UNIQUE, number xid8 DEFAULT pg_current_xact_id())"
         postgres.execute(self.name, f"CREATE TABLE {table}")
-        postgres.execute(self.name, str(CreateTable(schema.writers)))
+        postgres.execute(self.name, str(CreateTable(tables.writers)))
         self.proxy = Proxy(postgres.folder, postgres.port)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
         self.pool: PostgresPool = self._pool(self.proxy.url(USER, self.name))
 
     def _pool(self, url: str, basedir: Path = Path("/")) -> PostgresPool:
-        return PostgresPool(Server(url, basedir), self.reactor, self.failures.append)
+        return PostgresPool(Server(url, basedir), self.reactor, self.failures.append, None)
 
     def use(self, url: str, basedir: Path = Path("/")) -> None:
         """Go over to a pool on this url."""
@@ -806,7 +806,7 @@ def test_without_the_table_nobody_knows_what_was_committed(store: Store, logged:
 
 def test_numbers_begin_with_the_table_and_old_ones_go(store: Store) -> None:
     def make(conn: Connection) -> None:
-        schema.writers.create(conn)
+        tables.writers.create(conn)
         conn.commit()
 
     store.postgres.execute(store.name, "DROP TABLE litebot_writers")

@@ -118,7 +118,7 @@ def measure(master: Master, paths: tuple[str, ...], visitors: int) -> Latency:
     threads = [threading.Thread(target=visit) for _ in range(visitors)]
     for thread in threads:
         thread.start()
-    control = UnixConnection(Basedir(master.basedir))
+    control = UnixConnection(Basedir(master.basedir), timeout_s=None)
     while time.monotonic() < stop_at:
         began_at = time.monotonic()
         control.request("GET", "/nothing")

@@ -24,6 +24,7 @@ from litebot.master.cluster.shared import Shared
 from litebot.master.cluster.takeover import Takeover
 from litebot.master.cluster.takeover import suspects
 from litebot.master.db import schema
+from litebot.master.db import tables as ours
 from litebot.master.db.pool import NotOurs
 from litebot.master.db.postgres import application_name
 from litebot.master.db.postgres import driver_url
@@ -47,7 +48,7 @@ class Tables:
             row = {"id": masterid, "name": name, "name_hash": name}
             self.put(Model.masters, **row, active=1, last_active=0)
             starts = {"id": masterid, "master": name, "pid": 1, "version": "1", "started_at": 0}
-            self.put(schema.starts, **starts)
+            self.put(ours.starts, **starts)
 
     def put(self, table: sa.Table, **values: Any) -> None:
         self.conn.execute(table.insert().values(values))
@@ -107,9 +108,9 @@ def test_a_running_build_goes_back_to_the_queue(tables: Tables) -> None:
     assert (taken.name, taken.ended, taken.freed) == ("dead", [1], [1])
     assert tables.one(Model.builds.c.results, 1) == RETRY
     assert tables.one(Model.buildrequest_claims.c.masterid, 1, "brid") is None
-    repair = tables.conn.execute(sa.select(schema.repairs)).one()
+    repair = tables.conn.execute(sa.select(ours.repairs)).one()
     assert (repair.startid, repair.kind, repair.buildid) == (MINE, "interrupted build", 1)
-    row = tables.conn.execute(sa.select(schema.starts).where(schema.starts.c.id == DEAD)).one()
+    row = tables.conn.execute(sa.select(ours.starts).where(ours.starts.c.id == DEAD)).one()
     assert row.taken_over_by == "mine"
     assert row.taken_over_at == row.stopped_at is not None
     assert tables.one(Model.masters.c.active, DEAD) == 0
@@ -119,7 +120,7 @@ def test_a_running_build_goes_back_to_the_queue(tables: Tables) -> None:
 def test_the_third_death_of_a_build_ends_its_request(tables: Tables) -> None:
     tables.request(1, claimed_by=DEAD)
     tables.build(1, 1, LIVING, RETRY)
-    tables.put(schema.repairs, startid=MINE, kind="interrupted build", buildid=1, message="")
+    tables.put(ours.repairs, startid=MINE, kind="interrupted build", buildid=1, message="")
     tables.build(2, 1, DEAD)
     taken = tables.take_over(max_attempts=2)
     assert (taken.ended, taken.completed, taken.freed) == ([2], [1], [])
@@ -140,7 +141,7 @@ def test_what_a_living_master_has_is_left_to_it(tables: Tables) -> None:
     assert tables.one(Model.builds.c.results, 1) is None
     claimed = sa.select(sa.func.count()).select_from(Model.buildrequest_claims)
     assert tables.conn.execute(claimed).scalar() == 4
-    assert tables.conn.execute(sa.select(schema.subscriptions)).all() != []
+    assert tables.conn.execute(sa.select(ours.subscriptions)).all() != []
 
 
 def test_a_dependent_scheduler_of_a_dead_master_learns_what_it_waits_for(tables: Tables) -> None:
@@ -158,8 +159,8 @@ def _dependent(tables: Tables, name: str, masterid: int) -> None:
     tables.put(Model.schedulers, id=1, name=name, name_hash=name, enabled=1)
     tables.put(Model.scheduler_masters, schedulerid=1, masterid=masterid)
     tables.put(Model.objects, id=1, name=name, class_name="Dependent")
-    tables.put(schema.subscriptions, objectid=1, bsid=7, wanted=1)
-    tables.put(schema.scheduler_positions, schedulerid=1, changeid=0)
+    tables.put(ours.subscriptions, objectid=1, bsid=7, wanted=1)
+    tables.put(ours.scheduler_positions, schedulerid=1, changeid=0)
     tables.put(Model.sourcestamps, id=1, ss_hash="", created_at=0, repository="", project="")
     texts = dict.fromkeys(("author", "comments", "repository", "project"), "")
     tables.put(Model.changes, changeid=1, when_timestamp=0, sourcestampid=1, **texts)
@@ -207,7 +208,7 @@ def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
         last=0,
         cluster=Mine(),
     )
-    rows = tables.conn.execute(sa.select(schema.outbox).order_by(schema.outbox.c.id))
+    rows = tables.conn.execute(sa.select(ours.outbox).order_by(ours.outbox.c.id))
     found = {(row.reporter, row.about): (row.masterid, row.retry_at) for row in rows}
     assert found == {
         ("mail", 1): (MINE, 0.0),
@@ -221,7 +222,7 @@ def test_a_reporter_that_only_another_master_has_is_told_by_that_one(tables: Tab
     registry.write(tables.conn, LIVING, [("builds", "mail"), ("builds", "chat")])
     registry.write(tables.conn, DEAD, [("builds", "chat"), ("buildsets", "push")])
     outbox.add(tables.conn, ["mail"], "builds", 1, MINE, cluster=Mine())
-    rows = tables.conn.execute(sa.select(schema.outbox.c.reporter, schema.outbox.c.masterid))
+    rows = tables.conn.execute(sa.select(ours.outbox.c.reporter, ours.outbox.c.masterid))
     assert set(map(tuple, rows)) == {("mail", MINE), ("chat", DEAD)}
 
 
@@ -229,7 +230,7 @@ def test_who_may_be_dead(tables: Tables) -> None:
     assert suspects(tables.conn, MINE) == [DEAD, LIVING]
     stock = {"id": 4, "name": "stock", "name_hash": "stock", "active": 1, "last_active": 0}
     tables.put(Model.masters, **stock)
-    ended = schema.starts.update().where(schema.starts.c.id == LIVING)
+    ended = ours.starts.update().where(ours.starts.c.id == LIVING)
     tables.conn.execute(ended.values(stopped_at=1))
     assert suspects(tables.conn, MINE) == [DEAD]
     tables.take_over()
@@ -266,7 +267,7 @@ def test_who_may_live_again_is_left_alone(tables: Tables) -> None:
         tables.take_over()
     tables.conn.rollback()
     assert tables.one(Model.builds.c.results, 1) is None
-    assert tables.one(schema.starts.c.taken_over_at, DEAD) is None
+    assert tables.one(ours.starts.c.taken_over_at, DEAD) is None
 
 
 def test_who_begins_again_meanwhile_is_left_alone(

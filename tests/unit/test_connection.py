@@ -134,7 +134,7 @@ def test_readers_read_and_do_not_write(path: Path) -> None:
     with pytest.raises(apsw.ReadOnlyError):
         db.execute("INSERT INTO t VALUES (1)")
     with pytest.raises(apsw.ReadOnlyError):
-        connect(path, readonly=True).execute("INSERT INTO t VALUES (1)")
+        look(path).execute("INSERT INTO t VALUES (1)")
 
 
 def test_a_database_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from litebot.store import dbapi
 from litebot.store.connection import MASTER
 from litebot.store.connection import READER
 from litebot.store.connection import connect
+from litebot.store.connection import look
 
 BIG = b"x" * 20_000_000  # more than the page cache holds, so it is written before a commit
 
@@ -120,8 +121,8 @@ def test_connect_opens_a_file_that_exists(path: Path) -> None:
         dbapi.connect(path.with_name("other"))
 
 
-def test_connect_for_reading_alone(path: Path) -> None:
-    db = dbapi.connect(path, readonly=True)
+def test_a_file_that_is_only_read(path: Path) -> None:
+    db = dbapi.Connection(look(path))
     with pytest.raises(dbapi.ReadOnlyError):
         insert(db, "a")
 

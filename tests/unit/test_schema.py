@@ -11,6 +11,7 @@ from buildbot.db.model import Model
 
 from litebot.errors import StoreError
 from litebot.master.db import schema
+from litebot.master.db import tables as ours
 from litebot.master.db.sqlite.state_file import create_file
 from litebot.master.db.sqlite.state_file import make_state_file
 from litebot.store.connection import connect
@@ -55,20 +56,20 @@ def tables(path: Path) -> set[str]:
 
 def version(path: Path) -> int | None:
     with engine_for(path).connect() as conn:
-        found: int | None = conn.execute(sa.select(schema.versions.c.version)).scalar_one()
+        found: int | None = conn.execute(sa.select(ours.versions.c.version)).scalar_one()
         return found
 
 
 def test_an_empty_file_gets_all_tables(conn: sa.engine.Connection, path: Path) -> None:
     schema.upgrade(conn)
-    assert tables(path) == OURS == set(schema.metadata.tables)
+    assert tables(path) == OURS == set(ours.metadata.tables)
     assert version(path) == len(schema.MIGRATIONS)
 
 
 def test_the_tables_are_those_that_the_code_means(conn: sa.engine.Connection, path: Path) -> None:
     schema.upgrade(conn)
     inspector = sa.inspect(engine_for(path))
-    for name, table in schema.metadata.tables.items():
+    for name, table in ours.metadata.tables.items():
         found = inspector.get_columns(name)
         assert [c["name"] for c in found] == [c.name for c in table.columns]
         assert [c["nullable"] for c in found] == [c.nullable for c in table.columns]
@@ -78,10 +79,10 @@ def test_the_tables_are_those_that_the_code_means(conn: sa.engine.Connection, pa
 def test_again_changes_nothing(conn: sa.engine.Connection, path: Path) -> None:
     schema.upgrade(conn)
     row = {"master": "here", "pid": 17, "version": "0", "started_at": 1.5}
-    conn.execute(schema.starts.insert().values(**row))
+    conn.execute(ours.starts.insert().values(**row))
     conn.commit()
     schema.upgrade(conn)
-    assert conn.execute(sa.select(schema.starts.c.pid)).scalars().all() == [17]
+    assert conn.execute(sa.select(ours.starts.c.pid)).scalars().all() == [17]
     assert version(path) == len(schema.MIGRATIONS)
 
 
@@ -103,8 +104,8 @@ def test_tables_of_an_older_litebot_get_what_they_lack(
     conn.commit()
     schema.upgrade(conn)
     assert version(path) == len(schema.MIGRATIONS)
-    assert conn.execute(sa.select(schema.starts)).all() == []
-    assert conn.execute(sa.select(schema.outbox.c.masterid)).scalars().all() == [0]
+    assert conn.execute(sa.select(ours.starts)).all() == []
+    assert conn.execute(sa.select(ours.outbox.c.masterid)).scalars().all() == [0]
     assert tables(path) == OURS
 
 
@@ -174,7 +175,7 @@ def test_tables_of_a_newer_litebot_are_refused_and_left_alone(
 ) -> None:
     schema.upgrade(conn)
     newer = len(schema.MIGRATIONS) + 1
-    conn.execute(schema.versions.update().values(version=newer))
+    conn.execute(ours.versions.update().values(version=newer))
     conn.commit()
     with pytest.raises(StoreError, match=f"newer litebot \\(version {newer}"):
         schema.upgrade(conn)

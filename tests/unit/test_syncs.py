@@ -14,6 +14,7 @@ from stand_in import PATIENCE_S
 from stand_in import Asked
 from stand_in import Reactor
 
+from litebot import files
 from litebot.errors import StoreFailed
 from litebot.master.db.sqlite import commit_watermark
 from litebot.master.db.sqlite import wal_sync
@@ -30,9 +31,10 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Disk:
-    """What the syncer sees as os: its fdatasync waits until the test lets it go on."""
+    """What the syncer and files see as os: its fdatasync waits until the test lets it go on."""
 
     O_RDONLY = os.O_RDONLY
+    O_CLOEXEC = os.O_CLOEXEC
     open = staticmethod(os.open)
     close = staticmethod(os.close)
 
@@ -104,7 +106,8 @@ def insert(sql: Sql, value: object) -> None:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(wal_sync, "os", disk)
+    for module in (wal_sync, files):
+        monkeypatch.setattr(module, "os", disk)
     return disk
 
 

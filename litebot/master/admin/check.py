@@ -13,7 +13,7 @@ from litebot.basedir import Basedir
 from litebot.errors import StoreError
 from litebot.master import recovery
 from litebot.master.db import postgres
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.sqlite import commit_watermark
 from litebot.master.recovery import Finding
 from litebot.master.recovery import Scene
@@ -68,7 +68,7 @@ def _ask(
     """What is half done; `name` is the master's where others may share the database."""
     should_hold = commit_watermark.read(path) if path is not None else None
     with engine.connect() as conn:
-        if not sa.inspect(conn).has_table(schema.subscriptions.name):
+        if not sa.inspect(conn).has_table(tables.subscriptions.name):
             lost = commit_watermark.missing(should_hold, None)
             return [Finding(recovery.LOST, 0, lost)] if lost else []  # litebot never used it
         attempts = settings.recovery.max_attempts

@@ -1,146 +1,102 @@
-"""Copying the whole database into an empty one, of the same kind or another."""
+"""Copying the database of a basedir into an empty one, of the same kind or another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import closing
+from contextlib import suppress
+from pathlib import Path
 
-import sqlalchemy as sa
-from buildbot.db.model import Model
-
+from litebot.basedir import Basedir
+from litebot.basedir import OwnerLock
 from litebot.errors import StoreError
-from litebot.master.db import schema
-
-ROWS_A_BATCH = 2000
+from litebot.master.admin.move import unfinished
+from litebot.master.admin.move.compare import compare_all
+from litebot.master.admin.move.copying import Progress
+from litebot.master.admin.move.copying import complete
+from litebot.master.admin.move.copying import copy_rows
+from litebot.master.admin.move.copying import open_side
+from litebot.master.admin.move.postgres_side import PostgresSide
+from litebot.master.admin.move.side import Side
+from litebot.master.admin.move.sqlite_side import SqliteSide
+from litebot.master.admin.move.tables import Moved
+from litebot.master.admin.move.tables import all_tables
+from litebot.master.admin.move.tables import without_orphans
+from litebot.master.admin.move.unsuited import refuse_unsuited
+from litebot.master.db.move_into import COPY
+from litebot.master.db.move_into import Unfinished
+from litebot.master.db.urls import parsed
+from litebot.master.db.urls import settings_url
+from litebot.settings import load
 
 
 def copy(
-    source: sa.engine.Connection,
-    target: sa.engine.Connection,
-    progress: Callable[[str, int], None],
-    *,
-    skip_orphans: bool = False,
-) -> int:
-    """Copy every row of Buildbot's and litebot's tables; returns how many.
+    files: Basedir, destination: str, progress: Progress, *, skip_orphans: bool
+) -> tuple[int, str]:
+    """Copy every row of a basedir whose master is stopped; how many, and the name of the target.
 
-    What is copied is the source as it is at the beginning, whoever writes to it meanwhile.  The
-    target must hold no table; it gets all or nothing.  `progress` is told each table's name
-    and rows so far.  With `skip_orphans` rows that refer to one that does not exist are left out,
-    and so are those that refer to them.  Raises StoreError where the target holds something or a
-    count differs.
+    `destination` is a url of SQLAlchemy's, a file in it relative to the basedir.  What is copied is
+    the source as it is at the beginning, whoever writes to it meanwhile.  The target must hold no
+    table; it gets all or nothing, and is compared.  With `skip_orphans` rows that refer to one that
+    does not exist are left out, and so are those that refer to them.
+
+    Raises MasterRunning, BasedirError, SettingsError, ConfigError, StoreError for what the target
+    or the source can't be used for, and Difference where the copy is not equal.
     """
-    present = sa.inspect(target).get_table_names()
-    if present:
-        raise StoreError(
-            f"{target.engine.url.render_as_string()} holds tables ({present[0]}, ...)",
-            "name an empty database",
-        )
-    _take_snapshot(source)
-    schema.make_buildbots(target)
-    schema.metadata.create_all(target)
-    total = 0
-    tables = _in_order()
-    for table in tables:
-        total += _copy_table(source, target, table, _wanted(table, skip_orphans), progress)
-    for table in tables:
-        _fill_late_columns(source, target, table, skip_orphans)
-    for table in tables:
-        count = sa.select(sa.func.count()).select_from(table)
-        here = source.execute(count.where(_wanted(table, skip_orphans))).scalar()
-        there = target.execute(count).scalar()
-        if here != there:
-            raise StoreError(f"table {table.name} has {here} rows and its copy {there}")
-        _set_sequence(target, table)
-    target.commit()
-    return total
-
-
-def _take_snapshot(source: sa.engine.Connection) -> None:
-    """Make all that is read from now on one snapshot."""
-    if source.dialect.name == "sqlite":
-        source.exec_driver_sql("BEGIN")
-    else:
-        source.execution_options(isolation_level="REPEATABLE READ")
-
-
-def _in_order() -> list[sa.Table]:
-    """Every table after those that it refers to, but for the late columns."""
-    tables = [*Model.metadata.tables.values(), *schema.metadata.tables.values()]
-    ordered = sa.schema.sort_tables_and_constraints(tables, filter_fn=_is_late)
-    return [table for table, _ in ordered if table is not None]
-
-
-def _is_late(key: sa.ForeignKeyConstraint) -> bool:
-    """Whether a reference closes a circle and can be filled in when both tables are copied."""
-    return key.use_alter and all(column.nullable for column in key.columns)
-
-
-def _late_columns(table: sa.Table) -> list[sa.Column[int]]:
-    return [next(iter(key.columns)) for key in table.foreign_key_constraints if _is_late(key)]
-
-
-def _wanted(table: sa.Table, skip_orphans: bool) -> sa.ColumnElement[bool]:
-    """Which rows of a table are to be copied."""
-    conditions: list[sa.ColumnElement[bool]] = [sa.true()]
+    files.require()
+    files.refuse_owner("a copy needs it stopped")
+    tables = all_tables()
     if skip_orphans:
-        late = {column.name for column in _late_columns(table)}
-        keys = [key for key in table.foreign_keys if key.parent.name not in late]
-        conditions += [_refers_to_wanted(key) for key in keys]
-    return sa.and_(*conditions)
+        tables = [without_orphans(table) for table in tables]
+    url = settings_url(destination, files.path)
+    lock = OwnerLock(files)
+    try:
+        here = load(files.settings_file).database.url
+        with closing(open_side(here, files.path, target=False)) as source:
+            source.require_current(files.quoted)
+            with closing(_target(destination, url, files.path)) as target:
+                if source.identity() == target.identity():
+                    raise StoreError(
+                        f"{target.name} is the database of {files.path} itself", "name another one"
+                    )
+                _require_empty(target, source, tables)
+                source.take_snapshot()
+                if isinstance(source, SqliteSide) and isinstance(target, PostgresSide):
+                    refuse_unsuited(source, tables, files.quoted, references=not skip_orphans)
+                new = Unfinished(source.name, "", files.master_name, url, COPY)
+                return _copy(source, target, new, tables, progress), target.name
+    finally:
+        lock.release()
 
 
-def _refers_to_wanted(key: sa.ForeignKey) -> sa.ColumnElement[bool]:
-    parent, column = key.column.table, key.parent
-    there = sa.select(key.column).correlate(None)
-    # Among the rows of one table references may go on for ever: there, one that exists will do.
-    if parent is not column.table:
-        there = there.where(_wanted(parent, True))
-    return sa.or_(column.is_(None), column.in_(there))
+def _target(destination: str, url: str, basedir: Path) -> Side:
+    given = parsed(destination)
+    if given.get_backend_name() == "postgresql":
+        return PostgresSide(given, basedir)  # which may hold a password
+    return open_side(url, basedir, target=True)
 
 
-def _copy_table(
-    source: sa.engine.Connection,
-    target: sa.engine.Connection,
-    table: sa.Table,
-    wanted: sa.ColumnElement[bool],
-    progress: Callable[[str, int], None],
-) -> int:
-    late = {column.name: None for column in _late_columns(table)}
-    # In the order of the key, since a row may refer to an older one of its own table.
-    rows = source.execution_options(yield_per=ROWS_A_BATCH).execute(
-        sa.select(table).where(wanted).order_by(*table.primary_key.columns)
-    )
-    copied = 0
-    for batch in rows.partitions():
-        target.execute(table.insert(), [{**row._mapping, **late} for row in batch])
-        copied += len(batch)
-        progress(table.name, copied)
-    return copied
-
-
-def _fill_late_columns(
-    source: sa.engine.Connection,
-    target: sa.engine.Connection,
-    table: sa.Table,
-    skip_orphans: bool,
-) -> None:
-    for column in _late_columns(table):
-        wanted = [column.is_not(None), _wanted(table, skip_orphans)]
-        if skip_orphans:
-            wanted += [_refers_to_wanted(key) for key in column.foreign_keys]
-        query = sa.select(table.c.id.label("row_id"), column.label("value")).where(*wanted)
-        found = source.execute(query).mappings().all()
-        if found:
-            update = table.update().where(table.c.id == sa.bindparam("row_id"))
-            statement = update.values({column.name: sa.bindparam("value")})
-            target.execute(statement, [dict(row) for row in found])
-
-
-def _set_sequence(target: sa.engine.Connection, table: sa.Table) -> None:
-    """Postgres numbers new rows by a sequence, which must go on after the copied ones."""
-    column = table.autoincrement_column
-    if target.dialect.name != "postgresql" or column is None:
+def _require_empty(target: Side, source: Side, tables: list[Moved]) -> None:
+    """Remove what an interrupted copy has left.  Raises StoreError where it is anything else."""
+    begun = unfinished.found(target)
+    if begun is None:
         return
-    top = target.execute(sa.select(sa.func.max(column))).scalar()
-    if top is not None:
-        sequence = sa.func.pg_get_serial_sequence(table.name, column.name)
-        target.execute(sa.select(sa.func.setval(sequence, top)))
+    if begun.state != COPY or begun.source != source.name:
+        raise begun.refusal(target.name)
+    target.wipe(tables)
+
+
+def _copy(
+    source: Side, target: Side, new: Unfinished, tables: list[Moved], progress: Progress
+) -> int:
+    try:
+        begun = unfinished.begin(target, new, tables)
+        copy_rows(source, target, tables, progress)
+        complete(target, tables, begun.later, progress)
+        rows, _ = compare_all(source, target, tables, progress)
+        target.sync()
+        unfinished.forget(target)
+    except BaseException:
+        with suppress(StoreError):
+            target.wipe(tables)
+        raise
+    return rows

@@ -13,6 +13,7 @@ from litebot.master.cluster.checks import refuse_two_sites
 from litebot.master.db import move_away
 from litebot.master.db import postgres
 from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.move_into import record
 
 
@@ -48,25 +49,25 @@ def tables_made(url: str, basedir: Path, *, must_be_empty: bool) -> Iterator[boo
         engine.dispose()
 
 
-def _in_use(tables: set[str], name: str) -> StoreError:
+def _in_use(present: set[str], name: str) -> StoreError:
     """What to tell of a database that should be empty."""
-    if record.name in tables:
+    if record.name in present:
         return StoreError(
             f"{name} holds an unfinished move of a database", "finish that, or name another one"
         )
-    if schema.versions.name in tables:
+    if tables.versions.name in present:
         return StoreError(
             f"{name} holds the tables of a master already, which another one may join",
             f"litebot create-master --join '{name}' BASEDIR",
         )
-    if "alembic_version" in tables:
+    if "alembic_version" in present:
         return StoreError(
             f"{name} holds the tables of a stock Buildbot",
             "make its basedir one of litebot: litebot upgrade-master BASEDIR",
         )
-    first = sorted(tables)[0]
+    first = sorted(present)[0]
     return StoreError(
-        f"{name} holds tables ({first}{', ...' if len(tables) > 1 else ''}); a new master needs an"
+        f"{name} holds tables ({first}{', ...' if len(present) > 1 else ''}); a new master needs an"
         " empty database",
         postgres.CREATE_EMPTY,
     )

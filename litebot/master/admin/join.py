@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,12 @@ import sqlalchemy as sa
 
 from litebot.basedir import Basedir
 from litebot.errors import StoreError
+from litebot.files import sync
 from litebot.master.cluster.checks import refuse_strangers
 from litebot.master.cluster.checks import refuse_two_sites
 from litebot.master.db import move_away
 from litebot.master.db import postgres
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.move_into import record
 from litebot.settings import Settings
 from litebot.settings import load
@@ -31,17 +31,17 @@ def require_masters(url: str, basedir: Path) -> None:
     name = postgres.shown(url)
     try:
         with postgres.translated_errors(url), engine.connect() as conn:
-            tables = set(sa.inspect(conn).get_table_names())
+            present = set(sa.inspect(conn).get_table_names())
             refuse_two_sites(conn, name)
             refuse_strangers(conn, name)
             move_away.refuse(conn, name)
     finally:
         engine.dispose()
-    if record.name in tables:
+    if record.name in present:
         raise StoreError(
             f"{name} holds an unfinished move of a database", "finish that, and join then"
         )
-    if schema.versions.name not in tables:
+    if tables.versions.name not in present:
         raise StoreError(
             f"{name} holds no master's tables, so there is nothing to join",
             f"litebot create-master --database '{name}' BASEDIR",
@@ -67,8 +67,7 @@ def copy(source: Path, target: Path) -> None:
         target.touch(mode=0o600)
         shutil.copyfile(source, target)
         target.chmod(source.stat().st_mode & 0o777)
-        with open(target, "rb") as file:
-            os.fsync(file.fileno())
+        sync(target)
 
 
 def settings_like(other: Basedir, target: Path, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from buildbot.db.model import Model
 from litebot.basedir import Basedir
 from litebot.errors import StoreError
 from litebot.master.db import postgres
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.sqlite import commit_watermark
 from litebot.settings import Settings
 from litebot.settings import load
@@ -211,7 +211,7 @@ def _others(conn: sa.engine.Connection, master: str) -> list[str]:
 def _last_start(
     conn: sa.engine.Connection, pages: Pages, master: str | None
 ) -> dict[str, Any] | None:
-    starts, repairs = schema.starts, schema.repairs
+    starts, repairs = tables.starts, tables.repairs
     if not sa.inspect(conn).has_table(starts.name):
         return None  # never started by litebot
     query = sa.select(starts).order_by(starts.c.id.desc()).limit(1)
@@ -227,7 +227,7 @@ def _last_start(
 
 
 def _reports(conn: sa.engine.Connection, pages: Pages) -> list[dict[str, Any]]:
-    outbox = schema.outbox
+    outbox = tables.outbox
     if not sa.inspect(conn).has_table(outbox.name):
         return []
     found = conn.execute(sa.select(outbox).order_by(outbox.c.id))

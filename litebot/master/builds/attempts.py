@@ -9,7 +9,7 @@ from buildbot.db.model import Model
 from buildbot.util import service
 from twisted.internet import defer
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.recovery.builds import INTERRUPTED
 
 PROPERTY, SOURCE = "attempt", "litebot"
@@ -85,7 +85,7 @@ class SharedAttempts(Attempts):
 
 def died(conn: sa.engine.Connection, brid: int | None = None) -> dict[int, int]:
     """How many builds of each incomplete request, or of one, died with their master."""
-    builds, requests, repairs = Model.builds, Model.buildrequests, schema.repairs
+    builds, requests, repairs = Model.builds, Model.buildrequests, tables.repairs
     query = (
         sa.select(requests.c.id, sa.func.count())
         .join_from(requests, builds, builds.c.buildrequestid == requests.c.id)

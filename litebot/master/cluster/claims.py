@@ -19,6 +19,7 @@ from buildbot.util.service import ClusteredBuildbotService
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master.db.claims import claim
 from litebot.master.delivery import components as delivery
 from litebot.master.delivery import subscriptions
 
@@ -60,14 +61,10 @@ def _set_master(
     """Claim what has this id in `column` for a master, or let go of it; `also` with a new claim."""
     if masterid is None:
         return _let_go(db, column, id)
-    from sqlalchemy.dialects.postgresql import insert as insert_into  # SQLite needs no 1.6 MB
-
     claims = column.table
 
     def thd(conn: sa.engine.Connection) -> None:
-        row = {column.name: id, "masterid": masterid}
-        insert = insert_into(claims).values(row).on_conflict_do_nothing()
-        if conn.execute(insert.returning(column)).first() is not None:
+        if claim(conn, claims, **{column.name: id, "masterid": masterid}):
             if also is not None:
                 also(conn, id)
         elif conn.execute(sa.select(claims.c.masterid).where(column == id)).scalar() != masterid:

@@ -18,7 +18,7 @@ from buildbot.db.model import Model
 from sqlalchemy.pool import StaticPool
 
 from litebot.errors import TakenOver
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.pool import NotOurs
 from litebot.master.db.postgres import DRIVER
 from litebot.master.db.postgres import application_name
@@ -142,7 +142,7 @@ def fence(conn: sa.engine.Connection, startid: int) -> None:
     connections there are, and commits when it has read what these have left; until then a new one
     waits here.
     """
-    starts = schema.starts
+    starts = tables.starts
     query = sa.select(starts.c.taken_over_at, starts.c.taken_over_by, starts.c.master)
     row = conn.execute(query.where(starts.c.id == startid).with_for_update(read=True)).one()
     if row.taken_over_at is not None:

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 
-table = schema.configured
+table = tables.configured
 
 SCHEDULER, REPORTER = "scheduler", "reporter"
 
@@ -83,4 +83,4 @@ def reporters_of_others(conn: sa.engine.Connection, masterid: int) -> dict[int, 
 
 def litebots(conn: sa.engine.Connection) -> set[str]:
     """The names of all litebot masters that have ever started on this database."""
-    return set(conn.execute(sa.select(schema.starts.c.master).distinct()).scalars())
+    return set(conn.execute(sa.select(tables.starts.c.master).distinct()).scalars())

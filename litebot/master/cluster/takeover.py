@@ -17,7 +17,7 @@ from litebot.errors import StoreError
 from litebot.master import recovery
 from litebot.master.cluster import registry
 from litebot.master.cluster.peers import require_lock
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.postgres import application_name
 from litebot.master.recovery.builds import OUTCOMES
 from litebot.master.recovery.question import Finding
@@ -27,7 +27,7 @@ from litebot.master.recovery.question import Scene
 END_S = 5.0
 LOOK_AGAIN_S = 0.02
 
-masters, starts, outbox = Model.masters, schema.starts, schema.outbox
+masters, starts, outbox = Model.masters, tables.starts, tables.outbox
 
 
 @dataclass

@@ -15,7 +15,7 @@ LINES_A_READ = 2000
 # Between two looks; a step that prints much would else be looked at for every line.
 REST_S = 0.05
 # A request that is not built by then is said to be waiting, and why.
-PATIENCE_S = 1.0
+SAID_TO_WAIT_AFTER_S = 1.0
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -49,7 +49,7 @@ class Follower:
             await self.master.mq.startConsuming(self._heard, (kind, None, None))
             for kind in ("builds", "steps", "logs", "buildrequests")
         ]
-        patience = self.master.reactor.callLater(PATIENCE_S, self._wake)
+        patience = self.master.reactor.callLater(SAID_TO_WAIT_AFTER_S, self._wake)
         try:
             while not self._stopped:
                 self._woken = defer.Deferred()
@@ -101,7 +101,7 @@ class Follower:
         return True
 
     async def _tell_waiting(self, builderid: int) -> None:
-        patient = self.master.reactor.seconds() - self._began_at < PATIENCE_S
+        patient = self.master.reactor.seconds() - self._began_at < SAID_TO_WAIT_AFTER_S
         if patient or not self._once("waiting", self._brid):
             return
         name = (await self.master.data.get(("builders", builderid)))["name"]
@@ -135,17 +135,7 @@ class Follower:
             )
         for step in await self.master.data.get(("builds", buildid, "steps")):
             await self._tell_step(step)
-        if build["complete"] and self._once("build-finished", buildid):
-            results = build["results"]
-            self._emit(
-                {
-                    "event": "build-finished",
-                    "buildid": buildid,
-                    "results": results,
-                    "text": Results[results],
-                    "state": build["state_string"],
-                }
-            )
+        self._tell_end("build", buildid, build)
 
     async def _tell_step(self, step: dict[str, Any]) -> None:
         stepid = step["stepid"]
@@ -157,18 +147,15 @@ class Follower:
             self._emit({"event": "step", "stepid": stepid, "name": step["name"]})
         for entry in await self.master.data.get(("steps", stepid, "logs")):
             await self._tell_log(entry)
-        if step["complete"] and self._once("step-finished", stepid):
-            results = step["results"]
-            self._emit(
-                {
-                    "event": "step-finished",
-                    "stepid": stepid,
-                    "name": step["name"],
-                    "results": results,
-                    "text": Results[results],
-                    "state": step["state_string"],
-                }
-            )
+        self._tell_end("step", stepid, step, name=step["name"])
+
+    def _tell_end(self, kind: str, id: int, row: dict[str, Any], **more: Any) -> None:
+        """Tell once that a build or a step has ended, and how."""
+        event = f"{kind}-finished"
+        if row["complete"] and self._once(event, id):
+            results = row["results"]
+            end = {"results": results, "text": Results[results], "state": row["state_string"]}
+            self._emit({"event": event, f"{kind}id": id, **more, **end})
 
     async def _tell_log(self, entry: dict[str, Any]) -> None:
         if entry["type"] == "h":

@@ -13,7 +13,7 @@ from buildbot.db.model import Model
 from buildbot.schedulers.timed import Timed
 
 from litebot.errors import LitebotError
-from litebot.master.db import schema
+from litebot.master.db import tables
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _find(conn: sa.engine.Connection, named: str) -> int | None:
 
 
 def _facts(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> _Facts:
-    built, waiting, given = schema.built, Model.scheduler_changes, schema.scheduler_positions
+    built, waiting, given = tables.built, Model.scheduler_changes, tables.scheduler_positions
     bsid = conn.execute(
         sa.select(sa.func.max(built.c.bsid)).where(
             built.c.schedulerid == schedulerid, built.c.changeid == changeid

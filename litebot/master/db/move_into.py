@@ -1,8 +1,9 @@
-"""What a move of a database leaves in it, for whoever wants to use that database next.
+"""What a move or a copy leaves in a database, for whoever wants to use that database next.
 
 Two tables that exist around a move only: `litebot_move` in the database that is moved to, until all
-is there and litebot.toml names it; `litebot_moved` in a Postgres database that was moved away from,
-so that nobody goes on with it.  They belong to no schema and are not moved themselves.
+is there and litebot.toml names it, and in one that is copied to; `litebot_moved` in a Postgres
+database that was moved away from, so that nobody goes on with it.  They belong to no schema and are
+not moved themselves.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ record = sa.Table(
 
 # The tables are being made; rows come; a difference was found; litebot.toml may name the target.
 MAKING, COPYING, DIFFERENT, MOVED = "making", "copying", "different", "moved"
+# A copy that nobody goes on with where it is interrupted: it begins anew.
+COPY = "copy"
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A move into a database: from where, as what it was then, and the columns of `record`."""
+    """A move or copy into a database: the columns of `record`."""
 
     source: str
     mark: str
@@ -45,13 +48,20 @@ class Unfinished:
     state: str = MAKING
     later: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> str:
+        """What it is in messages."""
+        return "copy" if self.state == COPY else "move"
+
     def refusal(self, name: str) -> StoreError:
         """What to tell whoever wants to use the database, which is shown as `name`."""
         host, _, basedir = self.master.partition(":")
-        command = f"litebot move-database {shlex.quote(self.url)} {shlex.quote(basedir)}"
+        command = "copy-db" if self.state == COPY else "move-database"
+        arguments = f"{shlex.quote(self.url)} {shlex.quote(basedir)}"
+        outcome = "begins anew" if self.state == COPY else "ends it"
         return StoreError(
-            f"{name} holds an unfinished move of {self.source} by the master {self.master}",
-            f"on {host}: {command}   (ends it)",
+            f"{name} holds an unfinished {self.kind} of {self.source} by the master {self.master}",
+            f"on {host}: litebot {command} {arguments}   ({outcome})",
         )
 
 
@@ -63,7 +73,7 @@ def read(conn: sa.engine.Connection) -> Unfinished | None:
 
 
 def refuse(conn: sa.engine.Connection, name: str, master: str) -> None:
-    """Raise StoreError where a move into a database, which is shown as `name`, has not ended.
+    """Raise StoreError where a move or copy into a database, shown as `name`, has not ended.
 
     The master whose litebot.toml names it once all is there may use it from then on.
     """

@@ -1,9 +1,4 @@
-"""Making tables: Buildbot's as Buildbot makes them, and litebot's own beside them.
-
-Ours are all named litebot_*, and stock Buildbot ignores them.  Each migration is a function of a
-connection; the table litebot_schema holds how many have run.  They use SQLAlchemy only for what
-differs between databases.
-"""
+"""Making tables: Buildbot's as Buildbot makes them, and litebot's own beside them."""
 
 from __future__ import annotations
 
@@ -16,236 +11,65 @@ from typing import Any
 
 import sqlalchemy as sa
 from buildbot.db import model
+from sqlalchemy.schema import CreateColumn
 
 from litebot.errors import StoreError
+from litebot.master.db import tables
 
-metadata = sa.MetaData()
-
-versions = sa.Table("litebot_schema", metadata, sa.Column("version", sa.Integer, nullable=False))
-
-# One row for each start of a master on this database.
-starts = sa.Table(
-    "litebot_starts",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("master", sa.Text, nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("version", sa.Text, nullable=False),
-    sa.Column("started_at", sa.Float, nullable=False),
-    # NULL while it runs, and for ever after a crash that no other master has cleaned up after.
-    sa.Column("stopped_at", sa.Float),
-    # When and by which other master it was found dead; from then on it may write nothing.
-    sa.Column("taken_over_at", sa.Float),
-    sa.Column("taken_over_by", sa.Text),
-)
-
-# What a start found half done and set right, one row each.
-repairs = sa.Table(
-    "litebot_repairs",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("startid", sa.Integer, nullable=False, index=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("buildid", sa.Integer),
-    sa.Column("message", sa.Text, nullable=False),
-)
-
-# The last change that a scheduler has dealt with; see handover.changes.
-scheduler_positions = sa.Table(
-    "litebot_handovers",
-    metadata,
-    sa.Column("schedulerid", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("changeid", sa.Integer, nullable=False),
-)
-
-# What the state of a Dependent scheduler is going to gain (wanted=1) or lose (0); see
-# handover.subscriptions.
-subscriptions = sa.Table(
-    "litebot_subscriptions",
-    metadata,
-    sa.Column("objectid", sa.Integer, nullable=False),
-    sa.Column("bsid", sa.Integer, nullable=False),
-    sa.Column("wanted", sa.Integer, nullable=False),
-)
-
-
-# Which changes a scheduler made a buildset of.
-built = sa.Table(
-    "litebot_built",
-    metadata,
-    sa.Column("changeid", sa.Integer, nullable=False, index=True),
-    sa.Column("schedulerid", sa.Integer, nullable=False),
-    sa.Column("bsid", sa.Integer, nullable=False),
-)
-
-
-# What a reporter has still to tell; see master.outbox.
-outbox = sa.Table(
-    "litebot_outbox",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    # Which master is to tell it; of old rows 0.
-    sa.Column("masterid", sa.Integer, nullable=False, server_default="0"),
-    # "" stands for all of them.
-    sa.Column("reporter", sa.Text, nullable=False),
-    # "builds" or "buildsets", and the id of one.
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("about", sa.Integer, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    # NULL while it is told for the first time, and when it is given up; the last attempt's error.
-    sa.Column("retry_at", sa.Float),
-    sa.Column("error", sa.Text),
-)
-
-# How many rows of a table of COUNTED have been deleted; see store.sql.
-deletions = sa.Table(
-    "litebot_deletions",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("deleted", sa.Integer, nullable=False),
-)
-
-# What was delivered to a hook or by mail, and stored; see handover.sources.
-deliveries = sa.Table(
-    "litebot_deliveries",
-    metadata,
-    # A hash: what is delivered says how long its name is.
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("taken_at", sa.Float, nullable=False, index=True),
-)
-
-
-# One row: a name that no other database has, and how many commits it has seen; see master.tally.
-commits = sa.Table(
-    "litebot_commits",
-    metadata,
-    sa.Column("database", sa.Text, nullable=False),
-    sa.Column("count", sa.Integer, nullable=False),
-)
-
-
-# What users have told the master to stop or cancel, until that is done; see master.told.
-pending_controls = sa.Table(
-    "litebot_told",
-    metadata,
-    # "buildrequests" or "workers", and the id of one.
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("about", sa.Integer, nullable=False),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-)
-
-
-# What masters on one Postgres tell each other; see postgres.events.
-events = sa.Table(
-    "litebot_events",
-    metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("masterid", sa.Integer, nullable=False),
-    # Counts those of one master.
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("sent_at", sa.Float, nullable=False),
-    # The routing key and the message, as JSON.
-    sa.Column("key", sa.Text, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)
-
-
-# What each master on one database has configured; see master.configured.
-configured = sa.Table(
-    "litebot_configured",
-    metadata,
-    sa.Column("masterid", sa.Integer, nullable=False, index=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-)
-
-
-# The last transaction of each connection that writes to a Postgres; see postgres.numbers.
-writers = sa.Table(
-    "litebot_writers",
-    metadata,
-    # A name that no other one has; one that connects again keeps it.
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("begun_at", sa.Float, nullable=False),
-)
-
-
-def _starts_and_repairs(conn: sa.engine.Connection) -> None:
-    starts.create(conn)
-    repairs.create(conn)
-
-
-def _positions_and_subscriptions(conn: sa.engine.Connection) -> None:
-    scheduler_positions.create(conn)
-    subscriptions.create(conn)
-    built.create(conn)
-
-
-def _outbox(conn: sa.engine.Connection) -> None:
-    outbox.create(conn)
-
-
-def _deletions(conn: sa.engine.Connection) -> None:
-    deletions.create(conn)
-    conn.execute(deletions.insert(), [{"name": name, "deleted": 0} for name in COUNTED])
-
-
-def _deliveries(conn: sa.engine.Connection) -> None:
-    deliveries.create(conn)
-
-
-def _commits(conn: sa.engine.Connection) -> None:
-    commits.create(conn)
-    conn.execute(commits.insert().values(database=secrets.token_hex(8), count=0))
-
-
-def _pending_controls(conn: sa.engine.Connection) -> None:
-    pending_controls.create(conn)
-
-
-def _events(conn: sa.engine.Connection) -> None:
-    events.create(conn)
-    _add(conn, starts.c.taken_over_at)
-    _add(conn, starts.c.taken_over_by)
-
-
-def _configured(conn: sa.engine.Connection) -> None:
-    configured.create(conn)
-    _add(conn, outbox.c.masterid, "NOT NULL DEFAULT 0")
-
-
-def _writers(conn: sa.engine.Connection) -> None:
-    writers.create(conn)
-
-
-def _add(conn: sa.engine.Connection, column: sa.Column[Any], more: str = "") -> None:
-    """Add a column to a table that an older migration made, unless it has made it with it."""
-    table = column.table.name
-    if column.name not in {each["name"] for each in sa.inspect(conn).get_columns(table)}:
-        kind = column.type.compile(conn.dialect)
-        conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind} {more}")
-
-
-MIGRATIONS: tuple[Callable[[sa.engine.Connection], None], ...] = (
-    _starts_and_repairs,
-    _positions_and_subscriptions,
-    _outbox,
-    _deletions,
-    _deliveries,
-    _commits,
-    _pending_controls,
-    _events,
-    _configured,
-    _writers,
-)
+Migration = Callable[[sa.engine.Connection], None]
 
 # Buildbot's tables whose long lists have a total.
 COUNTED = ("builds", "buildrequests", "changes")
 
+
+def _make(*made: sa.Table | sa.Column[Any]) -> Migration:
+    """A migration that makes tables, and columns that older ones have left out of a table."""
+
+    def migrate(conn: sa.engine.Connection) -> None:
+        for each in made:
+            if isinstance(each, sa.Table):
+                each.create(conn)
+            else:
+                _add(conn, each)
+
+    return migrate
+
+
+def _add(conn: sa.engine.Connection, column: sa.Column[Any]) -> None:
+    """Add a column to a table that an older migration made, unless it has made it with it."""
+    table = column.table.name
+    if column.name not in {each["name"] for each in sa.inspect(conn).get_columns(table)}:
+        described = CreateColumn(column).compile(conn)
+        conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {described}")
+
+
+def _begin_counts(conn: sa.engine.Connection) -> None:
+    rows = [{"name": name, "deleted": 0} for name in COUNTED]
+    tables.deletions.create(conn)
+    conn.execute(tables.deletions.insert(), rows)
+
+
+def _name_database(conn: sa.engine.Connection) -> None:
+    tables.commits.create(conn)
+    conn.execute(tables.commits.insert().values(database=secrets.token_hex(8), count=0))
+
+
+# One after the other; the table litebot_schema holds how many of them have run.
+MIGRATIONS: tuple[Migration, ...] = (
+    _make(tables.starts, tables.repairs),
+    _make(tables.scheduler_positions, tables.subscriptions, tables.built),
+    _make(tables.outbox),
+    _begin_counts,
+    _make(tables.deliveries),
+    _name_database,
+    _make(tables.pending_controls),
+    _make(tables.events, tables.starts.c.taken_over_at, tables.starts.c.taken_over_by),
+    _make(tables.configured, tables.outbox.c.masterid),
+    _make(tables.writers),
+)
+
 # Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.
-UNFINISHED = {
+PARTIAL_INDEXES = {
     "litebot_unfinished_buildrequests": (
         "buildrequests",
         # And not "= 0": the index on complete, which holds all that is finished, serves that too.
@@ -272,7 +96,10 @@ REVISION = re.compile(r"""^(down_)?revision = (?:["'](\w+)["']|None)$""", re.MUL
 
 @functools.cache
 def buildbots_revisions() -> tuple[str, ...]:
-    """Buildbot's migrations, the oldest first; read as text, for what alembic costs: see later."""
+    """Buildbot's migrations, the oldest first.
+
+    They are read as text, for what alembic costs: see runtime.lazy_alembic.
+    """
     after = {}
     for path in Path(Model.config_path).parent.glob("versions/[0-9]*.py"):
         found = dict(REVISION.findall(path.read_text(encoding="utf-8")))
@@ -318,11 +145,28 @@ def lock(conn: sa.engine.Connection) -> None:
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('litebot_schema'))")
 
 
+def _version(conn: sa.engine.Connection) -> int:
+    """How many migrations have run."""
+    if not sa.inspect(conn).has_table(tables.versions.name):
+        return 0
+    return conn.execute(sa.select(tables.versions.c.version)).scalar() or 0
+
+
 def is_older(conn: sa.engine.Connection) -> bool:
     """Whether `upgrade` has migrations to run."""
-    if not sa.inspect(conn).has_table(versions.name):
-        return True
-    return (conn.execute(sa.select(versions.c.version)).scalar() or 0) < len(MIGRATIONS)
+    return _version(conn) < len(MIGRATIONS)
+
+
+def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None:
+    """Raise StoreError where the tables are not those of this Buildbot and this litebot.
+
+    The database is shown as `name`; `basedir` is quoted for a shell.
+    """
+    if not is_buildbots(conn) or _version(conn) != len(MIGRATIONS):
+        raise StoreError(
+            f"{name} has not the tables of this Buildbot and this litebot",
+            f"litebot upgrade-master {basedir}",
+        )
 
 
 def upgrade(conn: sa.engine.Connection) -> None:
@@ -336,10 +180,10 @@ def upgrade(conn: sa.engine.Connection) -> None:
 
 
 def _upgrade(conn: sa.engine.Connection) -> None:
-    versions.create(conn, checkfirst=True)
-    done = conn.execute(sa.select(versions.c.version)).scalar()
+    tables.versions.create(conn, checkfirst=True)
+    done = conn.execute(sa.select(tables.versions.c.version)).scalar()
     if done is None:
-        conn.execute(versions.insert().values(version=0))
+        conn.execute(tables.versions.insert().values(version=0))
         done = 0
     if done > len(MIGRATIONS):
         raise StoreError(
@@ -349,24 +193,22 @@ def _upgrade(conn: sa.engine.Connection) -> None:
         )
     for migration in MIGRATIONS[done:]:
         migration(conn)
-    conn.execute(versions.update().values(version=len(MIGRATIONS)))
+    conn.execute(tables.versions.update().values(version=len(MIGRATIONS)))
     _make_beside_buildbots(conn)
 
 
 def _make_beside_buildbots(conn: sa.engine.Connection) -> None:
     """Make indexes and triggers; at each start, as a migration of Buildbot's may drop them."""
-    if conn.dialect.name not in ("sqlite", "postgresql"):
-        return  # other databases have no index of a part
     there = sa.inspect(conn).get_table_names()
-    for name, (table, rest) in UNFINISHED.items():
+    for name, (table, rest) in PARTIAL_INDEXES.items():
         if table in there:
             conn.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON {table} {rest}")
     if conn.dialect.name != "sqlite":
         return  # only on SQLite is a count remembered
     for name in COUNTED:
         if name in there:
-            counts = sa.update(deletions).where(deletions.c.name == name)
-            counts = counts.values(deleted=deletions.c.deleted + 1)
+            counts = sa.update(tables.deletions).where(tables.deletions.c.name == name)
+            counts = counts.values(deleted=tables.deletions.c.deleted + 1)
             counting = counts.compile(conn, compile_kwargs={"literal_binds": True})
             conn.exec_driver_sql(
                 f"CREATE TRIGGER IF NOT EXISTS litebot_deleted_{name}"

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from litebot.errors import ConfigError
+from litebot.settings import DATABASE_FORMS
 from litebot.settings import SQLITE_PREFIX
 
 AS_IN_SETTINGS = "write the url, without its password, under [database] in litebot.toml"
@@ -35,7 +36,7 @@ def parsed(url: Any) -> URL:
         return make_url(url)
     except (ArgumentError, ValueError):
         shown = repr(url) if isinstance(url, str) and "@" not in url else "what it holds"
-        raise ConfigError(f"{shown} is not the url of a database") from None
+        raise ConfigError(f"{shown} is not the url of a database", DATABASE_FORMS) from None
 
 
 def settings_url(url: Any, basedir: Path) -> str:

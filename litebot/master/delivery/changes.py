@@ -15,7 +15,7 @@ from twisted.internet.error import AlreadyCalled
 from twisted.python import log
 
 from litebot.errors import StoreFailed
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.cluster import Alone
 from litebot.master.db.pool import NotOurs
 from litebot.master.delivery import subscriptions
@@ -24,12 +24,12 @@ from litebot.master.delivery.effects import begin_after
 from litebot.master.delivery.effects import scheduler_delivery
 from litebot.master.runtime.deferreds import after
 
-positions = schema.scheduler_positions
+positions = tables.scheduler_positions
 
 AT_ONCE = 100
 
 # How long a part of a reconfig may keep changes from the schedulers, or one change the reconfig.
-PATIENCE_S = 10.0
+PAUSE_S = 10.0
 
 
 class ChangeDelivery(service.AsyncService):
@@ -75,7 +75,7 @@ class ChangeDelivery(service.AsyncService):
         """
         self._first = await self.master.db.pool.do(last_change)
         self._paused = True
-        self._patience = self.master.reactor.callLater(PATIENCE_S, self._go_on)
+        self._patience = self.master.reactor.callLater(PAUSE_S, self._go_on)
 
     def _go_on(self) -> None:
         self._paused = False
@@ -91,7 +91,7 @@ class ChangeDelivery(service.AsyncService):
         self._paused = True
         running = [after(d) for d in self._running.values()]
         resting = defer.DeferredList(running, consumeErrors=True)
-        await resting.addTimeout(PATIENCE_S, self.master.reactor)
+        await resting.addTimeout(PAUSE_S, self.master.reactor)
 
     def _lose_patience(self) -> None:
         if self._patience is not None and self._patience.active():
@@ -285,8 +285,8 @@ def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, cluster: A
     known = set(conn.execute(sa.select(positions.c.schedulerid)).scalars())
     for new in set(wanting) - known:
         begin_after(conn, new, first)
-    pruned = schema.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
-    conn.execute(schema.built.delete().where(pruned))
+    pruned = tables.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
+    conn.execute(tables.built.delete().where(pruned))
     conn.commit()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from litebot.master.delivery import origins
 from litebot.master.delivery import outbox
 from litebot.master.delivery import subscriptions
 from litebot.master.delivery.changes import last_change
+from litebot.master.delivery.states import set_state
 
 
 class Schedulers(schedulers.SchedulersConnectorComponent):
@@ -112,7 +112,7 @@ class State(state.StateConnectorComponent):
             if scheduler is not None and (name == "last_build" or value is None):
                 self._defer(scheduler, objectid, name, value)
                 return defer.succeed(None)
-        if name == "upstream_bsids":
+        if name == subscriptions.STATE:
             return self.db.pool.do(self._thd_subscribe, objectid, value)
         return super().setState(objectid, name, value)
 
@@ -139,7 +139,7 @@ class State(state.StateConnectorComponent):
     def thd_write_pending(self, conn: sa.engine.Connection, scheduler: str | None) -> None:
         """Write what waits for this scheduler's buildset; commits nothing."""
         for name, (objectid, value) in list(self.pending.get(scheduler or "", {}).items()):
-            effects.set_state(conn, objectid, name, json.dumps(value))
+            set_state(conn, objectid, name, value)
 
     def forget_pending(self, scheduler: str | None) -> None:
         """It is committed."""
@@ -147,7 +147,7 @@ class State(state.StateConnectorComponent):
 
     def _thd_subscribe(self, conn: sa.engine.Connection, objectid: int, bsids: list[int]) -> None:
         if self.db.cluster.has_scheduler_of_state(conn, objectid):
-            effects.set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
+            set_state(conn, objectid, subscriptions.STATE, bsids)
             subscriptions.settle(conn, objectid, bsids)
             conn.commit()
 

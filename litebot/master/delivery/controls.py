@@ -16,10 +16,10 @@ from buildbot.db.model import Model
 from buildbot.util import service
 from twisted.internet import defer
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.delivery.queue import producing_master
 
-pending = schema.pending_controls
+pending = tables.pending_controls
 
 BUILDREQUESTS, WORKERS = "buildrequests", "workers"
 

@@ -10,7 +10,7 @@ from dataclasses import field
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.cluster import Alone
 from litebot.master.db.pool import NotOurs
 
@@ -20,7 +20,7 @@ def mark_seen(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> No
 
     Where one of those waits, this one is given to the scheduler again after it.
     """
-    table, changes = schema.scheduler_positions, Model.changes
+    table, changes = tables.scheduler_positions, Model.changes
     older = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid < changeid)
     between = sa.and_(changes.c.changeid > table.c.changeid, changes.c.changeid < changeid)
     waiting = sa.exists().where(between).correlate(table)
@@ -29,7 +29,7 @@ def mark_seen(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> No
 
 def begin_after(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> None:
     """A scheduler is to be given the changes after this one; commits nothing."""
-    table = schema.scheduler_positions
+    table = tables.scheduler_positions
     conn.execute(table.delete().where(table.c.schedulerid == schedulerid))
     conn.execute(table.insert().values(schedulerid=schedulerid, changeid=changeid))
 
@@ -94,7 +94,7 @@ def forget_changes(conn: sa.engine.Connection, schedulerid: int, changeids: Iter
 
 def built(conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int]) -> set[int]:
     """Those of these changes that are in a buildset of this scheduler."""
-    table = schema.built
+    table = tables.built
     mine = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid.in_(list(changeids)))
     return set(conn.execute(sa.select(table.c.changeid).where(mine)).scalars())
 
@@ -104,7 +104,7 @@ def _note_built(
 ) -> None:
     for changeid in changeids:
         row = {"schedulerid": schedulerid, "changeid": changeid, "bsid": bsid}
-        conn.execute(schema.built.insert().values(row))
+        conn.execute(tables.built.insert().values(row))
 
 
 # Both are seen by what a task calls and awaits, and by no other task: Twisted's inlineCallbacks
@@ -115,11 +115,3 @@ scheduler_delivery: ContextVar[SchedulerDelivery | None] = ContextVar(
 classified_changes: ContextVar[ClassifiedChanges | None] = ContextVar(
     "classified_changes", default=None
 )
-
-
-def set_state(conn: sa.engine.Connection, objectid: int, name: str, value: str) -> None:
-    """Set a state of an object to a value in JSON; commits nothing."""
-    table = Model.object_state
-    mine = sa.and_(table.c.objectid == objectid, table.c.name == name)
-    if conn.execute(table.update().where(mine).values(value_json=value)).rowcount == 0:
-        conn.execute(table.insert().values(objectid=objectid, name=name, value_json=value))

@@ -10,9 +10,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from litebot.master.db.components.changes import STAMP
 from litebot.master.db.components.changes import ChangeOrigin
 from litebot.master.db.components.changes import Columns
+from litebot.master.delivery.states import get_state
+from litebot.master.delivery.states import set_state
 from litebot.store.sql import Sql
 
 # How long it is known what was delivered.  GitHub can send again what is up to three days old.
@@ -49,22 +53,6 @@ class IdempotencyKey:
         pass
 
 
-def thd_state(sql: Sql, objectid: int, name: str) -> Any:
-    """A state of an object, or None."""
-    query = "SELECT value_json FROM object_state WHERE objectid = ? AND name = ?"
-    row = sql.row(query, objectid, name)
-    return None if row is None else json.loads(row[0])
-
-
-def thd_set_state(sql: Sql, objectid: int, name: str, value: Any) -> None:
-    """Set a state of an object."""
-    text = json.dumps(value)
-    update = "UPDATE object_state SET value_json = ? WHERE objectid = ? AND name = ?"
-    if not sql.write(update, text, objectid, name):
-        insert = "INSERT INTO object_state (objectid, name, value_json) VALUES (?, ?, ?)"
-        sql.write(insert, objectid, name, text)
-
-
 @dataclass
 class BranchProgress:
     """How far a poller has come with a branch: the state `name` holds a revision for each."""
@@ -75,9 +63,12 @@ class BranchProgress:
     reached: str | None = None  # the last revision that is stored
 
     def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
-        revisions = thd_state(sql, self.objectid, self.name) or {}
-        revisions[self.branch] = changes[-1]["revision"]
-        thd_set_state(sql, self.objectid, self.name, revisions)
+        def advance(conn: sa.engine.Connection) -> None:
+            revisions = get_state(conn, self.objectid, self.name) or {}
+            revisions[self.branch] = changes[-1]["revision"]
+            set_state(conn, self.objectid, self.name, revisions)
+
+        sql.with_connection(advance)
         return True
 
     def written(self, changes: Sequence[Columns]) -> None:
@@ -97,7 +88,7 @@ class SeenState:
         self.objectid = objectid
 
     def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
-        thd_set_state(sql, self.objectid, self.name, self.value)
+        sql.with_connection(lambda conn: set_state(conn, self.objectid, self.name, self.value))
         return True
 
     def written(self, changes: Sequence[Columns]) -> None:

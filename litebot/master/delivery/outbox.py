@@ -28,10 +28,10 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.errors import StoreFailed
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.cluster import Alone
 
-outbox = schema.outbox
+outbox = tables.outbox
 
 # The last word of the event that says that one of these has ended.
 ENDS = {"builds": "finished", "buildsets": "complete"}

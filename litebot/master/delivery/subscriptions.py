@@ -7,7 +7,6 @@ or to lose, until it does.  The state stays the truth, also for a stock Buildbot
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,13 @@ from buildbot.process.results import SUCCESS
 from buildbot.process.results import WARNINGS
 from buildbot.schedulers.dependent import Dependent
 
-from litebot.master.db import schema
-from litebot.master.delivery.effects import set_state
+from litebot.master.db import tables
+from litebot.master.delivery.states import get_state
+from litebot.master.delivery.states import set_state
 
-subscriptions, object_state = schema.subscriptions, Model.object_state
+subscriptions = tables.subscriptions
 
+STATE = "upstream_bsids"
 DOWNSTREAM = "downstream"  # the reason of a Dependent's buildsets
 
 
@@ -91,10 +92,7 @@ def _upstream_of(conn: sa.engine.Connection, objectid: int, ssids: list[int]) ->
 
 def waited_for(conn: sa.engine.Connection, objectid: int) -> list[int]:
     """The buildsets that are in a scheduler's state."""
-    query = sa.select(object_state.c.value_json).where(
-        object_state.c.objectid == objectid, object_state.c.name == "upstream_bsids"
-    )
-    bsids: list[int] = json.loads(conn.execute(query).scalar() or "[]")
+    bsids: list[int] = get_state(conn, objectid, STATE) or []
     return bsids
 
 
@@ -105,7 +103,7 @@ def catch_up(conn: sa.engine.Connection, objectid: int) -> None:
     gained = {bsid for bsid, wanted in rows if wanted}
     lost = {bsid for bsid, wanted in rows if not wanted}
     bsids = sorted((set(waited_for(conn, objectid)) | gained) - lost)
-    set_state(conn, objectid, "upstream_bsids", json.dumps(bsids))
+    set_state(conn, objectid, STATE, bsids)
     conn.execute(subscriptions.delete().where(mine))
 
 

@@ -13,7 +13,7 @@ import time
 import sqlalchemy as sa
 
 from litebot import __version__
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.db.sqlite.commit_watermark import Content
 from litebot.master.delivery import controls
 from litebot.master.recovery import builds
@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 PAIRS: tuple[Pair, ...] = (
-    Pair(lost.commits, lost.tell),
-    Pair(requests.open_buildsets, requests.leave_to_the_running_master),
+    Pair(lost.commits),
+    Pair(requests.open_buildsets),
     # Before the orphans: a child that has ended has its result, whatever became of its parent.
     Pair(requests.finished_builds, requests.complete),
     Pair(requests.orphans, requests.cancel),
@@ -49,7 +49,7 @@ PAIRS: tuple[Pair, ...] = (
     Pair(requests.held_claims, requests.release),
     Pair(schedulers.strangers, schedulers.begin_anew),
     Pair(schedulers.unsettled, schedulers.settle),
-    Pair(schedulers.missed, schedulers.leave_to_change_delivery),
+    Pair(schedulers.missed),
 )
 
 
@@ -67,7 +67,8 @@ def find_and_repair(scene: Scene) -> list[Finding]:
     findings = []
     for pair in PAIRS:
         for finding in list(pair.question(scene)):
-            pair.repair(scene, finding)
+            if pair.repair is not None:
+                pair.repair(scene, finding)
             findings.append(finding)
     builds.disconnect(scene)
     controls.forget_done(scene.conn)
@@ -79,8 +80,8 @@ def begin(
     master: str,
     sole: bool,
     max_attempts: int,
-    should_hold: Content | None = None,
-    masterid: int | None = None,
+    should_hold: Content | None,
+    masterid: int,
 ) -> tuple[int, list[Finding]]:
     """Record a start of this process, what it finds and repairs; the start's id and the findings.
 
@@ -90,7 +91,7 @@ def begin(
     scene = Scene.at_start(conn, master, sole, max_attempts, should_hold, masterid)
     findings = find_and_repair(scene)
     values = {"master": master, "pid": os.getpid(), "version": __version__}
-    result = conn.execute(schema.starts.insert().values(started_at=time.time(), **values))
+    result = conn.execute(tables.starts.insert().values(started_at=time.time(), **values))
     startid: int = result.inserted_primary_key[0]  # type: ignore[index]
     keep(conn, startid, findings)
     conn.commit()
@@ -101,11 +102,11 @@ def keep(conn: sa.engine.Connection, startid: int, findings: list[Finding]) -> N
     """Write down what a master has repaired since its start; commits nothing."""
     for finding in findings:
         row = {"kind": finding.kind, "message": finding.message, "buildid": finding.buildid}
-        conn.execute(schema.repairs.insert().values(startid=startid, **row))
+        conn.execute(tables.repairs.insert().values(startid=startid, **row))
 
 
 def end(conn: sa.engine.Connection, startid: int) -> None:
     """Record that the start with this id came to a clean stop."""
-    mine = schema.starts.c.id == startid
-    conn.execute(schema.starts.update().where(mine).values(stopped_at=time.time()))
+    mine = tables.starts.c.id == startid
+    conn.execute(tables.starts.update().where(mine).values(stopped_at=time.time()))
     conn.commit()

@@ -11,7 +11,7 @@ from buildbot.process.results import CANCELLED
 from buildbot.process.results import EXCEPTION
 from buildbot.process.results import RETRY
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.delivery import controls
 from litebot.master.delivery import outbox
 from litebot.master.recovery.question import Finding
@@ -64,7 +64,7 @@ def former_attempts(conn: sa.engine.Connection, brid: int) -> list[int]:
         .where(builds.c.buildrequestid == brid)
         .where(
             builds.c.id.in_(
-                sa.select(schema.repairs.c.buildid).where(schema.repairs.c.kind == INTERRUPTED)
+                sa.select(tables.repairs.c.buildid).where(tables.repairs.c.kind == INTERRUPTED)
             )
         )
         .order_by(builds.c.id)

@@ -12,13 +12,12 @@ LOST = "lost commits"
 
 
 def commits(scene: Scene) -> Iterator[Finding]:
-    """Commits that a start would never miss."""
+    """Commits that a start would never miss.
+
+    Nothing brings them back; the tally begins anew when this start has kept the finding.
+    """
     if scene.should_hold is None:
         return
     message = commit_watermark.missing(scene.should_hold, commit_watermark.content_of(scene.conn))
     if message is not None:
         yield Finding(LOST, 0, message)
-
-
-def tell(_scene: Scene, _finding: Finding) -> None:
-    """Nothing brings them back; the tally begins anew when this start has kept the finding."""

@@ -88,7 +88,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question, and the repair of one thing that it finds; both may be run again at any time."""
+    """A question, and the repair of one thing that it finds; both may be run again at any time.
+
+    Without a repair what is found is left to somebody else, whom the question names.
+    """
 
     question: Callable[[Scene], Iterator[Finding]]
-    repair: Callable[[Scene, Finding], None]
+    repair: Callable[[Scene, Finding], None] | None = None

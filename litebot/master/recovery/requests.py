@@ -10,7 +10,8 @@ from buildbot.db.model import Model
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
 
-from litebot.master.db import schema
+from litebot.master.db import tables
+from litebot.master.db.claims import claim
 from litebot.master.delivery import controls
 from litebot.master.recovery.builds import former_attempts
 from litebot.master.recovery.question import Finding
@@ -40,7 +41,8 @@ def _open_buildsets() -> sa.Select[Any]:
 def open_buildsets(scene: Scene) -> Iterator[Finding]:
     """Buildsets whose requests are all complete, but which are not so themselves.
 
-    While others live, only those of whose requests the dead had one.
+    While others live, only those of whose requests the dead had one.  complete_buildsets completes
+    them, when schedulers and reporters can hear of it.
     """
     query = _open_buildsets()
     if scene.others_live:
@@ -49,10 +51,6 @@ def open_buildsets(scene: Scene) -> Iterator[Finding]:
     for bsid in scene.conn.execute(query).scalars():
         message = f"buildset {bsid} was not completed after the last of its requests; it is now"
         yield Finding("open buildset", bsid, message)
-
-
-def leave_to_the_running_master(_scene: Scene, _finding: Finding) -> None:
-    """complete_buildsets does it, when schedulers and reporters can hear of it."""
 
 
 async def complete_buildsets(master: Any) -> None:
@@ -118,11 +116,8 @@ def _may_end(scene: Scene, brid: int) -> bool:
         return True
     mine = sa.select(claims.c.masterid).where(claims.c.brid == brid)
     if scene.masterid is not None:
-        from sqlalchemy.dialects.postgresql import insert as insert_into  # SQLite needs no 1.6 MB
-
         row = {"brid": brid, "masterid": scene.masterid, "claimed_at": scene.now}
-        insert = insert_into(claims).values(row).on_conflict_do_nothing()
-        if scene.conn.execute(insert.returning(claims.c.brid)).first() is not None:
+        if claim(scene.conn, claims, **row):
             return True
     return scene.conn.execute(mine).scalar() in scene.dead
 
@@ -161,7 +156,7 @@ def _complete(scene: Scene, brid: int, results: int) -> None:
 
 def pending_cancels(scene: Scene) -> Iterator[Finding]:
     """Incomplete requests that are to be cancelled, and that no living master has claimed."""
-    what = schema.pending_controls
+    what = tables.pending_controls
     by_user = sa.and_(what.c.kind == controls.BUILDREQUESTS, what.c.about == requests.c.id)
     query = (
         sa.select(requests.c.id, builders.c.name, what.c.reason)

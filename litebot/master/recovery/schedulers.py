@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables
 from litebot.master.delivery.subscriptions import catch_up
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
-handovers, subscriptions = schema.scheduler_positions, schema.subscriptions
+handovers, subscriptions = tables.scheduler_positions, tables.subscriptions
 
 
 # Another Buildbot on the same tables.
@@ -71,7 +71,10 @@ def settle(scene: Scene, finding: Finding) -> None:
 
 
 def missed(scene: Scene) -> Iterator[Finding]:
-    """Schedulers that have not dealt with all changes."""
+    """Schedulers that have not dealt with all changes.
+
+    ChangeDelivery gives them the changes when they run; one that is not configured gets nothing.
+    """
     changes, schedulers = Model.changes, Model.schedulers
     behind = (
         sa.select(
@@ -87,7 +90,3 @@ def missed(scene: Scene) -> Iterator[Finding]:
         what = f"change {first}" if count == 1 else f"{count} changes from {first} on"
         message = f"scheduler {name!r} had not dealt with {what}; it is given them now"
         yield Finding("change not handed over", schedulerid, message)
-
-
-def leave_to_change_delivery(_scene: Scene, _finding: Finding) -> None:
-    """ChangeDelivery does it when the scheduler runs; one that is not configured gets nothing."""

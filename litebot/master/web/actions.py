@@ -29,16 +29,16 @@ from litebot.master.web.payloads import check_text
 from litebot.store.sql import LARGEST
 from litebot.store.sql import SMALLEST
 
-REASON = {"reason?": Maybe(str)}
+OPTIONAL_REASON = {"reason?": Maybe(str)}
 ACTIONS: dict[type, dict[str, dict[str, Any]]] = {
-    BuildEndpoint: {"stop": REASON, "rebuild": {}},
-    BuildRequestEndpoint: {"cancel": REASON, "set_priority": {"priority": int}},
+    BuildEndpoint: {"stop": OPTIONAL_REASON, "rebuild": {}},
+    BuildRequestEndpoint: {"cancel": OPTIONAL_REASON, "set_priority": {"priority": int}},
     SchedulerEndpoint: {"enable": {"enabled": bool}},
-    WorkerEndpoint: dict.fromkeys(("stop", "pause", "unpause", "kill"), REASON),
+    WorkerEndpoint: dict.fromkeys(("stop", "pause", "unpause", "kill"), OPTIONAL_REASON),
     ForceSchedulerEndpoint: {"force": {"builderid?": (int, str), "builderNames?": [str]}},
 }
 
-LONGEST = len(str(LARGEST))
+MOST_DIGITS = len(str(LARGEST))
 LARGEST_PRIORITY = 2**31 - 1
 
 
@@ -71,7 +71,7 @@ async def _check_force(scheduler: ForceScheduler, params: dict[str, Any]) -> Non
     names = params.get("builderNames", [])
     if "builderid" in params:
         builder, builderid = None, str(params["builderid"])
-        if not builderid.isdigit() or len(builderid) < LONGEST:
+        if not builderid.isdigit() or len(builderid) < MOST_DIGITS:
             builder = await scheduler.master.data.get(("builders", builderid))
         if builder is None:
             raise _invalid(f"there is no builder with the id {params['builderid']}")

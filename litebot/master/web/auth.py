@@ -21,7 +21,7 @@ from twisted.web.resource import IResource
 from litebot.errors import LitebotError
 from litebot.users import UserFile
 
-ADMIN = "admin"
+ADMIN_ROLE = "admin"
 
 
 # Logins at a time: scrypt is slow on purpose, and the reactor's threads have other work to do.
@@ -127,7 +127,7 @@ class AdminIfLoggedIn(RolesFromBase):
     """Gives everybody whom the configured auth let in the role of an admin."""
 
     def getRolesFromUser(self, userDetails: dict[str, Any]) -> list[str]:
-        return [] if userDetails.get("anonymous", False) else [ADMIN]
+        return [] if userDetails.get("anonymous", False) else [ADMIN_ROLE]
 
 
 def lists_its_users(configured: auth.AuthBase) -> bool:
@@ -137,4 +137,4 @@ def lists_its_users(configured: auth.AuthBase) -> bool:
 
 def admins_act(*roles: RolesFromBase) -> Authz:
     """Rules under which everybody may look and only admins, if any, may control anything."""
-    return Authz(allowRules=[AnyControlEndpointMatcher(role=ADMIN)], roleMatchers=[*roles])
+    return Authz(allowRules=[AnyControlEndpointMatcher(role=ADMIN_ROLE)], roleMatchers=[*roles])

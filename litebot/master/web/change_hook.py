@@ -52,7 +52,7 @@ TEXTS = (
     *("author", "committer", "comments", "revision", "branch", "category", "revlink"),
     *("repository", "codebase", "project"),
 )
-FIELDS = {*TEXTS, "files", "properties", "when_timestamp"}
+CHANGE_KEYS = {*TEXTS, "files", "properties", "when_timestamp"}
 # Of the years 1 to 9999.
 TIMES = (-62135596800, 253402300799)
 
@@ -165,7 +165,7 @@ def _plain(change: dict[str, Any]) -> dict[str, Any]:
 
 def checked(change: dict[str, Any]) -> dict[str, Any]:
     """A change of a hook handler as addChange takes it.  Raises ValueError with the reason."""
-    if unknown := change.keys() - FIELDS:
+    if unknown := change.keys() - CHANGE_KEYS:
         raise ValueError(f"a change has no {', '.join(sorted(map(str, unknown)))}")
     result = dict(change)
     for name in TEXTS:

@@ -225,11 +225,11 @@ def _refuse(where: str, value: Any, wanted: str) -> NoReturn:
     elif isinstance(value, (dict, list)):
         found = "an object" if isinstance(value, dict) else "a list"
     else:
-        found = NAMES.get(type(value), "a number")
+        found = KIND_NAMES.get(type(value), "a number")
     raise ValueError(f"{where} is {found}, and must be {wanted}")
 
 
-NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
+KIND_NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
 
 
 def check_shape(shape: Any, value: Any, where: str = "") -> None:
@@ -255,7 +255,7 @@ def check_shape(shape: Any, value: Any, where: str = "") -> None:
     else:
         kinds = shape if isinstance(shape, tuple) else (shape,)
         if type(value) not in kinds:  # and not isinstance: true is no number
-            _refuse(where, value, " or ".join(NAMES[kind] for kind in kinds))
+            _refuse(where, value, " or ".join(KIND_NAMES[kind] for kind in kinds))
         if isinstance(value, str):
             check_text(where, value)
         elif not SMALLEST <= value <= LARGEST:

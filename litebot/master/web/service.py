@@ -20,7 +20,7 @@ from twisted.web import server
 from litebot.master.web.change_hook import ChangeHookResource
 from litebot.master.web.origins import origins
 
-READS = (b"GET", b"HEAD", b"OPTIONS")
+SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 
 def same_origin(request: server.Request) -> bool:
@@ -90,7 +90,7 @@ class Request(server.Request):
 
     def write(self, data: bytes) -> Any:
         """Write, or keep for finish()."""
-        if self.method in READS:
+        if self.method in SAFE_METHODS:
             return super().write(data)
         if self._status is None:  # what is set later comes too late in Buildbot, too
             self._status = (self.code, self.code_message)
@@ -99,7 +99,7 @@ class Request(server.Request):
 
     def finish(self) -> Any:
         """End the answer; of a request that may change something, when it is on disk."""
-        if self.method in READS:
+        if self.method in SAFE_METHODS:
             return super().finish()
         site: Any = self.site
         d = site.master.db.on_disk()

@@ -1,1 +1,1 @@
-"""Moving everything from one database to another: copied, compared, and only then used."""
+"""Copying or moving everything from one database to another, compared before it is used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import marshal
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -10,15 +11,16 @@ from itertools import zip_longest
 from typing import Any
 
 from litebot.errors import StoreError
+from litebot.master.admin.move.copying import Progress
 from litebot.master.admin.move.side import Side
 from litebot.master.admin.move.tables import Moved
 from litebot.master.admin.move.tables import Row
 
-Progress = Callable[[int], None]
-
 # The oldest form of marshal: it depends on types and values alone, not on who shares an object.
 CANONICAL = 0
 LIST_HEAD = len(marshal.dumps([], CANONICAL))
+
+COMPARING = "comparing rows"
 
 
 class Difference(StoreError):
@@ -34,16 +36,9 @@ def _listed(rows: list[Row]) -> bytes:
     return marshal.dumps(rows, CANONICAL)
 
 
-def digest(side: Side, table: Moved) -> tuple[int, str]:
-    """How many rows a table has, and their hash in hex."""
-    hashed, count = hashlib.sha256(), 0
-    for batch in table.batches(side.rows(table)):
-        hashed.update(canonical(batch))
-        count += len(batch)
-    return count, hashed.hexdigest()
-
-
-def compare(source: Side, target: Side, table: Moved, progress: Progress) -> tuple[int, str]:
+def compare(
+    source: Side, target: Side, table: Moved, progress: Callable[[int], None]
+) -> tuple[int, str]:
     """The count and hash of a table that is the same on both sides.  Raises Difference.
 
     `progress` is told how many rows more have been compared.
@@ -57,6 +52,25 @@ def compare(source: Side, target: Side, table: Moved, progress: Progress) -> tup
         count += len(here)
         progress(len(here))
     return count, hashed.hexdigest()
+
+
+def compare_all(
+    source: Side, target: Side, tables: list[Moved], progress: Progress
+) -> tuple[int, str]:
+    """The count and hash of all tables, which are the same on both sides.  Raises Difference."""
+    total = sum(target.count(table) for table in tables)
+    hashed = hashlib.sha256()
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(COMPARING, done, total)
+
+    for table in tables:
+        rows, hash_ = compare(source, target, table, count)
+        hashed.update(json.dumps([table.name, rows, hash_]).encode())
+    return done, hashed.hexdigest()
 
 
 def _side_by_side(

@@ -10,18 +10,9 @@ litebot.toml names.  The others can't until it has, or until the same command ha
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
-from itertools import islice
 from pathlib import Path
-
-import sqlalchemy as sa
 
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
@@ -29,29 +20,23 @@ from litebot.errors import LitebotError
 from litebot.errors import StoreError
 from litebot.master.admin.move import unfinished
 from litebot.master.admin.move.compare import Difference
-from litebot.master.admin.move.compare import compare
+from litebot.master.admin.move.compare import compare_all
+from litebot.master.admin.move.copying import Progress
+from litebot.master.admin.move.copying import complete
+from litebot.master.admin.move.copying import copy_rows
+from litebot.master.admin.move.copying import open_side
 from litebot.master.admin.move.postgres_side import PostgresSide
 from litebot.master.admin.move.side import Side
 from litebot.master.admin.move.sqlite_side import SqliteSide
 from litebot.master.admin.move.tables import Moved
-from litebot.master.admin.move.tables import Row
 from litebot.master.admin.move.tables import all_tables
 from litebot.master.admin.move.unsuited import refuse_unsuited
 from litebot.master.db import move_away
 from litebot.master.db import move_into
-from litebot.master.db import schema
 from litebot.master.db.move_into import Unfinished
 from litebot.settings import Database
 from litebot.settings import load
 from litebot.settings import set_value
-
-# Told what goes on, how many rows or indexes of it are done, and how many there are.
-Progress = Callable[[str, int, int], None]
-
-# An interrupt costs at most what a transaction has: this many.
-BATCHES = 10
-
-COPYING, INDEXES, COMPARING = "copying rows", "making indexes", "comparing rows"
 
 
 @dataclass(frozen=True)
@@ -89,15 +74,14 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
     files.refuse_owner("a move needs it stopped")
     files.require_writable()
     settings = load(files.settings_file)
-    to = Database(url)
-    path = to.sqlite_path(files.path)
+    path = Database(url).sqlite_path(files.path)
     task = Task(files, url if path is None else f"sqlite:///{path}", progress)
     lock = OwnerLock(files)
     try:
-        with closing(_side(settings.database, files.path, target=False)) as source:
+        with closing(open_side(settings.database.url, files.path, target=False)) as source:
             source.refuse_users()
-            _require_current(source, files)
-            with closing(_side(to, files.path, target=True)) as target:
+            source.require_current(files.quoted)
+            with closing(open_side(url, files.path, target=True)) as target:
                 if source.identity() == target.identity():
                     return Report(None, _end(target, task))
                 _refuse_moved(source, task)
@@ -117,13 +101,6 @@ class Task:
     files: Basedir
     url: str
     progress: Progress
-
-
-def _side(database: Database, basedir: Path, *, target: bool) -> Side:
-    path = database.sqlite_path(basedir)
-    if path is not None:
-        return SqliteSide(path, target=target)
-    return PostgresSide(database.url, basedir)
 
 
 def _refuse_moved(source: Side, task: Task) -> None:
@@ -177,12 +154,12 @@ def _move(source: Side, target: Side, task: Task) -> Copied:
     if isinstance(source, SqliteSide) and isinstance(target, PostgresSide) and found is None:
         refuse_unsuited(source, tables, files.quoted)
     begun = found or unfinished.begin(target, new, tables)
-    resumed = _copy(source, target, tables, progress)
-    _complete(target, tables, begun.later, progress)
+    resumed = copy_rows(source, target, tables, progress)
+    complete(target, tables, begun.later, progress)
     # Anew: what was written to the source after its rows were copied is a difference, too.
     source.take_snapshot()
     try:
-        rows, hash_ = _compare(source, target, tables, progress)
+        rows, hash_ = compare_all(source, target, tables, progress)
         source.announce(task.url, files.master_name)
         source.refuse_users()  # a master that was a moment earlier has not read that
         source.take_snapshot()
@@ -215,80 +192,10 @@ def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | 
         raise begun.refusal(target.name)  # that one may have used it already
     if begun.source != new.source:
         raise StoreError(
-            f"{target.name} holds an unfinished move of {begun.source}",
+            f"{target.name} holds an unfinished {begun.kind} of {begun.source}",
             "finish that one, or name another database, or remove this one",
         )
     if same and begun.state in (move_into.COPYING, move_into.MOVED):
         return begun
     target.wipe(tables)  # nothing but what this very source was copied to before it changed
     return None
-
-
-def _require_current(source: Side, files: Basedir) -> None:
-    """Raise StoreError where the tables are not those of this Buildbot and this litebot."""
-    with source.translated_errors(), source.engine.connect() as conn:
-        current = schema.is_buildbots(conn) and sa.inspect(conn).has_table(schema.versions.name)
-        if current:
-            version = conn.execute(sa.select(schema.versions.c.version)).scalar()
-            current = version == len(schema.MIGRATIONS)
-    if not current:
-        raise StoreError(
-            f"{source.name} has not the tables of this Buildbot and this litebot",
-            f"litebot upgrade-master {files.quoted}",
-        )
-
-
-def _copy(source: Side, target: Side, tables: list[Moved], progress: Progress) -> int:
-    """Copy what is not there yet; how many rows were."""
-    there = {table.name: target.count(table) for table in tables}
-    total = sum(source.count(table) for table in tables)
-    done = resumed = sum(there.values())
-    progress(COPYING, done, total)
-
-    def counted(batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
-        nonlocal done
-        for batch in batches:
-            yield batch
-            done += len(batch)
-            progress(COPYING, done, total)
-
-    for table in tables:
-        batches = table.batches(source.rows(table, skip=there[table.name]))
-        for first in batches:
-            # The target works on these while more are read.
-            target.write(table, counted(chain([first], islice(batches, BATCHES - 1))))
-    return resumed
-
-
-def _complete(
-    target: Side, tables: list[Moved], later: tuple[str, ...], progress: Progress
-) -> None:
-    """Make what was left out, in one transaction; once is enough."""
-    if not later:
-        return
-    with target.translated_errors(), target.engine.begin() as conn:
-        for number, statement in enumerate(later):
-            progress(INDEXES, number, len(later))
-            unfinished.run(conn, statement)
-        target.settle(conn, tables)
-        conn.execute(move_into.record.update().values(later="[]"))
-    progress(INDEXES, len(later), len(later))
-    target.analyze()
-
-
-def _compare(
-    source: Side, target: Side, tables: list[Moved], progress: Progress
-) -> tuple[int, str]:
-    total = sum(target.count(table) for table in tables)
-    hashed = hashlib.sha256()
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress(COMPARING, done, total)
-
-    for table in tables:
-        rows, hash_ = compare(source, target, table, count)
-        hashed.update(json.dumps([table.name, rows, hash_]).encode())
-    return done, hashed.hexdigest()

@@ -1,4 +1,4 @@
-"""A Postgres database as one side of a move."""
+"""A Postgres database as one side of a copy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from typing import cast
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL
 
 from litebot.errors import StoreError
 from litebot.master.admin.move.side import Side
@@ -58,13 +59,13 @@ SESSIONS = """
         AND pid <> pg_backend_pid()
     ORDER BY pid
 """
-PATIENCE_S = 5.0
+OTHERS_END_WITHIN_S = 5.0
 
 
 class PostgresSide(Side):
     """A database on a server."""
 
-    def __init__(self, url: str, basedir: Path) -> None:
+    def __init__(self, url: str | URL, basedir: Path) -> None:
         """Connect.  Raises StoreError, with what the server says, where that fails."""
         self.name = postgres.shown(url)
         self._url = url
@@ -92,7 +93,7 @@ class PostgresSide(Side):
             )
 
     def refuse_users(self) -> None:
-        give_up_at = time.monotonic() + PATIENCE_S
+        give_up_at = time.monotonic() + OTHERS_END_WITHIN_S
         # A session that was just ended may still be listed.
         while others := self._others():
             if time.monotonic() > give_up_at:
@@ -140,8 +141,9 @@ class PostgresSide(Side):
             self._db.execute("COMMIT")
 
     def count(self, table: Moved) -> int:
+        query = f"SELECT count(*) FROM {table.quoted} WHERE {table.wanted}"
         with self.translated_errors():
-            return int(self._value(f"SELECT count(*) FROM {table.quoted}"))
+            return int(self._value(query))
 
     def rows(self, table: Moved, skip: int = 0) -> Iterator[Row]:
         order = ", ".join(
@@ -151,7 +153,10 @@ class PostgresSide(Side):
             + (" NULLS FIRST" if column.nullable else "")
             for column in table.order
         )
-        query = f"SELECT {table.column_list} FROM {table.quoted} ORDER BY {order} OFFSET {skip}"
+        query = (
+            f"SELECT {table.values} FROM {table.quoted} WHERE {table.wanted} ORDER BY {order}"
+            f" OFFSET {skip}"
+        )
         with self.translated_errors(), self._db.cursor() as cursor:
             yield from copied(cursor, query, [column.kind for column in table.columns])
 

@@ -1,4 +1,4 @@
-"""What a move needs of a database, whichever kind it is."""
+"""What a copy or a move needs of a database, whichever kind it is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from litebot.master.admin.move.tables import Moved
 from litebot.master.admin.move.tables import Row
+from litebot.master.db import schema
 
 
 class Side(ABC):
-    """A database that is moved from or to.  Its methods raise StoreError."""
+    """A database that is copied or moved from or to.  Its methods raise StoreError."""
 
     # What it is called in messages; no password.
     name: str
@@ -40,6 +41,14 @@ class Side(ABC):
     def tables(self) -> set[str]:
         """The names of the tables in it."""
 
+    def require_current(self, basedir: str) -> None:
+        """Raise StoreError where the tables are not those of this Buildbot and this litebot.
+
+        `basedir` is quoted for a shell.
+        """
+        with self.translated_errors(), self.engine.connect() as conn:
+            schema.require_current(conn, self.name, basedir)
+
     @abstractmethod
     def mark(self, tables: list[Moved]) -> str:
         """Something that is never the same again once somebody has written to it."""
@@ -50,11 +59,11 @@ class Side(ABC):
 
     @abstractmethod
     def count(self, table: Moved) -> int:
-        """How many rows a table has."""
+        """How many rows a table has that are copied."""
 
     @abstractmethod
     def rows(self, table: Moved, skip: int = 0) -> Iterator[Row]:
-        """The rows of a table in its order, as they come, without the first `skip`."""
+        """The rows that are copied in the table's order, as they come, without the first `skip`."""
 
     @abstractmethod
     def write(self, table: Moved, batches: Iterable[list[Row]]) -> None:
@@ -66,7 +75,7 @@ class Side(ABC):
 
     @abstractmethod
     def wipe(self, tables: list[Moved]) -> None:
-        """Remove what an unfinished move left."""
+        """Remove what an unfinished copy or move left."""
 
     @abstractmethod
     def settle(self, conn: sa.engine.Connection, tables: list[Moved]) -> None:

@@ -1,4 +1,4 @@
-"""A state file as one side of a move."""
+"""A state file as one side of a copy."""
 
 from __future__ import annotations
 
@@ -88,11 +88,12 @@ class SqliteSide(Side):
 
     def count(self, table: Moved) -> int:
         with self.translated_errors():
-            return int(self.handle.execute(f"SELECT count(*) FROM {table.quoted}").get)
+            query = f"SELECT count(*) FROM {table.quoted} WHERE {table.wanted}"
+            return int(self.handle.execute(query).get)
 
     def rows(self, table: Moved, skip: int = 0) -> Iterator[Row]:
         order = ", ".join(column.quoted for column in table.order)
-        query = f"SELECT {table.column_list} FROM {table.quoted} ORDER BY {order}"
+        query = f"SELECT {table.values} FROM {table.quoted} WHERE {table.wanted} ORDER BY {order}"
         try:
             with self.translated_errors():
                 yield from self.handle.execute(f"{query} LIMIT -1 OFFSET ?", (skip,))

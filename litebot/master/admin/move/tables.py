@@ -1,16 +1,19 @@
-"""What is moved: every table of Buildbot's and litebot's metadata, and how its rows are ordered."""
+"""What is copied: every table of Buildbot and of litebot, and how its rows are ordered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
-from litebot.master.db import schema
+from litebot.master.db import tables as ours
 
 Row = tuple[Any, ...]
 
@@ -48,7 +51,9 @@ class Column:
 class Moved:
     """A table: its rows are ordered by `order`, all its columns if need be.
 
-    `key` names a row to people: its primary key, or columns of an index.
+    `key` names a row to people: its primary key, or columns of an index.  Rows for which `wanted`
+    does not hold are left out, and so are values of a column that is in `kept_if`, with a condition
+    that does not hold.
     """
 
     name: str
@@ -56,6 +61,8 @@ class Moved:
     key: tuple[Column, ...]
     order: tuple[Column, ...]
     table: sa.Table
+    wanted: str = "true"
+    kept_if: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def quoted(self) -> str:
@@ -64,6 +71,16 @@ class Moved:
     @property
     def column_list(self) -> str:
         return ", ".join(column.quoted for column in self.columns)
+
+    @property
+    def values(self) -> str:
+        """What to select of a row that is copied, in the order of `columns`."""
+        return ", ".join(
+            f"CASE WHEN {self.kept_if[column.name]} THEN {column.quoted} END AS {column.quoted}"
+            if column.name in self.kept_if
+            else column.quoted
+            for column in self.columns
+        )
 
     def key_of(self, row: Row) -> Row:
         """The values of `key` in a row."""
@@ -102,8 +119,8 @@ def _some(rows: Iterator[Row], large: list[int]) -> Iterator[Row]:
 
 
 def all_tables() -> list[Moved]:
-    """Every table there is to move."""
-    tables = [*Model.metadata.tables.values(), *schema.metadata.tables.values()]
+    """Every table there is to copy."""
+    tables = [*Model.metadata.tables.values(), *ours.metadata.tables.values()]
     return [moved(table) for table in tables]
 
 
@@ -119,6 +136,34 @@ def moved(table: sa.Table) -> Moved:
         key = first or list(columns.values())
         order = [*first, *(column for column in columns.values() if column not in first)]
     return Moved(table.name, tuple(columns.values()), tuple(key), tuple(order), table)
+
+
+def without_orphans(table: Moved) -> Moved:
+    """The table without rows that refer to one that does not exist, or that is left out as well.
+
+    Of a row that was written before the one that it refers to only the reference is left out.
+    """
+    late = {key.parent.name: key for key in table.table.foreign_keys if _is_late(key)}
+    kept_if = {name: _refers_to_wanted(key) for name, key in late.items()}
+    return replace(table, wanted=_wanted(table.table), kept_if=kept_if)
+
+
+def _is_late(key: sa.ForeignKey) -> bool:
+    """Whether a reference closes a circle and may be NULL."""
+    return bool(key.use_alter and key.parent.nullable)
+
+
+def _wanted(table: sa.Table) -> str:
+    keys = [key for key in table.foreign_keys if not _is_late(key)]
+    return " AND ".join(sorted(map(_refers_to_wanted, keys))) or "true"
+
+
+def _refers_to_wanted(key: sa.ForeignKey) -> str:
+    parent, column = key.column.table, f'"{key.parent.name}"'
+    # Among the rows of one table references may go on for ever: there, one that exists will do.
+    wanted = "true" if parent is key.parent.table else _wanted(parent)
+    there = f'SELECT "{key.column.name}" FROM "{parent.name}" WHERE {wanted}'
+    return f"({column} IS NULL OR {column} IN ({there}))"
 
 
 def _index(table: sa.Table) -> list[str]:

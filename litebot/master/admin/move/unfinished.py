@@ -1,4 +1,4 @@
-"""What a move writes into its target about itself, so that it can go on after an interrupt."""
+"""What a move or copy writes into its target about itself, as long as it has not ended."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from litebot.errors import StoreError
 from litebot.master.admin.move.side import Side
 from litebot.master.admin.move.tables import Moved
 from litebot.master.db import schema
+from litebot.master.db.move_into import COPY
 from litebot.master.db.move_into import COPYING
 from litebot.master.db.move_into import MOVED
 from litebot.master.db.move_into import Unfinished
@@ -20,7 +21,7 @@ from litebot.master.db.move_into import record
 
 
 def found(target: Side) -> Unfinished | None:
-    """The move that was begun into a database, or None.
+    """The move or copy that was begun into a database, or None.
 
     Raises StoreError where it holds anything else.
     """
@@ -32,7 +33,7 @@ def found(target: Side) -> Unfinished | None:
 
 
 def recorded(target: Side) -> Unfinished | None:
-    """The move that was begun into a database, whatever else it holds, or None."""
+    """As `found`, whatever else the database holds."""
     if record.name not in target.tables():
         return None
     with target.translated_errors(), target.engine.connect() as conn:
@@ -43,8 +44,8 @@ def holds_data(target: Side, tables: set[str]) -> StoreError:
     """What to tell where a target is not empty."""
     first = sorted(tables)[0]
     return StoreError(
-        f"{target.name} holds tables ({first}{', ...' if len(tables) > 1 else ''}); a move needs an"
-        " empty database and leaves this one as it is",
+        f"{target.name} holds tables ({first}{', ...' if len(tables) > 1 else ''}); rows are copied"
+        " to an empty database only, and this one is left as it is",
         "name another one, or remove or rename this one if you do not need it",
     )
 
@@ -58,6 +59,7 @@ def begin(target: Side, begun: Unfinished, tables: list[Moved]) -> Unfinished:
         conn.commit()
         schema.make(conn)
         conn.commit()
+    state = COPY if begun.state == COPY else COPYING
     definitions = target.definitions()
     later = tuple(make for _, make in reversed(definitions))
     with target.translated_errors(), target.engine.connect() as conn:
@@ -65,9 +67,9 @@ def begin(target: Side, begun: Unfinished, tables: list[Moved]) -> Unfinished:
             run(conn, drop)
         for table in tables:  # a new schema is not without rows
             conn.execute(table.table.delete())
-        conn.execute(record.update().values(state=COPYING, later=json.dumps(later)))
+        conn.execute(record.update().values(state=state, later=json.dumps(later)))
         conn.commit()
-    return replace(begun, state=COPYING, later=later)
+    return replace(begun, state=state, later=later)
 
 
 def run(conn: sa.engine.Connection, statement: str) -> None:
@@ -89,6 +91,6 @@ def set_moved(target: Side, move: Unfinished) -> None:
 
 
 def forget(target: Side) -> None:
-    """Leave no trace of a move that is done."""
+    """Leave no trace of a move or copy that is done."""
     with target.translated_errors(), target.engine.begin() as conn:
         record.drop(conn)

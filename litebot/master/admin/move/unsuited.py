@@ -1,4 +1,4 @@
-"""What SQLite holds and Postgres can't take, found by SQLite before anything is moved.
+"""What SQLite holds and Postgres can't take, found by SQLite before anything is copied.
 
 SQLite keeps a value of any type and size in any column, and does not look at references.
 """
@@ -27,8 +27,10 @@ class Fault(NamedTuple):
     mended: str
 
 
-def refuse_unsuited(source: SqliteSide, tables: list[Moved], basedir: str) -> None:
-    """Raise StoreError for the first value or reference that Postgres would refuse.
+def refuse_unsuited(
+    source: SqliteSide, tables: list[Moved], basedir: str, *, references: bool = True
+) -> None:
+    """Raise StoreError for the first value, or with `references` reference, that Postgres refuses.
 
     It names table, row and column, and a remedy.  `basedir` is quoted for a shell.
     """
@@ -39,7 +41,7 @@ def refuse_unsuited(source: SqliteSide, tables: list[Moved], basedir: str) -> No
         if found is not None:
             *key, number = found
             raise _refusal(source, table, tuple(key), faults[number])
-    for table in tables:
+    for table in tables if references else ():
         for reference in table.table.foreign_keys:
             column = f'"{reference.parent.name}"'
             parent = f'"{reference.column.table.name}"'
@@ -103,7 +105,10 @@ def _faults(column: Column) -> list[Fault]:
 def _first(source: SqliteSide, table: Moved, value: str, condition: str) -> Row | None:
     """The key and a value of the first row for which a condition, maybe on `value`, holds."""
     keys = ", ".join(column.quoted for column in table.key)
-    query = f"SELECT {keys}, {value} AS found FROM {table.quoted} WHERE {condition} LIMIT 1"
+    query = (
+        f"SELECT {keys}, {value} AS found FROM {table.quoted}"
+        f" WHERE ({condition}) AND {table.wanted} LIMIT 1"
+    )
     with source.translated_errors():
         return next(iter(source.handle.execute(query)), None)
 

@@ -23,9 +23,11 @@ from litebot.errors import StoreError
 from litebot.master.db.postgres.remedies import remedy
 
 DRIVER = "postgresql+psycopg"
+# Of an engine that is given its connections: SQLAlchemy needs no more to know the dialect.
+DIALECT_URL = f"{DRIVER}://"
 EXTRA = "pip install 'litebot[postgres]'"
 CREATE_EMPTY = "createdb --encoding=UTF8 --template=template0 NAME"
-CONNECT_S = 10
+COMMAND_CONNECT_TIMEOUT_S = 10
 PASSWORD_FILE = "secrets/database-password"  # noqa: S105 (no password, but where one is)
 
 
@@ -75,7 +77,10 @@ def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
     # An interrupt that comes while a connection is closed is told by the command, in its words.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     secret = password(basedir)
-    options: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": CONNECT_S}
+    options: dict[str, Any] = {
+        "client_encoding": "utf8",
+        "connect_timeout": COMMAND_CONNECT_TIMEOUT_S,
+    }
     options |= {} if secret is None else {"password": secret}
     made = driver_url(url)
     hosts = [made.host or "", *made.normalized_query.get("host", ())]

@@ -26,7 +26,7 @@ from litebot.master.db.pool import EXPECTED
 from litebot.master.db.pool import Outage
 from litebot.master.db.pool import Pool
 from litebot.master.db.pool import Work
-from litebot.master.db.postgres.read_pool import PATIENCE_S
+from litebot.master.db.postgres.read_pool import READ_WAITS_S
 from litebot.master.db.postgres.read_pool import PostgresReadPool
 from litebot.master.db.postgres.server import Server
 from litebot.master.db.postgres.server import away
@@ -50,8 +50,8 @@ class PostgresPool(Pool):
         self,
         server: Server,
         reactor: Any,
-        on_failure: Callable[[StoreFailed], None] | None = None,
-        on_outage: Callable[[Outage | None], None] | None = None,
+        on_failure: Callable[[StoreFailed], None] | None,
+        on_outage: Callable[[Outage | None], None] | None,
     ) -> None:
         super().__init__()
         self.reactor = reactor
@@ -155,7 +155,7 @@ class PostgresPool(Pool):
     def _queue_up(self, work: Work) -> None:
         self._queue.append(work)
         if work.for_reader and self.outage is not None:
-            self._after(PATIENCE_S, self.outage, self._refuse_visitors, [work])
+            self._after(READ_WAITS_S, self.outage, self._refuse_visitors, [work])
         self._schedule()
 
     def _schedule(self) -> None:
@@ -226,8 +226,8 @@ class PostgresPool(Pool):
         log.msg(f"{self._server.shown} is away: {outage.words}; waiting for it")
         self._set_outage(outage)
         # What runs there for visitors will not be answered either.
-        self._after(PATIENCE_S, outage, self._readers.interrupt)
-        self._after(PATIENCE_S, outage, self._refuse_visitors, [*self._queue])
+        self._after(READ_WAITS_S, outage, self._readers.interrupt)
+        self._after(READ_WAITS_S, outage, self._refuse_visitors, [*self._queue])
         self._lose_patience(outage)
 
     def _set_outage(self, outage: Outage | None) -> None:

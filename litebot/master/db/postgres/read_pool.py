@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from psycopg import IsolationLevel
 from sqlalchemy.pool import NullPool
 
+from litebot.master.db.postgres import DIALECT_URL
 from litebot.master.db.postgres.connection import Shared
 from litebot.master.db.postgres.server import Server
 from litebot.master.db.postgres.server import away
@@ -20,12 +21,11 @@ from litebot.master.db.postgres.server import cut_off
 from litebot.master.db.postgres.server import waits
 from litebot.master.db.postgres.server import words_of
 from litebot.master.db.postgres.sql import PostgresSql
-from litebot.master.db.postgres.writer import DRIVER
 from litebot.master.db.read_pool import Reader
 from litebot.master.db.read_pool import ReadPool
 
 # A visitor waits so long for a server that is away.
-PATIENCE_S = 5.0
+READ_WAITS_S = 5.0
 
 
 class PostgresReader:
@@ -36,7 +36,7 @@ class PostgresReader:
         self._conn: Shared | None = None
         self._sql: PostgresSql | None = None
         self.engine = sa.create_engine(
-            DRIVER, creator=self._connected, poolclass=NullPool, use_native_hstore=False
+            DIALECT_URL, creator=self._connected, poolclass=NullPool, use_native_hstore=False
         )
 
     def _connected(self) -> Shared:
@@ -79,7 +79,7 @@ class PostgresReader:
 class PostgresReadPool(ReadPool):
     """What writes fails with psycopg's ReadOnlySqlTransaction (`orig` of SQLAlchemy's error).
 
-    Fails with ServerAway where the server does not answer within PATIENCE_S.
+    Fails with ServerAway where the server does not answer within READ_WAITS_S.
     """
 
     def __init__(self, server: Server, reactor: Any) -> None:
@@ -90,7 +90,7 @@ class PostgresReadPool(ReadPool):
         return PostgresReader(self._server)
 
     def _start(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + READ_WAITS_S
         return super()._start(partial(self._patiently, until, how), *args, **kwargs)
 
     def _run(self, reader: Reader, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

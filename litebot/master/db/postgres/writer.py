@@ -27,6 +27,7 @@ from litebot.errors import StoreFailed
 from litebot.master.db import postgres
 from litebot.master.db.pool import Outage
 from litebot.master.db.pool import Work
+from litebot.master.db.postgres import DIALECT_URL
 from litebot.master.db.postgres.commit_marker import NONE
 from litebot.master.db.postgres.commit_marker import CommitMarkers
 from litebot.master.db.postgres.connection import Connection
@@ -46,7 +47,6 @@ from litebot.master.db.postgres.sql import PostgresSql
 
 # A connection that was ended may take a moment to be gone.
 GONE_WITHIN_S = 5.0
-DRIVER = "postgresql+psycopg://"
 
 # Called before the first batch on a connection that is not the first, in its transaction.
 Hook = Callable[[sa.engine.Connection], None]
@@ -77,7 +77,7 @@ class Writer:
 
     def __init__(self, server: Server, say: Callable[[Outage], None]) -> None:
         self.engine = sa.create_engine(
-            DRIVER, creator=self._for_sqlalchemy, poolclass=NullPool, use_native_hstore=False
+            DIALECT_URL, creator=self._for_sqlalchemy, poolclass=NullPool, use_native_hstore=False
         )
         self.before_batch_after_reconnect: Hook | None = None
         self._server = server

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from litebot.files import sync
 from litebot.store.sql import Sql
 
 SIZE_BYTES = 256
@@ -130,11 +131,7 @@ class CommitWatermark:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.keep(content)
         os.fsync(self._fd)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(path.parent)
 
     def count(self, sql: Sql) -> Content:
         """Count a commit, as the last thing before it."""

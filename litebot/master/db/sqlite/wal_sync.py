@@ -18,6 +18,7 @@ from twisted.internet import threads
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
+from litebot.files import sync
 from litebot.master.db.sqlite.commit_watermark import CommitWatermark
 from litebot.master.db.sqlite.commit_watermark import Content
 from litebot.master.runtime.deferreds import after
@@ -96,11 +97,7 @@ class Syncer:
             # SQLite syncs a log's entry in its directory when it first syncs the log: here that is
             # after the header of a new one, and never where one is left that nobody has synced.
             # Source: https://sqlite.org/src/file/src/os_unix.c, unixSync
-            directory = os.open(self._log.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync(self._log.parent)
         os.fdatasync(self._fd)
         if self.watermark is not None and content is not None:
             self.watermark.keep(content)
