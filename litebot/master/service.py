@@ -143,7 +143,8 @@ class BuildMaster(master.BuildMaster):
         self.neighbours = Neighbours()
         rest.register()
         if config_loader is None:
-            config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
+            name = configFileName or "master.cfg"
+            config_loader = ConfigLoader(basedir, name, self._refuse_to_change)
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.control = Control(self.files.control_socket)
         # Before it gets a parent: services are found by their names.
@@ -229,8 +230,6 @@ class BuildMaster(master.BuildMaster):
         yield defer.ensureDeferred(self.outbox.resume())
         if not self.db.is_sole_writer:
             yield defer.ensureDeferred(self.neighbours.cancel_again())
-        if isinstance(self.config_loader, ConfigLoader):
-            self.config_loader.refuse = self._refuse_to_change
         yield self.control.setServiceParent(self)
         self.files.keep_reserve()
         _leave_to_no_collection()
@@ -426,7 +425,8 @@ class BuildMaster(master.BuildMaster):
         )
 
     def _refuse_to_change(self, settings: Settings, config: MasterConfig) -> None:
-        check_changes(self.files, (self.settings, self.config), (settings, config))
+        if self._owner is not None:  # it has started
+            check_changes(self.files, (self.settings, self.config), (settings, config))
 
     # other masters
 

@@ -13,7 +13,6 @@ the build or the buildset ended, or, where that has no such reporter, the first 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -72,6 +71,20 @@ class ReportAttempt:
 
 
 current_attempt: ContextVar[ReportAttempt | None] = ContextVar("current_attempt", default=None)
+
+
+class OutboxReporter(ReporterBase):
+    """A reporter that says to the attempt which is under way when it begins to send.
+
+    When a configuration is loaded, this class is put before that of each reporter.
+    """
+
+    def sendMessage(self, reports: Any) -> Any:
+        """Send as the reporter does."""
+        attempt = current_attempt.get()
+        if attempt is not None:
+            attempt.begin_to_send()
+        return super().sendMessage(reports)
 
 
 class Outbox(service.AsyncMultiService):
@@ -145,7 +158,6 @@ class Outbox(service.AsyncMultiService):
         row = (reporter.name or "", key[0], int(key[1]))
         attempt = ReportAttempt()
         self._in_flight.add(row)
-        _Sending.watch(reporter)
         try:
             await self.master.db.on_disk()
             current_attempt.set(attempt)
@@ -302,24 +314,6 @@ def _due(conn: sa.engine.Connection, masterid: int, now: float) -> list[tuple[st
     mine = sa.and_(outbox.c.masterid == masterid, outbox.c.retry_at <= now)
     rows = conn.execute(query.where(mine).order_by(outbox.c.id))
     return [(row[0], row[1], row[2]) for row in rows]
-
-
-@dataclass
-class _Sending:
-    """A reporter's sendMessage that says to its delivery when it begins."""
-
-    send: Callable[..., Any]
-
-    @classmethod
-    def watch(cls, reporter: ReporterBase) -> None:
-        if not isinstance(reporter.sendMessage, cls):
-            reporter.sendMessage = cls(reporter.sendMessage)
-
-    def __call__(self, reports: Any) -> Any:
-        attempt = current_attempt.get()
-        if attempt is not None:
-            attempt.begin_to_send()
-        return self.send(reports)
 
 
 def _note_error(event: dict[str, Any]) -> None:
