@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Iterator
@@ -71,6 +70,7 @@ from litebot.master.delivery.outbox import Outbox
 from litebot.master.delivery.queue import MQ_CLASS
 from litebot.master.delivery.scheduler_manager import SchedulerManager
 from litebot.master.recovery.requests import complete_buildsets
+from litebot.master.runtime import memory
 from litebot.master.runtime import outcome
 from litebot.master.runtime.deferreds import in_time
 from litebot.master.runtime.error_log import logged_errors
@@ -118,8 +118,6 @@ class BuildMaster(master.BuildMaster):
         self.files = Basedir(basedir)
         self.settings = Settings()
         self._unreadable: SettingsError | None = None  # startService says so
-        gc.freeze()  # all that has been imported
-        gc.enable()  # see run
         try:
             self.settings = load(self.files.settings_file)
         except SettingsError as error:
@@ -195,6 +193,7 @@ class BuildMaster(master.BuildMaster):
     @defer.inlineCallbacks
     def startService(self) -> Any:
         """Check, own the basedir, start as Buildbot does, and tell how it went."""
+        memory.settle_imports()
         try:
             yield self._start()
         except LitebotError as error:
@@ -232,7 +231,7 @@ class BuildMaster(master.BuildMaster):
             yield defer.ensureDeferred(self.neighbours.cancel_again())
         yield self.control.setServiceParent(self)
         self.files.keep_reserve()
-        _leave_to_no_collection()
+        memory.settle_started()
         self._owner = Owner(os.getpid(), time.time(), self.url)
         self._lock.write(self._owner)
         self._note_outage()
@@ -531,15 +530,6 @@ def _may_go_on(conn: sa.engine.Connection, startid: int, name: str) -> None:
     """Raise TakenOver or StoreError where others have done without this master meanwhile."""
     fence(conn, startid)
     move_away.refuse(conn, name)
-
-
-def _leave_to_no_collection() -> None:
-    """Keep what a started master is made of from the garbage collector, as it stays anyway.
-
-    Else a collection looks at all of it now and then, which takes a tenth of a second.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def config_error(errors: ConfigErrors, files: Basedir) -> ConfigError:
