@@ -33,7 +33,6 @@ from litebot.errors import SettingsError
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
 from litebot.master import cluster
-from litebot.master import faults
 from litebot.master import recovery
 from litebot.master.builds.attempts import Attempts
 from litebot.master.builds.distributor import BotMaster
@@ -280,7 +279,6 @@ class BuildMaster(master.BuildMaster):
         for port in configured_ports(self.config):
             require_free(*port, self.settings, self.files)
         yield self.db.pool.do(self._upgrade)
-        faults.arm(self)
         sole = self.name == SOLE_MASTER
         self.masterid = yield self.db.masters.findMasterId(name=self.name)
         yield self._claim_name()
