@@ -55,9 +55,10 @@ class Reconfiguration:
             await master.change_delivery.resume()
 
     def refuse(self, settings: Settings, config: MasterConfig) -> None:
-        """Raise Unchangeable where only a restart leads to a configuration that was loaded."""
+        """Raise Unchangeable where only a restart leads a started master to this configuration."""
         master = self._master
-        check_changes(master.files, (master.settings, master.config), (settings, config))
+        if master.ownership.is_announced:
+            check_changes(master.files, (master.settings, master.config), (settings, config))
 
     def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
         basedir = self._master.files.quoted

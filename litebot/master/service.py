@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import asdict
 from typing import Any
 
@@ -77,8 +76,6 @@ class BuildMaster(master.BuildMaster):
         reactor: Any = None,
         config_loader: Any = None,
     ) -> None:
-        gc.freeze()  # all that has been imported
-        gc.enable()  # see run
         self.files = Basedir(basedir)
         self.settings = Settings()
         unreadable = None
@@ -92,7 +89,8 @@ class BuildMaster(master.BuildMaster):
         self.shutdown = Shutdown(self)
         rest.register()
         if config_loader is None:
-            config_loader = ConfigLoader(basedir, configFileName or "master.cfg")
+            name, refuse = configFileName or "master.cfg", self.reconfiguration.refuse
+            config_loader = ConfigLoader(basedir, name, refuse)
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         # Before it gets a parent: services are found by their names.
         if not isinstance(self.cluster, Shared):

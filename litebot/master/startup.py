@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import Any
 
@@ -17,7 +16,6 @@ from litebot.basedir import refused_by_system
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 from litebot.errors import SettingsError
-from litebot.master import faults
 from litebot.master import recovery
 from litebot.master.configuration.loader import ConfigLoader
 from litebot.master.configuration.ports import configured_ports
@@ -26,6 +24,7 @@ from litebot.master.db import schema
 from litebot.master.db.sqlite import commit_watermark
 from litebot.master.db.sqlite import preflight
 from litebot.master.recovery.requests import complete_buildsets
+from litebot.master.runtime import memory
 from litebot.master.runtime import outcome
 from litebot.master.runtime.error_log import logged_errors
 
@@ -51,6 +50,7 @@ class Startup:
     async def run(self, start_buildbots: Any) -> None:
         """Check, own the basedir, start as Buildbot does, and tell how it went."""
         master = self._master
+        memory.settle_imports()
         try:
             await self._run(start_buildbots)
         except LitebotError as error:
@@ -84,11 +84,9 @@ class Startup:
         await complete_buildsets(master)
         await master.outbox.resume()
         await master.cluster.take_part()
-        if isinstance(master.config_loader, ConfigLoader):
-            master.config_loader.refuse = master.reconfiguration.refuse
         await master.control.setServiceParent(master)
         master.files.keep_reserve()
-        _leave_to_no_collection()
+        memory.settle_started()
         master.ownership.announce(master.url)
         master.note_outage()
         self._tell(mended)
@@ -124,7 +122,6 @@ class Startup:
         for port in configured_ports(master.config):
             require_free(*port, master.settings, master.files)
         await db.pool.do(self._upgrade)
-        faults.arm(master)
         master.masterid = await db.masters.findMasterId(name=master.name)
         await cluster.join()
         self.startid, findings = await db.pool.do(
@@ -147,15 +144,6 @@ class Startup:
         schema.lock(conn)
         self._master.cluster.refuse_upgrade(conn)
         schema.upgrade(conn)
-
-
-def _leave_to_no_collection() -> None:
-    """Keep what a started master is made of from the garbage collector, as it stays anyway.
-
-    Else a collection looks at all of it now and then, which takes a tenth of a second.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def config_error(errors: ConfigErrors, files: Basedir) -> ConfigError:

@@ -15,7 +15,14 @@ from conftest import succeeded
 from conftest import wait_for
 
 from litebot.basedir import Basedir
-from litebot.master.faults import KILL_AT
+
+# What a buildbot.tac imports its master with, and what takes that one's place: see kill_at.
+IMPORT = "from litebot.master.service import BuildMaster\n"
+IMPORT_FATAL = f"""{IMPORT}
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+from kill_at import BuildMaster
+"""
 
 PROPERTY = """
 SELECT s.id, p.property_value FROM buildsets s
@@ -33,7 +40,12 @@ class Victim(Master):
 
     def start_to_die(self, point: str) -> Done:
         """Start it with this as LITEBOT_KILL_AT; it may die before it answers."""
-        done = self.run("start", env={**os.environ, KILL_AT: point})
+        tac = self.basedir / "buildbot.tac"
+        text = tac.read_text(encoding="utf-8")
+        if IMPORT_FATAL not in text:
+            assert IMPORT in text
+            tac.write_text(text.replace(IMPORT, IMPORT_FATAL), encoding="utf-8")
+        done = self.run("start", env={**os.environ, "LITEBOT_KILL_AT": point})
         if done.returncode == 0:
             owner = Basedir(self.basedir).owner()
             pid = int(done.stdout.partition("pid ")[2].split()[0])

@@ -306,3 +306,84 @@ def test_a_builder_comes_back_to_its_latent_worker(master: Master, change: tuple
         master.reconfig()
     succeeded(master.force("moves"))
     master.stop()
+
+
+# What a user has made classes for.  A reconfig runs the file anew, so that each of them is another
+# class of the same name.
+
+OWN = """
+from buildbot.process.build import Build
+from buildbot.process.factory import BuildFactory
+from buildbot.reporters.base import ReporterBase
+from buildbot.reporters.generators.build import BuildStatusGenerator
+
+class OwnBuild(Build):
+    def setupBuild(self):
+        self.setProperty("made_by", "first", "test")
+        return super().setupBuild()
+
+class OwnFactory(BuildFactory):
+    def newBuild(self, requests, builder):
+        build = OwnBuild(requests, builder)
+        build.setStepFactories(self.steps)
+        return build
+
+class Teller(ReporterBase):
+    def checkConfig(self, path):
+        super().checkConfig(generators=[])
+
+    async def reconfigService(self, path):
+        self.path = path
+        await super().reconfigService(generators=[BuildStatusGenerator(mode="all")])
+
+    def sendMessage(self, reports):
+        with open(os.path.join(basedir, self.path), "a") as file:
+            for report in reports:
+                file.write(str(report["builds"][0]["buildid"]))
+
+c.setdefault("services", []).append(Teller("one", name="teller"))
+c["builders"][-2].factory.buildClass = OwnBuild
+c["builders"][-1].factory = OwnFactory(c["builders"][-1].factory.steps)
+"""
+
+
+def test_classes_of_a_user_are_kept_changed_and_removed(master: Master) -> None:
+    config = master.basedir / "master.cfg"
+    master.define_builder("class", "true")
+    master.define_builder("factory", "true")
+    before = config.read_text(encoding="utf-8")
+    master.configure(OWN)
+    master.start()
+
+    def made_by() -> list[str]:
+        found = []
+        for name in ("class", "factory"):
+            succeeded(master.force(name))
+            path = f"builds/{master.builds(name)[-1]['buildid']}/properties"
+            properties = master.rest(path)["properties"][0]
+            found.append(properties["made_by"][0] if "made_by" in properties else "")
+        return found
+
+    def told(name: str, text: str) -> bool:
+        path = master.basedir / name
+        wait_for(lambda: path.exists() and path.read_text() == text, f"{name} to be told {text}")
+        wait_for(lambda: not master.rows("SELECT 1 FROM litebot_outbox"), "that to be noted")
+        return True
+
+    assert made_by() == ["first", "first"]
+    assert told("one", "12")
+    master.reconfig()
+    assert made_by() == ["first", "first"]
+    assert told("one", "1234")
+    replace_in(config, '"first"', '"second"')
+    replace_in(config, '"one"', '"two"')
+    master.reconfig()
+    assert made_by() == ["second", "second"]
+    assert told("two", "56")
+    assert "new services, removing" not in master.log.partition("adding 1 new services")[2]
+    config.write_text(before, encoding="utf-8")
+    master.reconfig()
+    assert made_by() == ["", ""]
+    assert told("one", "1234")
+    assert told("two", "56")
+    master.stop()

@@ -8,10 +8,9 @@ end of a build with an exception.  Source: buildbot/process/build.py, startBuild
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from buildbot.process.build import Build
+from buildbot.process import build
 from buildbot.process.results import EXCEPTION
 from buildbot.process.results import RETRY
 from twisted.internet import defer
@@ -21,100 +20,85 @@ from twisted.python.failure import Failure
 from litebot.errors import StoreFailed
 
 
-def watch(builder: Any) -> None:
-    """See to it that what a builder is going to build ends."""
-    if not isinstance(builder.building, Building):
-        builder.building = Building(builder.building)
-        builder.maybeStartBuild = partial(_start, builder, builder.maybeStartBuild)
+class Build(build.Build):
+    """A build that ends, whatever its worker does and the configuration gets wrong.
 
+    When a configuration is loaded, this class is put before that of the builds of each factory.  A
+    stop of the master sets `retries_when_stopped`; the build then ends as RETRY once it is stopped.
+    """
 
-@defer.inlineCallbacks
-def _start(builder: Any, start: Any, workerforbuilder: Any, requests: list[Any]) -> Any:
-    """In place of `maybeStartBuild`, which makes a build of requests that are claimed already."""
-    try:
-        return (yield start(workerforbuilder, requests))
-    except StoreFailed:
-        raise  # the master stops
-    except Exception:
-        if workerforbuilder.worker is None:
-            log.msg(f"the worker for a build of {builder.name} was lost before it began")
-            return False  # another worker may have them
-        log.err(None, f"while a build of {builder.name} was made")
-        master, brids = builder.master, [request.id for request in requests]
-        yield master.data.updates.completeBuildRequests(brids, EXCEPTION)
-        for brid in brids:
-            master.botmaster.remove_in_progress_buildrequest(brid)
-        return True
+    retries_when_stopped = False
 
+    @defer.inlineCallbacks
+    def startBuild(self, workerforbuilder: Any) -> Any:
+        """Begin as Buildbot does; an exception ends the build."""
+        self.workerforbuilder = workerforbuilder
+        was_connected = workerforbuilder.worker.conn is not None  # a latent one is not yet
+        try:
+            yield super().startBuild(workerforbuilder)
+        except StoreFailed:
+            raise  # the master stops
+        except Exception:
+            yield self._end_beginning(Failure(), was_connected)
 
-class Building(list[Build]):
-    """The list of a builder's builds: to each one that comes this is seen."""
-
-    def append(self, build: Build) -> None:
-        """Buildbot does so before the build begins."""
-        build.startBuild = partial(_begin, build, build.startBuild)
-        build.buildFinished = partial(_end, build, build.buildFinished)
-        super().append(build)
-
-
-@defer.inlineCallbacks
-def _begin(build: Any, start_build: Any, workerforbuilder: Any) -> Any:
-    """In place of `startBuild`: what it raises ends the build."""
-    build.workerforbuilder = workerforbuilder
-    was_connected = workerforbuilder.worker.conn is not None  # a latent one is not yet
-    try:
-        yield start_build(workerforbuilder)
-    except StoreFailed:
-        raise  # the master stops
-    except Exception:
-        failure = Failure()
-        preparation = build._preparation_step
-        is_preparing = yield _is_open(build, preparation)
+    @defer.inlineCallbacks
+    def _end_beginning(self, failure: Failure, was_connected: bool) -> Any:
+        """End the build, which could not begin: as RETRY where it is its worker that was lost."""
+        preparation: Any = self._preparation_step
+        is_preparing = yield self._is_open(preparation)
         is_prepared = preparation is not None and not is_preparing
-        worker = workerforbuilder.worker
+        worker: Any = self.workerforbuilder.worker
         if worker is None or (worker.conn is None and (was_connected or is_prepared)):
-            log.msg(f"the worker {build.workername} was lost while {build} began")
+            log.msg(f"the worker {self.workername} was lost while {self} began")
             results, text = RETRY, ["worker", "not", "available"]
         else:
-            log.err(failure, f"while {build} began")
+            log.err(failure, f"while {self} began")
             results, text = EXCEPTION, ["build", "could", "not", "begin"]
-        if build.finished:
+        if self.finished:
             return  # a stop, or a reconfig, did not wait for it
         if is_preparing and results == EXCEPTION:
             yield preparation.addLogWithFailure(failure)
-        for step in (preparation, build._locks_acquire_step):
-            if (yield _is_open(build, step)):
-                yield build.master.data.updates.finishStep(step.stepid, results, False)
-        if build.subs is None:
-            build.conn = None
-        if build.buildid is not None:
-            yield build.buildFinished(text, results)
+        for step in (preparation, self._locks_acquire_step):
+            if (yield self._is_open(step)):
+                yield self.master.data.updates.finishStep(step.stepid, results, False)
+        if self.subs is None:
+            self.conn = None
+        if self.buildid is not None:
+            yield self.buildFinished(text, results)
         else:  # there is only the request
-            build.results = results
-            _let_go(build)
+            self.results = results
+            self._let_go()
 
+    @defer.inlineCallbacks
+    def _is_open(self, step: Any) -> Any:
+        """Whether a step has been added, and has no end."""
+        if step is None or step.stepid is None:
+            return False
+        model = yield self.master.db.steps.getStep(step.stepid)
+        return model is not None and model.complete_at is None
 
-@defer.inlineCallbacks
-def _is_open(build: Any, step: Any) -> Any:
-    """Whether a step has been added, and has no end."""
-    if step is None or step.stepid is None:
-        return False
-    model = yield build.master.db.steps.getStep(step.stepid)
-    return model is not None and model.complete_at is None
+    @defer.inlineCallbacks
+    def stepDone(self, results: Any, step: Any) -> Any:
+        """As Buildbot's, where the CANCELLED of a step wins over the RETRY of its stopped build.
 
+        Source: buildbot/process/build.py, stopBuild
+        """
+        terminate = yield super().stepDone(results, step)
+        if self.stopped and self.retries_when_stopped:
+            self.results = RETRY
+        return terminate
 
-@defer.inlineCallbacks
-def _end(build: Any, build_finished: Any, text: list[str], results: int) -> Any:
-    """In place of `buildFinished`, which would send a worker that is gone into quarantine."""
-    if build.finished:
-        return
-    yield build_finished(text, results)
-    is_gone = build.workerforbuilder.worker is None
-    if is_gone and build.results == EXCEPTION and build in build.builder.building:
-        _let_go(build)
+    @defer.inlineCallbacks
+    def buildFinished(self, text: list[str], results: int) -> Any:
+        """End once, as Buildbot does, which would send a worker that is gone into quarantine."""
+        if self.finished:
+            return
+        yield super().buildFinished(text, results)
+        is_gone = self.workerforbuilder.worker is None
+        if is_gone and self.results == EXCEPTION and self in self.builder.building:
+            self._let_go()
 
-
-def _let_go(build: Any) -> None:
-    """The end of Buildbot's `buildFinished`."""
-    build.workerforbuilder.buildFinished()
-    build.builder.buildFinished(build, build.workerforbuilder)
+    def _let_go(self) -> None:
+        """Do what the end of Buildbot's `buildFinished` does."""
+        self.workerforbuilder.buildFinished()
+        self.builder.buildFinished(self, self.workerforbuilder)

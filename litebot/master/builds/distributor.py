@@ -11,13 +11,12 @@ from buildbot.config.master import MasterConfig
 from buildbot.data.base import ListResult
 from buildbot.process import botmaster
 from buildbot.process import buildrequestdistributor
-from buildbot.process.builder import Builder
 from buildbot.process.buildrequest import BuildRequest
 from buildbot.util import debounce
 from twisted.internet import defer
 from twisted.python import log
 
-from litebot.master.builds.build import watch
+from litebot.master.builds.builder import Builder
 from litebot.master.builds.removal import end_builds
 from litebot.master.builds.removal import starts_are_over
 
@@ -72,10 +71,7 @@ class BuildChooser(buildrequestdistributor.BasicBuildChooser):
 
 
 class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
-    """Buildbot's, which asks for all builders at once who has something to do.
-
-    What it starts ends, wherever its worker goes.
-    """
+    """Buildbot's, which asks for all builders at once who has something to do."""
 
     BuildChooser = BuildChooser
 
@@ -94,7 +90,6 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
         return [name for _, _, name in sorted(order)]
 
     async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
-        watch(bldr)
         if bldr.getAvailableWorkers():  # those before it may have taken them
             await super()._maybeStartBuildsOnBuilder(bldr)
 
@@ -154,7 +149,10 @@ class BotMaster(botmaster.BotMaster):
 
     @defer.inlineCallbacks
     def reconfigServiceBuilders(self, new_config: MasterConfig) -> Any:
-        """As Buildbot's, when the builds of builders that are removed have ended."""
+        """As Buildbot's, when the builds of builders that are removed have ended.
+
+        Buildbot's finds the new builders there already, which are litebot's own.
+        """
         names = {config.name for config in new_config.builders}
         removed = [b for b in list(self) if isinstance(b, Builder) and b.name not in names]
         self.leaving = [builder for builder in self.leaving if builder.building] + removed
@@ -163,6 +161,12 @@ class BotMaster(botmaster.BotMaster):
             del self.builders[builder.name]
         if removed:
             yield defer.ensureDeferred(end_builds(self, removed))
+        for name in dict.fromkeys(config.name for config in new_config.builders):
+            if name not in self.builders:
+                self.builders[name] = builder = Builder(name)
+                builder.botmaster = self
+                builder.master = self.master
+                yield builder.setServiceParent(self)
         yield super().reconfigServiceBuilders(new_config)
 
     @defer.inlineCallbacks

@@ -8,13 +8,8 @@ that litebot.toml names.
 from __future__ import annotations
 
 import fnmatch
-import functools
 import os
 import re
-
-from buildbot.config.master import MasterConfig
-from buildbot.steps.master import MasterShellCommand
-from buildbot.worker.local import LocalWorker
 
 # What finds programs, files, languages, certificates and networks.  No name that a secret has.
 HARMLESS = """
@@ -54,19 +49,3 @@ class StepEnvironment:
     def withheld(self) -> dict[str, None]:
         """The others, as a step's `env` takes them out."""
         return dict.fromkeys(os.environ.keys() - self.environment().keys())
-
-
-def keep_environment(config: MasterConfig, passage: StepEnvironment) -> None:
-    """Let the steps of a loaded configuration that run here see and log what passes only."""
-    for worker in config.workers:
-        if isinstance(worker, LocalWorker):
-            from litebot.master.builds.local_worker import (
-                RemoteLocalWorker,  # as Buildbot does, for its memory
-            )
-
-            worker.LocalWorkerFactory = functools.partial(RemoteLocalWorker, passage)
-    for builder in config.builders:
-        for step in getattr(builder.factory, "steps", ()):
-            # It is the master's own and gets all, which its log need not tell.
-            if getattr(step, "step_class", None) is MasterShellCommand:
-                step.kwargs.setdefault("logEnviron", False)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from buildbot.process.build import Build
-from buildbot.process.buildstep import BuildStep
 from buildbot.process.results import CANCELLED
 from buildbot.process.results import RETRY
 from buildbot.util.runprocess import RunProcessPP
 from buildbot.worker.latent import AbstractLatentWorker
 from buildbot.worker.latent import States
-from twisted.internet import defer
 from twisted.internet import task
 from twisted.internet.process import reapProcessHandlers
 from twisted.python import log
 
+from litebot.master.builds.build import Build
 from litebot.master.runtime.deferreds import in_time
 from litebot.process import alive
 from litebot.process import command_of
@@ -57,7 +54,6 @@ class BuildInterrupter:
         self._loop = task.LoopingCall(self._again)
         self._loop.clock = master.reactor
         self._began_at = master.reactor.seconds()
-        self._retried: set[Build] = set()
 
     def start(self) -> None:
         """Call it just before that shutdown."""
@@ -67,10 +63,7 @@ class BuildInterrupter:
     def _retry_all(self) -> None:
         """Have what runs end as RETRY, except where a Trigger step waits for it."""
         for build in running_builds(self._master):
-            if build not in self._retried and not is_waited_for(build):
-                self._retried.add(build)
-                step_done = partial(_step_done, build, build.stepDone)
-                build.stepDone = step_done
+            build.retries_when_stopped = not is_waited_for(build)
 
     def stop(self) -> None:
         """Call it when the shutdown is through."""
@@ -90,19 +83,6 @@ class BuildInterrupter:
                 build.buildFinished(["interrupted"], build.results)
             elif step and step.results is None and not (step.stopped or step.alwaysRun):
                 step.interrupt(REASON)
-
-
-@defer.inlineCallbacks
-def _step_done(build: Build, step_done: Any, results: Any, step: BuildStep) -> Any:
-    """In place of the `stepDone` of a build that a stop ends.
-
-    Buildbot sets RETRY when the CANCELLED of the step has already won over it.
-    Source: buildbot/process/build.py, stopBuild
-    """
-    terminate = yield step_done(results, step)
-    if build.stopped:
-        build.results = RETRY
-    return terminate
 
 
 def is_waited_for(build: Build) -> bool:

@@ -25,10 +25,10 @@ from litebot.basedir import Basedir
 from litebot.errors import ConfigError
 from litebot.errors import SettingsError
 from litebot.master.builds.environment import StepEnvironment
-from litebot.master.builds.environment import keep_environment
 from litebot.master.configuration.ports import EVERY_ADDRESS
 from litebot.master.configuration.ports import address_of
 from litebot.master.configuration.ports import endpoint
+from litebot.master.configuration.specialize import specialize
 from litebot.master.db.urls import configured_url
 from litebot.master.db.urls import parsed
 from litebot.master.db.urls import settings_url
@@ -52,16 +52,21 @@ class ConfigLoader(FileLoader):
     """Buildbot's `config_loader` for a litebot master; litebot.toml is read anew each time.
 
     `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
-    last load, or None; `notes` is what its user should know of it.  `refuse` is asked about what
+    last load, or None; `notes` is what its user should know of it.  `check` is called with all that
     was loaded, and may raise ConfigErrors.
     """
 
     errors: ConfigErrors | None = None
     notes: tuple[str, ...] = ()
-    refuse: Callable[[Settings, MasterConfig], None] | None = None
 
-    def __init__(self, basedir: str, configFileName: str) -> None:
+    def __init__(
+        self,
+        basedir: str,
+        configFileName: str,
+        check: Callable[[Settings, MasterConfig], None] | None = None,
+    ) -> None:
         super().__init__(basedir, configFileName)
+        self._check = check
         self.files = Basedir(basedir)
         self._passage = StepEnvironment()  # one for all loads: a LocalWorker outlives a reconfig
 
@@ -98,16 +103,10 @@ class ConfigLoader(FileLoader):
             text = filename.read_text(encoding="utf-8", errors="replace")
             found = [_with_likely_line(error, filename, text) for error in raised.errors]
             raise ConfigErrors(_unique(found)) from raised
-        if self.refuse is not None:
-            self.refuse(settings, config)
+        if self._check is not None:
+            self._check(settings, config)
         self._passage.name(settings.workers.environment)
-        keep_environment(config, self._passage)
-        if config.change_sources:
-            from litebot.master.delivery.change_sources import (
-                make_exact,  # takes memory: a master may have none
-            )
-
-            make_exact(config)
+        specialize(config, self._passage)
         return config
 
 

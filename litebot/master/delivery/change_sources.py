@@ -7,7 +7,6 @@ it, and leaves what was seen to the transaction of the change.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,6 @@ from buildbot.changes.github import GitHubPullrequestPoller
 from buildbot.changes.gitpoller import GitPoller
 from buildbot.changes.hgpoller import HgPoller
 from buildbot.changes.mail import MaildirSource
-from buildbot.config.master import MasterConfig
 from buildbot.util.maildir import MaildirService
 from buildbot.util.twisted import async_to_deferred
 from twisted.internet import defer
@@ -163,16 +161,6 @@ EXACT: tuple[tuple[type, type], ...] = (
 )
 
 
-def make_exact(config: MasterConfig) -> None:
-    """Put the classes above before those of the change sources in a loaded configuration."""
-    for source in config.change_sources:
-        source.__class__ = exact(type(source))  # type: ignore[arg-type]
-
-
-@functools.lru_cache(maxsize=64)  # a reconfig compares classes
-def exact(kind: type) -> type:
-    """The class that behaves as this one, and has its name: states and reconfigs go by that."""
-    for buildbots, ours in EXACT:
-        if issubclass(kind, buildbots) and not issubclass(kind, ours):
-            return type(kind.__name__, (ours, kind), {"__module__": kind.__module__})
-    return kind
+def exact_class(kind: type) -> type | None:
+    """Which of the classes above goes before a class of change sources, if any."""
+    return next((ours for buildbots, ours in EXACT if issubclass(kind, buildbots)), None)

@@ -28,8 +28,6 @@ class HTTPClientService(httpclientservice.HTTPClientService):
             # Without its path and its user, which may hold a token.
             url = urlsplit(session.base_url + ep if ep.startswith("/") or not ep else ep)
             where = f"{url.hostname}:{url.port}" if url.port else url.hostname
-            attempt.error = f"{where} answered {response.code}"
             is_final = response.code < 500 and response.code not in PASSING
-            attempt.refused += is_final
-            attempt.failed += not is_final
+            attempt.note_answer(f"{where} answered {response.code}", is_final=is_final)
         return response

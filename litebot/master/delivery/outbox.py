@@ -13,10 +13,10 @@ the build or the buildset ended, or, where that has no such reporter, the first 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,10 +26,12 @@ from buildbot.util import tuplematch
 from twisted.application import internet
 from twisted.internet import defer
 from twisted.python import log
+from twisted.python import reflect
 
 from litebot.errors import StoreFailed
 from litebot.master.db import tables
 from litebot.master.db.cluster import Alone
+from litebot.master.runtime.error_log import logged_errors
 
 outbox = tables.outbox
 
@@ -46,24 +48,40 @@ LONGEST = 10  # doublings: more than LAST_RETRY_S
 ERROR_LENGTH = 500
 
 
+class NotTaken(Exception):
+    """A server has not taken a report, and has answered this."""
+
+
 @dataclass
 class ReportAttempt:
     """One event that is being given to one reporter, and how that has gone so far.
 
-    `error` is what it logged or was answered last.  A server has `refused` requests that it will
+    `errors` is what it has logged or was answered.  A server has `refused` requests that it will
     always refuse, or has `failed`, so many times.  The reporter `is_sending` once its generators
     have made a report.
     """
 
-    error: str | None = None
+    errors: list[BaseException] = field(default_factory=list)
     refused: int = 0
     failed: int = 0
     is_sending: bool = False
 
     def begin_to_send(self) -> None:
         """What has failed up to now was another generator's: what is sent must not come again."""
-        self.error, self.refused, self.failed = None, 0, 0
+        self.errors.clear()
+        self.refused = self.failed = 0
         self.is_sending = True
+
+    def note_answer(self, what: str, *, is_final: bool) -> None:
+        """Note that a server has not taken a request, and whether it never will."""
+        self.errors.append(NotTaken(what))
+        self.refused += is_final
+        self.failed += not is_final
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong last, or None where all went well."""
+        return reflect.safe_str(self.errors[-1]) if self.errors else None
 
     @property
     def is_final(self) -> bool:
@@ -72,6 +90,20 @@ class ReportAttempt:
 
 
 current_attempt: ContextVar[ReportAttempt | None] = ContextVar("current_attempt", default=None)
+
+
+class OutboxReporter(ReporterBase):
+    """A reporter that says to the attempt which is under way when it begins to send.
+
+    When a configuration is loaded, this class is put before that of each reporter.
+    """
+
+    def sendMessage(self, reports: Any) -> Any:
+        """Send as the reporter does."""
+        attempt = current_attempt.get()
+        if attempt is not None:
+            attempt.begin_to_send()
+        return super().sendMessage(reports)
 
 
 class Outbox(service.AsyncMultiService):
@@ -84,16 +116,6 @@ class Outbox(service.AsyncMultiService):
         self._in_flight: set[tuple[str, str, int]] = set()
         self._last = 0
         self._of_others: dict[int, set[str]] = {}
-
-    @defer.inlineCallbacks
-    def startService(self) -> Any:
-        log.addObserver(_note_error)
-        yield super().startService()
-
-    @defer.inlineCallbacks
-    def stopService(self) -> Any:
-        yield super().stopService()
-        log.removeObserver(_note_error)
 
     # who wants what
 
@@ -141,14 +163,14 @@ class Outbox(service.AsyncMultiService):
     ) -> None:
         """Give an event to a reporter, wait for it, and write down how it went."""
         row = (reporter.name or "", key[0], int(key[1]))
-        attempt = ReportAttempt()
         self._in_flight.add(row)
-        _Sending.watch(reporter)
         try:
             await self.master.db.on_disk()
-            current_attempt.set(attempt)
-            await defer.maybeDeferred(consumer.invoke, key, event)
-            current_attempt.set(None)
+            with logged_errors() as errors:
+                attempt = ReportAttempt(errors)
+                current_attempt.set(attempt)
+                await defer.maybeDeferred(consumer.invoke, key, event)
+                current_attempt.set(None)
             now = self.master.reactor.seconds()
             await self.master.db.pool.do_with_transaction(_note, row, attempt, now)
         except StoreFailed:
@@ -300,29 +322,3 @@ def _due(conn: sa.engine.Connection, masterid: int, now: float) -> list[tuple[st
     mine = sa.and_(outbox.c.masterid == masterid, outbox.c.retry_at <= now)
     rows = conn.execute(query.where(mine).order_by(outbox.c.id))
     return [(row[0], row[1], row[2]) for row in rows]
-
-
-@dataclass
-class _Sending:
-    """A reporter's sendMessage that says to its delivery when it begins."""
-
-    send: Callable[..., Any]
-
-    @classmethod
-    def watch(cls, reporter: ReporterBase) -> None:
-        if not isinstance(reporter.sendMessage, cls):
-            reporter.sendMessage = cls(reporter.sendMessage)
-
-    def __call__(self, reports: Any) -> Any:
-        attempt = current_attempt.get()
-        if attempt is not None:
-            attempt.begin_to_send()
-        return self.send(reports)
-
-
-def _note_error(event: dict[str, Any]) -> None:
-    """A log observer: reporters log what went wrong, and say nothing else of it."""
-    attempt = current_attempt.get()
-    if attempt is not None and event.get("isError"):
-        failure = event.get("failure")
-        attempt.error = failure.getErrorMessage() if failure else "an error was logged"

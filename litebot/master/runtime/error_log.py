@@ -15,25 +15,58 @@ from zope.interface import implementer
 
 from litebot.errors import StoreFailed
 
-_whose: ContextVar[object] = ContextVar("whose")
+# Who collects what is logged: by an object that the context of the work has, and those who collect
+# all.  One observer serves them, as there may be many and each line of a log comes by it.
+_whose: ContextVar[object] = ContextVar("whose", default=None)
+_of_context: dict[object, list[BaseException]] = {}
+_of_all: list[list[BaseException]] = []
+
+
+class LoggedError(Exception):
+    """An error that was logged as a text, without an exception."""
 
 
 @contextmanager
-def logged_errors() -> Iterator[list[BaseException]]:
-    """The errors that what is called from here logs, in order; not those of other work."""
+def logged_errors(*, of_all: bool = False) -> Iterator[list[BaseException]]:
+    """Collect the errors that are logged inside of a `with`, in order.
+
+    Collects only those of what is called from there, directly or not, and none of other work
+    unless `of_all` is true.
+    """
     errors: list[BaseException] = []
-
-    def remember(event: dict[str, Any]) -> None:
-        if event.get("isError") and "failure" in event and _whose.get(None) is errors:
-            errors.append(event["failure"].value)
-
-    token = _whose.set(errors)
-    log.addObserver(remember)
+    logger.globalLogPublisher.addObserver(_observer)  # which has each one once
     try:
-        yield errors
+        if of_all:
+            _of_all.append(errors)
+            yield errors
+        else:
+            mine = object()
+            _of_context[mine] = errors
+            token = _whose.set(mine)
+            try:
+                yield errors
+            finally:
+                _whose.reset(token)
+                del _of_context[mine]
     finally:
-        log.removeObserver(remember)
-        _whose.reset(token)
+        if of_all:
+            _of_all[:] = [each for each in _of_all if each is not errors]
+        if not _of_context and not _of_all:
+            logger.globalLogPublisher.removeObserver(_observer)
+
+
+def _remember(event: dict[str, Any]) -> None:
+    """Observe the log: give an error to those who collect it."""
+    failure = event.get("log_failure") or event.get("failure")
+    if failure is None and not event.get("isError"):
+        return
+    error = LoggedError(*event.get("message", ())) if failure is None else failure.value
+    mine = _of_context.get(_whose.get())
+    for errors in (*_of_all, *([] if mine is None else [mine])):
+        errors.append(error)
+
+
+_observer: Any = _remember  # as Twisted's types have it
 
 
 @implementer(logger.ILogFilterPredicate)

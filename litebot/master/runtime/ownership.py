@@ -26,6 +26,11 @@ class Ownership:
         """Whether this process owns the basedir."""
         return self._lock is not None
 
+    @property
+    def is_announced(self) -> bool:
+        """Whether the master has said that it has started."""
+        return self._owner is not None
+
     def take(self) -> None:
         """Own the basedir.  Raises MasterRunning where another process does, and OSError."""
         self._lock = OwnerLock(self._files)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
 from litebot.basedir import Basedir
 from litebot.basedir import refused_by_system
 from litebot.errors import LitebotError
+from litebot.master.runtime import memory
 from litebot.master.runtime import outcome
 
 
@@ -27,7 +27,7 @@ def main(basedir: str, log_to: str = "twistd.log") -> int:
         return error.exit_code
     os.umask(0o077)  # as under twistd's own daemon
     os.chdir(files.path)
-    gc.disable()  # what is imported stays: looking at it again and again takes an eighth of that
+    memory.put_off()  # the master has it work again
     from twisted.scripts import twistd
 
     sys.path.insert(0, str(files.path))

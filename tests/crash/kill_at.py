@@ -1,4 +1,4 @@
-"""Dying on purpose, for the tests of recovery; off without LITEBOT_KILL_AT."""
+"""A master that dies on purpose, for the tests of recovery.  Its buildbot.tac imports this."""
 
 from __future__ import annotations
 
@@ -10,18 +10,32 @@ from typing import Any
 
 from twisted.internet import defer
 
+from litebot.master import service
+
 KILL_AT = "LITEBOT_KILL_AT"
 
 
-def arm(master: Any) -> None:
-    """Die as from kill -9 where LITEBOT_KILL_AT says, such as db.builds.finishBuild:2.
+class BuildMaster(service.BuildMaster):
+    """litebot's, which dies as from kill -9 where LITEBOT_KILL_AT says; else as it is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin_unarmed = self.db.after_setup
+        self.db.after_setup = self._begin_armed
+
+    def _begin_armed(self) -> Any:
+        if point := os.environ.get(KILL_AT):
+            arm(self, point)
+        return self._begin_unarmed()
+
+
+def arm(master: Any, point: str) -> None:
+    """Have a master die at a point such as "db.builds.finishBuild:2".
 
     That is when the second call of that method of the master has its result: what it did is
     committed, and whoever called it has not gone on.
     """
-    path, _, count = os.environ.get(KILL_AT, "").partition(":")
-    if not path:
-        return
+    path, _, count = point.partition(":")
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, master)
     method = getattr(owner, name)
