@@ -72,9 +72,9 @@ from litebot.master.delivery.queue import MQ_CLASS
 from litebot.master.delivery.scheduler_manager import SchedulerManager
 from litebot.master.recovery.requests import complete_buildsets
 from litebot.master.runtime import outcome
-from litebot.master.runtime.deferreds import in_time
+from litebot.master.runtime.deferreds import wait_at_most
+from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.error_log import logged_errors
-from litebot.master.runtime.error_log import quieten
 from litebot.master.web import rest
 from litebot.master.web.service import WWWService
 from litebot.settings import Settings
@@ -175,7 +175,7 @@ class BuildMaster(master.BuildMaster):
 
     def setServiceParent(self, parent: Any) -> Any:
         if isinstance(parent, components.Componentized):
-            quieten(parent)
+            drop_follow_up_errors(parent)
         return super().setServiceParent(parent)
 
     @defer.inlineCallbacks
@@ -486,14 +486,14 @@ class BuildMaster(master.BuildMaster):
         ender.start()
         try:
             stopped = defer.ensureDeferred(self._stop_parts())
-            if not await in_time(stopped, STOP_S, self.reactor):
+            if not await wait_at_most(stopped, STOP_S, self.reactor):
                 await self._leave_parts()
         finally:
             ender.stop()
 
     async def _stop_parts(self) -> None:
         left = defer.ensureDeferred(self.neighbours.leave())
-        await in_time(left, LEAVE_S, self.reactor)
+        await wait_at_most(left, LEAVE_S, self.reactor)
         interrupter = BuildInterrupter(self)
         interrupter.start()
         try:
