@@ -1,1 +1,1 @@
-"""How fast litebot is beside stock Buildbot, and whether it stays so as history grows."""
+"""Benchmarks: litebot compared with stock Buildbot, with growing history, and moving a database."""

@@ -1,8 +1,8 @@
-"""litebot beside stock Buildbot: python -m bench.compare [--short].  `make bench` runs it.
+"""Compare litebot with stock Buildbot: python -m bench.compare [--short].  `make bench` runs it.
 
-Each round runs every measure on every variant, one right after the other, so that what else the
-machine does meets all of them.  Prints medians and their ratios to stock, and writes JSON.
---short is for CI: two measures, stock and litebot alone, and exit status 1 below the floors.
+Each round runs every measure on every variant, one right after the other, so that other load of the
+machine affects all of them.  Prints medians and their ratios to stock, and writes JSON.
+--short is for CI: one measure, only stock and litebot, and exit status 1 if litebot is too slow.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from bench.variants import STOCK
 from bench.variants import VARIANTS
 from bench.variants import reason_to_skip
 
-# What `make bench-short` fails below and above: litebot over stock.
+# The limits of `make bench-short`, as ratios of litebot to stock.
 LEAST_BUILDS_PER_S = 8.0
 MOST_CPU_PER_BUILD = 1 / 7
 
 # Stock needs a few seconds for its warm-up and for a handful of builds.
 SHORT_SECONDS = 6.0
 
-MEASURED = ("builds", "floor", "commands", "lines", "writes", "idle", "start")
+COMPARED_MEASURES = ("builds", "floor", "commands", "lines", "writes", "idle", "start")
 ROWS = (
     Row("builds_per_s", "builds/s"),
     Row("cpu_ms_per_build", "master CPU, ms a build"),
@@ -55,7 +55,7 @@ ROWS = (
 
 
 def compare(variants: list[str], measures: list[str], rounds: int, seconds: float) -> Samples:
-    """Interleaved rounds."""
+    """Run every measure on every variant in each round, and return the samples."""
     samples = Samples()
     for number in range(1, rounds + 1):
         for measure in measures:
@@ -65,26 +65,32 @@ def compare(variants: list[str], measures: list[str], rounds: int, seconds: floa
     return samples
 
 
-def below_floors(samples: Samples, builds_per_s: float, cpu_per_build: float) -> list[str]:
-    """What is not fast enough, a sentence each."""
+def missed_limits(samples: Samples, min_builds_ratio: float, max_cpu_ratio: float) -> list[str]:
+    """Return a sentence for each limit that litebot misses."""
     speed = samples.ratio(LITEBOT, "builds_per_s", STOCK) or 0.0
     cpu = samples.ratio(LITEBOT, "cpu_ms_per_build", STOCK) or 1.0
-    found = []
-    if speed < builds_per_s:
-        found.append(f"builds/s are {speed:.2f} times stock's; the floor is {builds_per_s:g}")
-    if cpu > cpu_per_build:
-        found.append(f"CPU a build is {cpu:.3f} of stock's; the ceiling is {cpu_per_build:.3f}")
-    return found
+    missed = []
+    if speed < min_builds_ratio:
+        missed.append(
+            f"builds/s are {speed:.2f} times stock's; it must be at least {min_builds_ratio:g}"
+        )
+    if cpu > max_cpu_ratio:
+        missed.append(
+            f"CPU per build is {cpu:.3f} times stock's; it must be at most {max_cpu_ratio:.3f}"
+        )
+    return missed
 
 
 def main() -> None:
-    """Compare as the arguments say."""
+    """Run the comparison that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--short", action="store_true", help="for CI: fail below the floors")
+    parser.add_argument("--short", action="store_true", help="for CI: fail if litebot is too slow")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, help="of each full load")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--measures", nargs="+", choices=MEASURED, default=list(MEASURED))
+    parser.add_argument(
+        "--measures", nargs="+", choices=COMPARED_MEASURES, default=list(COMPARED_MEASURES)
+    )
     parser.add_argument("--least-builds-per-s", type=float, default=LEAST_BUILDS_PER_S)
     parser.add_argument("--most-cpu-per-build", type=float, default=MOST_CPU_PER_BUILD)
     parser.add_argument("--json", type=Path, default=Path("bench/results/bench.json"))
@@ -97,7 +103,7 @@ def main() -> None:
     against = dict.fromkeys(variants, STOCK)
     with postgres.server():
         samples = compare(variants, options.measures, options.rounds, seconds)
-    console.print(table("Medians, and times stock's", samples, ROWS, against))
+    console.print(table("Medians, and their ratios to stock's", samples, ROWS, against))
     for name, why in skipped.items():
         console.print(f"{name} skipped: {why}")
     results = {
@@ -109,8 +115,8 @@ def main() -> None:
     }
     write_json(options.json, results)
     if options.short:
-        slow = below_floors(samples, options.least_builds_per_s, options.most_cpu_per_build)
-        sys.exit("\n".join(slow) or 0)
+        missed = missed_limits(samples, options.least_builds_per_s, options.most_cpu_per_build)
+        sys.exit("\n".join(missed) or 0)
 
 
 if __name__ == "__main__":

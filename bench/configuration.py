@@ -1,37 +1,37 @@
-"""The BuildmasterConfig that every variant runs: what is built, by whom, asked for how."""
+"""The BuildmasterConfig of every variant: its builders, workers and schedulers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-AT_A_TIME = 4
+BUILDS_AT_A_TIME = 4
 STEPS = 3
 PROJECT = "bench"
 PASSWORD = "bench"
-WORKERS = tuple(f"w{number}" for number in range(AT_A_TIME))
+WORKERS = tuple(f"w{number}" for number in range(BUILDS_AT_A_TIME))
 
 
 def builder_name(number: int) -> str:
-    """b0, b1, ..."""
+    """Return the name of a builder: b0, b1, ..."""
     return f"b{number}"
 
 
 def writing() -> list[Any]:
-    """Steps in the master that write a few lines each."""
+    """Return steps that write a few lines each, in the master."""
     from bench.steps import Writes
 
     return [Writes(name=f"s{number}") for number in range(STEPS)]
 
 
 def commands() -> list[Any]:
-    """Steps that run a command on the worker."""
+    """Return steps that run a command on the worker."""
     from buildbot.plugins import steps
 
     return [steps.ShellCommand(command=["true"], name=f"s{number}") for number in range(STEPS)]
 
 
 def appends() -> list[Any]:
-    """Steps that measure how fast a log takes lines."""
+    """Return steps that measure how fast lines can be appended to a log."""
     from bench.steps import Appends
 
     return [Appends(lines=100), Appends(lines=1)]
@@ -40,10 +40,11 @@ def appends() -> list[Any]:
 def configuration(
     steps: list[Any], *, web_port: int, worker_port: int | None, builders: int = 1
 ) -> dict[str, Any]:
-    """A BuildmasterConfig without db: `builders` builders of `steps` that share AT_A_TIME workers.
+    """Return a BuildmasterConfig without a database.
 
-    Every change of PROJECT starts a build of b0.  Workers connect to `worker_port`; with None they
-    are LocalWorkers in the master's process.
+    It has `builders` builders of `steps`, which share BUILDS_AT_A_TIME workers.  Every change of
+    PROJECT starts a build of b0.  Workers connect to `worker_port`; if that is None, they are
+    LocalWorkers in the master's process.
     """
     from buildbot.plugins import schedulers
     from buildbot.plugins import util
@@ -71,7 +72,7 @@ def configuration(
                 builderNames=[builder_name(0)],
                 change_filter=util.ChangeFilter(project=PROJECT),
             ),
-            # Buildbot refuses a builder that no scheduler drives.
+            # Buildbot refuses builders without a scheduler; nobody triggers this one.
             schedulers.Triggerable(name="nobody", builderNames=names),
         ],
         "protocols": pb if worker_port else {"null": {}},

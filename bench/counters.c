@@ -1,8 +1,9 @@
-/* Counts what a process syncs and writes, for LD_PRELOAD: the calls themselves are unchanged.
+/* Counts the syncs and writes of a process; for LD_PRELOAD.  The calls themselves are unchanged.
  *
  * bench_syncs      fsync and fdatasync calls that succeeded
  * bench_bytes      bytes that write and pwrite put into regular files
- * bench_covering   CLOCK_MONOTONIC, in seconds, when the last sync ended that began after a write
+ * bench_covering   syncs that made something durable: those that began after an unsynced write
+ * bench_covering_at  when the latest of these ended, in seconds of CLOCK_MONOTONIC
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,7 +15,7 @@
 #define TIMES 4096
 
 _Atomic long long bench_syncs, bench_bytes, bench_covering;
-double bench_covering_at[TIMES]; /* a ring: number n is at n % TIMES */
+double bench_covering_at[TIMES]; /* a ring buffer: number n is at n % TIMES */
 static _Atomic int unsynced;
 
 #define REAL(name) \

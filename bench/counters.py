@@ -1,4 +1,4 @@
-"""What a process has used so far: CPU, memory, and what it synced and wrote."""
+"""Counts what a process has used so far: CPU time, memory, syncs and written bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).with_name("counters.c")
-RING = 4096
+RING = 4096  # TIMES in counters.c
 
 
 def preload(folder: Path) -> dict[str, str]:
-    """The environment of a process that counts its syncs and writes; empty without a compiler.
+    """Return the environment in which a process counts its syncs and writes.
 
-    Counted are the calls of the process itself, so nothing that a Postgres server does.
+    It is empty on a machine without a C compiler.  Only the calls of the process itself are
+    counted, and so nothing that a Postgres server does.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
@@ -38,8 +39,11 @@ def _library() -> Any:
 
 
 @dataclass(frozen=True)
-class Used:
-    """Since the process began; `syncs` and `written_bytes` are None where nothing counts them."""
+class Usage:
+    """What this process has used since it began.
+
+    `syncs` and `written_bytes` are None if the process does not count them.
+    """
 
     at_s: float
     cpu_s: float
@@ -47,8 +51,8 @@ class Used:
     written_bytes: int | None
 
     @classmethod
-    def now(cls) -> Used:
-        """Taken now, on the monotonic clock."""
+    def now(cls) -> Usage:
+        """Return what has been used until now; `at_s` is on the monotonic clock."""
         syncs, written = _counter("bench_syncs"), _counter("bench_bytes")
         return cls(time.monotonic(), time.process_time(), syncs, written)
 
@@ -59,7 +63,7 @@ def _counter(name: str) -> int | None:
 
 
 def covering_syncs() -> list[float]:
-    """When the latest syncs ended that made something written durable; monotonic seconds."""
+    """Return when the latest syncs that made something durable ended, in monotonic seconds."""
     count = _counter("bench_covering")
     if count is None:
         return []
@@ -68,13 +72,13 @@ def covering_syncs() -> list[float]:
 
 
 def resident_mb() -> float:
-    """Memory of this process that is in RAM now, MB of 10^6 bytes."""
+    """Return how much memory of this process is in RAM now, in MB of 10^6 bytes."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def age_s() -> float:
-    """How long ago this process was started, to 10 ms."""
+    """Return how long ago this process was started, with a resolution of 10 ms."""
     fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s

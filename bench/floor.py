@@ -1,7 +1,7 @@
-"""How fast litebot's own statements are in plain apsw: how far there is to go.
+"""Measures litebot's own SQL statements in plain apsw: the least CPU that a build could take.
 
-The statements of a full load are recorded with their values, and run once more on a copy of the
-file as it was before, in transactions of GROUP builds, with nothing else around them.
+The statements of a full load are recorded with their values.  They are then run again on a copy of
+the file from before the load, in transactions of GROUP builds, without Buildbot around them.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from litebot.store.connection import connect
 Statement = tuple[str, Any]
 
 GROUP = 32
-# What makes transactions of them, which the second run does in its own way.
-BOUNDS = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK")
+# Statements that are not recorded, as the second run has its own transactions.
+TRANSACTION_STATEMENTS = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK")
 
 
 def copy(handle: apsw.Connection, target: Path) -> None:
-    """A copy of the database of `handle`, to which nobody writes meanwhile."""
+    """Copy the database of `handle` to `target`; nobody may write to it meanwhile."""
     with apsw.Connection(str(target)) as new, new.backup("main", handle, "main") as backup:
         backup.step(-1)
 
 
 @contextmanager
 def recorded(handle: apsw.Connection, statements: list[Statement]) -> Any:
-    """Append to `statements` all that is run on `handle` meanwhile."""
+    """Append every statement that runs on `handle` within the context to `statements`."""
 
-    def note(_cursor: apsw.Cursor, sql: str, values: Any) -> bool:
-        if not sql.startswith(BOUNDS):
+    def record(_cursor: apsw.Cursor, sql: str, values: Any) -> bool:
+        if not sql.startswith(TRANSACTION_STATEMENTS):
             statements.append((sql, values))
         return True
 
-    handle.exec_trace = note
+    handle.exec_trace = record
     try:
         yield
     finally:
@@ -48,7 +48,10 @@ def recorded(handle: apsw.Connection, statements: list[Statement]) -> Any:
 
 
 def run_again(path: Path, statements: list[Statement], builds: int) -> float:
-    """Seconds of CPU; `path` is as it was before the first of them."""
+    """Run the statements of `builds` builds on a database and return the seconds of CPU.
+
+    The database at `path` must be in the state from before the first statement.
+    """
     db = connect(path, MASTER + DURABILITY["process"])
     group = max(1, len(statements) * GROUP // builds)
     execute: Callable[..., Any] = db.execute

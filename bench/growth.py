@@ -1,7 +1,7 @@
-"""Whether a master stays fast as it grows: python -m bench.growth.  `make bench-history` runs it.
+"""Measure a master as it grows: python -m bench.growth.  `make bench-history` runs it.
 
-The same measures on an empty master, with a long history, with few and many requests waiting, and
-with many builders; in interleaved rounds.  Prints medians and ratios, and writes JSON.
+Takes the same measures on an empty master, with a long history, with few and with many waiting
+requests, and with many builders, in interleaved rounds.  Prints medians and ratios; writes JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MANY_BUILDERS = 100
 
 @dataclass(frozen=True)
 class Scenario:
-    """A master that has grown in one way; `against` is the one that it is compared with."""
+    """A master that has grown in one way; `against` is the scenario it is compared with."""
 
     against: str
     measures: tuple[str, ...]
@@ -60,16 +60,16 @@ GROWTH_ROWS = (
     Row("rest_buildrequests_ms", "REST, last 20 buildrequests, p50 ms"),
     Row("rest_changes_ms", "REST, last 20 changes, p50 ms"),
     Row("builds_per_s_alone", "builds/s before the crawl"),
-    Row("builds_per_s_crawled", "builds/s beside the crawl"),
-    Row("crawled_share", "of them, beside over before"),
+    Row("builds_per_s_crawled", "builds/s during the crawl"),
+    Row("crawled_share", "builds/s, during over before the crawl"),
     Row("crawl_per_s", "requests/s of the crawl"),
     Row("crawl_answer_ms", "answer to the crawl, p50 ms"),
-    Row("longest_turn_ms", "longest reactor turn beside the crawl, ms"),
+    Row("longest_turn_ms", "longest reactor turn during the crawl, ms"),
 )
 
 
 def grow(variant: str, scenarios: list[str], builds: int, rounds: int, seconds: float) -> Samples:
-    """Interleaved rounds of every scenario; the one file with history serves all of them."""
+    """Run every scenario in each round; the file with history is made once and used in all."""
     samples = Samples()
     with temporary_folder() as name:
         folder = Path(name)
@@ -103,7 +103,7 @@ def _measure(
 
 
 def main() -> None:
-    """Measure as the arguments say."""
+    """Take the measures that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--builds", type=int, default=1_000_000, help="of history")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
@@ -118,7 +118,7 @@ def main() -> None:
     found = {}
     for variant in options.variants:
         samples = grow(variant, options.scenarios, options.builds, options.rounds, options.seconds)
-        title = f"{variant}: medians, and times those of what they grew from"
+        title = f"{variant}: medians, and their ratios to those of the smaller master"
         console.print(table(title, samples, GROWTH_ROWS, against))
         found[variant] = samples.as_json(against)
     results = {

@@ -1,6 +1,6 @@
-"""Loading a past straight into a state file: python -m bench.history FILE BUILDS.
+"""Write a history of builds directly into a state file: python -m bench.history FILE BUILDS.
 
-The rows are those that Buildbot would have written, of builds that all succeeded.
+The rows are those that Buildbot would have written for builds that all succeeded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BEGAN_AT = 1_600_000_000
 SECONDS_PER_BUILD = 60
 CACHE_KIB = 512 * 1024
 
-# The numbers i up to :count; a build, its request and its buildset share one.
+# The numbers i from 1 to :count.  A build, its request and its buildset have the same number.
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :count)"
 CHANGES = (
     """INSERT INTO sourcestamps
@@ -89,10 +89,10 @@ MASTER = 1
 
 
 def load_builds(path: Path, builds: int) -> None:
-    """Put `builds` finished builds of BUILDERS builders, b0 first, into a file without any.
+    """Write `builds` finished builds of BUILDERS builders, in turn from b0, into a state file.
 
-    A change comes with every BUILDS_PER_CHANGE builds, a build has STEPS steps with a log each.
-    Nobody else may have the file open.  Raises apsw.ConstraintError where it holds builds.
+    There is a change for every BUILDS_PER_CHANGE builds; a build has STEPS steps with a log each.
+    No other process may have the file open.  Raises apsw.ConstraintError if it has builds already.
     """
     lines = [f"oline {number} of what a step once said" for number in range(10)]
     values = {
@@ -136,7 +136,7 @@ def load_builds(path: Path, builds: int) -> None:
 
 
 def load_waiting(path: Path, requests: int) -> None:
-    """Put `requests` build requests of b0 that wait into a file; nobody else may have it open."""
+    """Write `requests` waiting build requests of b0 into a state file that nobody else has open."""
     db = _open(path)
     with db:
         name = builder_name(0)
@@ -167,7 +167,7 @@ def _with_numbers(statement: str) -> str:
 
 def _open(path: Path) -> apsw.Connection:
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    # A log of the whole load would be as large as the file: until it is closed, no journal at all.
+    # A WAL of the whole load would be as large as the file, so there is no journal until it closes.
     db.pragma("journal_mode", "DELETE")
     db.pragma("journal_mode", "OFF")
     db.pragma("synchronous", "OFF")

@@ -1,6 +1,7 @@
 """The measured process: python -m bench.measured VARIANT MEASURE BASEDIR SECONDS BUILDERS.
 
-Starts a master on a prepared basedir, takes one measure, stops it, prints the figures as JSON.
+It starts a master on a prepared basedir, takes one measure, stops the master, and prints the
+figures as JSON.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from bench.orphans import end_with_parent
 from bench.variants import make_master
 from bench.variants import start
 
-ATTACH_S = 120.0
+ATTACH_TIMEOUT_S = 120.0
 
 reactor: Any = installed_reactor
 errors: list[str] = []
 
 
 def note_error(event: dict[str, Any]) -> None:
-    """An observer of the log: a run during which something failed measures nothing."""
+    """Observe the log and collect its errors: a run in which something failed measures nothing."""
     if event["isError"]:
         errors.append(str(log.textFromEventDict(event)))
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
+    """Return a TCP port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -52,25 +53,27 @@ def free_port() -> int:
 async def measure(
     variant: str, name: str, basedir: Path, seconds: float, builders: int
 ) -> dict[str, Any]:
-    """The figures of one measure."""
-    what = MEASURES[name]
+    """Start a master, take one measure on it and return the figures."""
+    chosen = MEASURES[name]
     web_port = free_port()
-    worker_port = None if what.local_workers else free_port()
+    worker_port = None if chosen.local_workers else free_port()
     config = configuration(
-        what.steps(), web_port=web_port, worker_port=worker_port, builders=builders
+        chosen.steps(), web_port=web_port, worker_port=worker_port, builders=builders
     )
     master = make_master(variant, basedir, config)
     await start(variant, master)
     run = Run(master, web_port, seconds, builders, running_after_s=age_s(), rss_mb=resident_mb())
     try:
-        if not what.with_workers:
-            return await what.take(run)
+        if not chosen.with_workers:
+            return await chosen.take(run)
         with workers(worker_port, basedir):
-            await attached(master)
-            figures = await what.take(run)
-            # Buildbot's distributor may stumble over workers that leave while it looks at them.
+            await wait_for_workers(master)
+            figures = await chosen.take(run)
+            # From here on errors are ignored: Buildbot's distributor may fail on workers that
+            # disconnect while it uses them.
             log.removeObserver(note_error)
-            # What still runs, from a queue that was full to begin with, needs its workers to end.
+            # Builds may still run, if requests were waiting from the start, and need their workers
+            # to end.
             await master.botmaster.cleanShutdown(stopReactor=False)
             return figures
     finally:
@@ -79,7 +82,7 @@ async def measure(
 
 @contextmanager
 def workers(port: int | None, basedir: Path) -> Iterator[None]:
-    """The workers' process, where they are not LocalWorkers."""
+    """Run the workers' process within the context; without a port they are LocalWorkers."""
     if port is None:
         yield
         return
@@ -93,18 +96,18 @@ def workers(port: int | None, basedir: Path) -> Iterator[None]:
         process.wait()
 
 
-async def attached(master: Any) -> None:
-    """Until every worker is there for every builder."""
+async def wait_for_workers(master: Any) -> None:
+    """Wait until every worker is connected for every builder.  Raises RuntimeError at a timeout."""
     builders = master.botmaster.builders.values()
-    for _ in range(int(ATTACH_S / 0.05)):
+    for _ in range(int(ATTACH_TIMEOUT_S / 0.05)):
         if all(len(builder.workers) == len(WORKERS) for builder in builders):
             return
         await task.deferLater(reactor, 0.05)
-    raise RuntimeError(f"the workers did not connect within {ATTACH_S:g} s")
+    raise RuntimeError(f"the workers did not connect within {ATTACH_TIMEOUT_S:g} s")
 
 
 def main() -> None:
-    """Take one measure; exit status 1 where it, or anything in the master, fails."""
+    """Take one measure; exit with status 1 if it, or anything in the master, fails."""
     end_with_parent()
     variant, name, basedir, seconds, builders = sys.argv[1:]
     log.startLogging(LogFile("twistd.log", basedir, maxRotatedFiles=1), setStdout=False)

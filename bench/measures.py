@@ -1,4 +1,4 @@
-"""What is measured: each in a run of its own, on a master that was started for it."""
+"""The measures, each taken in a run of its own, on a master that was started for it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from twisted.internet import defer
 from twisted.internet import task
 
 from bench import configuration
-from bench.counters import Used
+from bench.counters import Usage
 from bench.counters import covering_syncs
 from bench.floor import Statement
 from bench.floor import copy
 from bench.floor import recorded
 from bench.floor import run_again
+from bench.http_client import Answer
+from bench.http_client import Plan
+from bench.http_client import send
 from bench.load import Rate
-from bench.load import Turns
-from bench.load import builds_seen
+from bench.load import ReactorTurns
 from bench.load import full_load
-from bench.visitor import Answer
-from bench.visitor import Plan
-from bench.visitor import send
+from bench.load import times_of_builds
 
 Figures = dict[str, float | None]
 
-# Builds of writes that are asked for by changes, and changes of idle.
+# How many changes, each with a build, the measures `writes` and `idle` send.
 CHANGES = 40
 IDLE_CHANGES = 20
-# Long enough for an idle stock master to be idle again.
+# Between two changes of `idle`: long enough for a stock master to be idle again.
 IDLE_EVERY_S = 1.0
 LISTS = {
     "rest_builds_ms": "/api/v2/builds?order=-buildid&limit=20",
@@ -42,16 +42,18 @@ LISTS = {
 }
 LIST_REPEATS = 100
 CRAWL_PER_S = 50
-# The visitors' process needs its time to start, and the builds beside it have a warm-up.
+# The process that crawls takes time to start, and the builds that are measured meanwhile have a
+# warm-up; so the crawl begins before the measurement and lasts longer.
 CRAWL_STARTS_S = 3.0
 CRAWL_LONGER_S = 9.0
-# How often both are measured, one right after the other, as a machine's speed drifts.
+# How many times builds are measured without and with the crawl, one right after the other, as the
+# speed of a machine drifts.
 CRAWLS = 6
 
 
 @dataclass(frozen=True)
 class Run:
-    """The started master and how it is to be measured."""
+    """A started master, and the options of its measurement."""
 
     master: Any
     web_port: int
@@ -63,27 +65,27 @@ class Run:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure, and the master that it needs."""
+    """A measure, and what kind of master it needs."""
 
     take: Callable[[Run], Awaitable[Figures]]
     steps: Callable[[], list[Any]] = configuration.writing
     with_workers: bool = True
-    local_workers: bool = False  # in the master's process
-    counted: bool = False  # with counters.c loaded, for syncs and bytes
+    local_workers: bool = False  # LocalWorkers in the master's process
+    counted: bool = False  # counters.c is loaded and counts syncs and bytes
 
 
 async def start(run: Run) -> Figures:
-    """From the start of the process to "running", and the memory in RAM then."""
+    """The time from the start of the process until the master runs, and its memory in RAM then."""
     return {"start_s": run.running_after_s, "rss_mb": run.rss_mb}
 
 
 async def builds(run: Run) -> Figures:
-    """Full load of master-side builds, whose workers are in another process."""
+    """Full load of builds whose steps run in the master; the workers are in another process."""
     return _speed(await full_load(run.master, run.seconds, builders=run.builders))
 
 
 async def floor(run: Run) -> Figures:
-    """The statements of a full load, and what they take in plain apsw; of litebot alone."""
+    """The statements of a full load and their CPU in plain apsw; only for litebot."""
     handle = getattr(run.master.db.pool, "_handle", None)
     if handle is None:
         return {}
@@ -107,8 +109,8 @@ async def commands(run: Run) -> Figures:
 
 
 async def lines(run: Run) -> Figures:
-    """Log lines a second, 100 and 1 an append: one build, nothing else."""
-    finished = builds_seen(run.master, 1, "finished")
+    """Log lines per second, with 100 and with 1 per append, in a single build."""
+    finished = times_of_builds(run.master, 1, "finished")
     await send(Plan(run.web_port, 1, changes=True))
     await finished
     properties = await run.master.data.get(("builds", 1, "properties"))
@@ -116,14 +118,14 @@ async def lines(run: Run) -> Figures:
 
 
 async def writes(run: Run) -> Figures:
-    """Syncs and bytes a build at full load; then with each build asked for by an HTTP answer."""
+    """Syncs and bytes per build at full load, then for builds that changes by HTTP start."""
     rate = await full_load(run.master, run.seconds)
-    before = Used.now()
-    finished = builds_seen(run.master, CHANGES, "finished")
+    before = Usage.now()
+    finished = times_of_builds(run.master, CHANGES, "finished")
     answers = await send(Plan(run.web_port, CHANGES, every_s=0.001, changes=True))
-    covered = _covered(answers)
+    covered = _share_covered(answers)
     await finished
-    changes = Rate(CHANGES, before, Used.now())
+    changes = Rate(CHANGES, before, Usage.now())
     return {
         "syncs_per_build": rate.syncs_per_build,
         "written_kb_per_build": rate.written_kb_per_build,
@@ -134,11 +136,11 @@ async def writes(run: Run) -> Figures:
 
 
 async def idle(run: Run) -> Figures:
-    """A change comes to an idle master: until its build is in the database, and said to be."""
-    started = builds_seen(run.master, IDLE_CHANGES, "new")
-    finished = builds_seen(run.master, IDLE_CHANGES, "finished")
+    """The time from a change on an idle master to the message that its build is in the database."""
+    started = times_of_builds(run.master, IDLE_CHANGES, "new")
+    finished = times_of_builds(run.master, IDLE_CHANGES, "finished")
     answers = await send(Plan(run.web_port, IDLE_CHANGES, every_s=IDLE_EVERY_S, changes=True))
-    covered = _covered(answers)
+    covered = _share_covered(answers)
     times = zip(answers, await started, strict=True)
     await finished
     return {
@@ -149,7 +151,7 @@ async def idle(run: Run) -> Figures:
 
 
 async def lists(run: Run) -> Figures:
-    """The usual pages of the web page, one at a time on an idle master: p50."""
+    """The median times of the lists that the web page shows, one at a time on an idle master."""
     plan = Plan(run.web_port, LIST_REPEATS * len(LISTS), tuple(LISTS.values()))
     answers = await send(plan)
     return {
@@ -159,33 +161,33 @@ async def lists(run: Run) -> Figures:
 
 
 async def crawled(run: Run) -> Figures:
-    """Full load of builds alone, then beside CRAWL_PER_S requests a second, and that CRAWLS times.
+    """Full load of builds alone, then during CRAWL_PER_S requests per second; CRAWLS times.
 
-    Medians; of the longest turns the longest.
+    Returns the medians of the figures, but the maximum of the longest turns.
     """
-    found = [await _crawled_once(run) for _ in range(CRAWLS)]
-    figures = {name: statistics.median(each[name] for each in found) for name in found[0]}
-    return {**figures, "longest_turn_ms": max(each["longest_turn_ms"] for each in found)}
+    samples = [await _sample_crawl(run) for _ in range(CRAWLS)]
+    figures = {name: statistics.median(each[name] for each in samples) for name in samples[0]}
+    return {**figures, "longest_turn_ms": max(each["longest_turn_ms"] for each in samples)}
 
 
-async def _crawled_once(run: Run) -> dict[str, float]:
+async def _sample_crawl(run: Run) -> dict[str, float]:
     alone = await full_load(run.master, run.seconds)
     count = int(CRAWL_PER_S * (run.seconds + CRAWL_LONGER_S))
     plan = Plan(run.web_port, count, tuple(LISTS.values()), 1 / CRAWL_PER_S)
-    asked = defer.ensureDeferred(send(plan))
+    crawl = defer.ensureDeferred(send(plan))
     await task.deferLater(run.master.reactor, CRAWL_STARTS_S)
-    turns = Turns(run.master.reactor)
+    turns = ReactorTurns(run.master.reactor)
     turns.start()
-    beside = await full_load(run.master, run.seconds)
+    during = await full_load(run.master, run.seconds)
     turns.stop()
-    answers = await asked
-    if answers[0].sent_at > beside.before.at_s or answers[-1].answered_at < beside.after.at_s:
-        raise RuntimeError("the crawl did not last as long as the builds beside it")
-    took_s = [a.took_s for a in answers if beside.before.at_s < a.sent_at < beside.after.at_s]
+    answers = await crawl
+    if answers[0].sent_at > during.before.at_s or answers[-1].answered_at < during.after.at_s:
+        raise RuntimeError("the crawl did not last as long as the builds measured during it")
+    took_s = [a.took_s for a in answers if during.before.at_s < a.sent_at < during.after.at_s]
     return {
         "builds_per_s_alone": alone.builds_per_s,
-        "builds_per_s_crawled": beside.builds_per_s,
-        "crawled_share": beside.builds_per_s / alone.builds_per_s,
+        "builds_per_s_crawled": during.builds_per_s,
+        "crawled_share": during.builds_per_s / alone.builds_per_s,
         "longest_turn_ms": turns.longest_s * 1e3,
         "crawl_answer_ms": statistics.median(took_s) * 1e3,
         "crawl_per_s": len(answers) / (answers[-1].answered_at - answers[0].sent_at),
@@ -209,8 +211,11 @@ def _speed(rate: Rate) -> Figures:
     return {"builds_per_s": rate.builds_per_s, "cpu_ms_per_build": rate.cpu_ms_per_build}
 
 
-def _covered(answers: list[Answer]) -> float | None:
-    """The share of answers during whose wait a sync ended that made something durable."""
+def _share_covered(answers: list[Answer]) -> float | None:
+    """Return the share of answers during whose wait a sync ended that made something durable.
+
+    Returns None if syncs are not counted.
+    """
     syncs = covering_syncs()
     if not syncs:
         return None

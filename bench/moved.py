@@ -1,7 +1,7 @@
-"""How fast a database is moved: python -m bench.moved.  `make bench-move` runs it.
+"""Measure moves of a database: python -m bench.moved.  `make bench-move` runs it.
 
-The history of many builds goes from a state file to an empty database of a Postgres server that
-is started for the run, with the settings that initdb makes, and back.  Prints medians, and writes
+Moves the history of many builds from a state file to an empty database and back.  The Postgres
+server is started for the run, with the settings that initdb makes.  Prints medians, and writes
 JSON.
 """
 
@@ -35,9 +35,10 @@ from bench.variants import prepare
 from litebot.master.admin.move.compare import COMPARING
 from litebot.master.admin.move.copying import COPYING
 
-# A move as the command makes it, which tells how long its parts took and what memory it needed.
-# Not ru_maxrss: that begins with the size of the process which forked this one.
-MEASURED = """
+# Makes a move as `litebot move-database` does, and prints how long its parts took and how much
+# memory it needed.  It does not use ru_maxrss, which starts with the size of the process that
+# forked this one.
+MOVE_PROGRAM = """
 import json, re, sys, time
 from pathlib import Path
 from litebot.basedir import Basedir
@@ -50,21 +51,22 @@ with open("/proc/self/status") as status:
     peak_kib = int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1])
 print(json.dumps({"rows": copied.rows, "parts": parts, "peak_kib": peak_kib}))
 """
-THERE, BACK = "to Postgres", "back"
+TO_POSTGRES, BACK = "to Postgres", "back"
 MOVED_ROWS = (
     Row("rows_per_s", "rows/s of the whole move"),
     Row("copied_per_s", "rows/s copied"),
     Row("compared_per_s", "rows/s compared"),
     Row("mb_per_s", "MB/s of the state file"),
     Row("seconds", "seconds, with the start of the program"),
-    Row("cpu_seconds", "processor time, without the server's, s"),
-    Row("peak_mb", "most memory, MB"),
+    Row("cpu_seconds", "CPU time, without the server's, s"),
+    Row("peak_mb", "peak memory, MB"),
 )
 
-# What builds of Buildbot 4.3 have beside what is loaded: 13 properties in all, a step without a
-# log, and where a test suite runs a long log.  Its chunks have 54 KiB before they are compressed.
-CHUNK_LINES = 1_000  # the most that Buildbot stores in one
-ZLIB = 1  # Buildbot's number of what it calls gz
+# load_builds makes small builds.  Builds of Buildbot 4.3 also have more properties (13 in all), a
+# step without a log, and a long log if they run a test suite.  The chunks of that log have 54 KiB
+# before they are compressed.
+CHUNK_LINES = 1_000  # the most that Buildbot stores in one chunk
+ZLIB = 1  # Buildbot's number for the compression that it calls gz
 ADDED = (
     """INSERT INTO build_properties (buildid, name, value, source)
        SELECT id, p.name, p.value, p.source FROM builds, (
@@ -88,7 +90,7 @@ ADDED = (
 
 
 def load(path: Path, builds: int) -> None:
-    """Put `builds` builds as real ones are into a new state file."""
+    """Write `builds` builds that are as large as real ones into a new state file."""
     load_builds(path, builds)
     db = apsw.Connection(str(path))
     db.pragma("synchronous", "OFF")
@@ -96,11 +98,11 @@ def load(path: Path, builds: int) -> None:
     with db:
         for statement in ADDED:
             db.execute(statement, values)
-    db.close()  # which moves the log into the file
+    db.close()  # which moves the WAL into the file
 
 
 def _chunk() -> bytes:
-    """The output of tests, which does not compress as well as one line over and over."""
+    """Return a compressed chunk of output whose lines differ, as equal ones compress too well."""
     lines = (
         f"otest_{n * 7919 % 9973:04}_{n * 104729 % 65521:x} (tests.part{n % 13}.Test) ... ok"
         f" in {n * 15485863 % 99991 / 1e4:.4f} s"
@@ -110,21 +112,21 @@ def _chunk() -> bytes:
 
 
 def move(basedir: Path, url: str, size_bytes: int) -> dict[str, float]:
-    """Figures of one move.  Raises CalledProcessError where it fails."""
-    command = [sys.executable, "-c", MEASURED, str(basedir), url]
+    """Make one move and return its figures.  Raises CalledProcessError if it fails."""
+    command = [sys.executable, "-c", MOVE_PROGRAM, str(basedir), url]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     return {
-        "rows": told["rows"],
-        "rows_per_s": told["rows"] / seconds,
-        "copied_per_s": _rate(*told["parts"][COPYING]),
-        "compared_per_s": _rate(*told["parts"][COMPARING]),
+        "rows": report["rows"],
+        "rows_per_s": report["rows"] / seconds,
+        "copied_per_s": _rate(*report["parts"][COPYING]),
+        "compared_per_s": _rate(*report["parts"][COMPARING]),
         "mb_per_s": size_bytes / 1e6 / seconds,
         "seconds": seconds,
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "peak_mb": told["peak_kib"] * 1024 / 1e6,
+        "peak_mb": report["peak_kib"] * 1024 / 1e6,
     }
 
 
@@ -133,7 +135,7 @@ def _rate(began: float, first: int, ended: float, last: int) -> float:
 
 
 def there_and_back(programs: Path, builds: int, rounds: int) -> Samples:
-    """Move a history to a database, and back, `rounds` times."""
+    """Move a history to a Postgres server and back, `rounds` times, and return the samples."""
     samples = Samples()
     with temporary_folder() as name:
         basedir = Path(name) / "m"
@@ -143,13 +145,13 @@ def there_and_back(programs: Path, builds: int, rounds: int) -> Samples:
         size_bytes = state_file.stat().st_size
         progress.print(f"loaded {builds:,} builds: {size_bytes / 1e6:,.0f} MB")
         for number in range(1, rounds + 1):
-            # A socket in the folder alone: no port to collide with.
-            folder_for = os.environ.get("BENCH_DIR")
-            with postgres.started(programs, "-c listen_addresses=''", folder_for) as server:
-                progress.print(f"round {number} of {rounds}: {THERE}")
-                # The one that initdb makes is empty.
+            # The server listens only on a socket in its folder, so that no port can collide.
+            parent = os.environ.get("BENCH_DIR")
+            with postgres.started(programs, "-c listen_addresses=''", parent) as server:
+                progress.print(f"round {number} of {rounds}: {TO_POSTGRES}")
+                # The database `postgres`, which initdb makes, is empty.
                 url = f"postgresql://{postgres.USER}@/postgres?host={server}"
-                samples.add(THERE, move(basedir, url, size_bytes))
+                samples.add(TO_POSTGRES, move(basedir, url, size_bytes))
                 _delete_old(basedir)
                 progress.print(f"round {number} of {rounds}: {BACK}")
                 samples.add(BACK, move(basedir, f"sqlite:///{STATE_FILE}", size_bytes))
@@ -162,7 +164,7 @@ def _delete_old(basedir: Path) -> None:
 
 
 def main() -> None:
-    """Measure as the arguments say."""
+    """Take the measures that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--builds", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -172,8 +174,8 @@ def main() -> None:
     if programs is None:
         sys.exit("no Postgres server is installed: apt install postgresql")
     samples = there_and_back(programs, options.builds, options.rounds)
-    against = {name: name for name in (THERE, BACK)}
-    title = f"{options.builds:,} builds, {samples.median(THERE, 'rows'):,.0f} rows: medians"
+    against = {name: name for name in (TO_POSTGRES, BACK)}
+    title = f"{options.builds:,} builds, {samples.median(TO_POSTGRES, 'rows'):,.0f} rows: medians"
     console.print(table(title, samples, MOVED_ROWS, against))
     results = {
         "builds": options.builds,

@@ -1,7 +1,7 @@
-"""One run: python -m bench.one_run VARIANT MEASURE.  Prints its figures as a line of JSON.
+"""Take one measure: python -m bench.one_run VARIANT MEASURE.  Prints the figures as a line of JSON.
 
-Makes a basedir, and measures in a process of its own, so that the master's CPU and memory are the
-master's alone.  --under puts a profiler in front of that process.
+Makes a basedir, and measures the master in a process of its own, so that nothing else is in the
+figures of its CPU and memory.  --under runs that process under a profiler.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from bench.variants import prepare
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 8.0
-# Beside SECONDS: starts, warm-ups, and what takes as long as it takes.
+# The part of a run's timeout that does not depend on SECONDS: the start, the warm-up, and measures
+# of a fixed amount of work.
 GRACE_S = 600
-# Of a run that fails, whose basedir is gone with it.
+# How much of the log the error of a failed run quotes; its basedir is deleted.
 LOG_LINES = 40
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Where runs happen: in $BENCH_DIR, on the disk that matters, or where such folders go."""
+    """Return a folder for runs: in $BENCH_DIR, which chooses the disk, or in the system's place."""
     return tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR"))
 
 
 def run_in_new_basedir(variant: str, measure: str, **options: Any) -> dict[str, Any]:
-    """Figures of one run on an empty database; options are run_in's."""
+    """Return the figures of one run on an empty database; `options` are those of run_in."""
     with temporary_folder() as folder:
         basedir = Path(folder) / "m"
         prepare(variant, basedir)
@@ -52,7 +53,7 @@ def run_in(
     builders: int = 1,
     under: str = "",
 ) -> dict[str, Any]:
-    """Figures of one run on a prepared basedir.  Raises RuntimeError where the run fails."""
+    """Return the figures of one run on a prepared basedir.  Raises RuntimeError if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if MEASURES[measure].counted:
         environment |= preload(basedir.parent)
@@ -64,7 +65,7 @@ def run_in(
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, timeout=seconds * 10 + GRACE_S
     )
-    # A profiler may have written more.
+    # A profiler may have printed other lines.
     figures = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not figures:
         log = (basedir / "twistd.log").read_text(encoding="utf-8", errors="replace")
@@ -74,7 +75,7 @@ def run_in(
 
 
 def main() -> None:
-    """Measure once."""
+    """Take one measure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("measure", choices=MEASURES)

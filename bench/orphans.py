@@ -1,4 +1,4 @@
-"""No process of a benchmark outlives the one that started it."""
+"""Makes sure that no process of a benchmark outlives the one that started it."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """The kernel kills this process as soon as its parent has ended.  Source: prctl(2)"""
+    """Have the kernel kill this process as soon as its parent ends.  Source: prctl(2)"""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

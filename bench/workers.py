@@ -1,4 +1,4 @@
-"""The workers in a process of their own: python -m bench.workers PORT FOLDER."""
+"""Runs the workers in a process of their own: python -m bench.workers PORT FOLDER."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ reactor: Any = installed_reactor
 
 
 def main() -> None:
-    """Connect WORKERS to the master on PORT of this machine, until the process is killed."""
+    """Connect WORKERS to the master on PORT of this machine; runs until the process is killed."""
     end_with_parent()
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
     parent = service.MultiService()

@@ -1,4 +1,4 @@
-"""The files of a basedir, and the lock that says which master owns it."""
+"""The files of a basedir, and the lock by which one master owns it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from litebot.errors import MasterRunning
 from litebot.process import alive
 from litebot.process import working_directory
 
-# `litebot status` holds the lock for a moment to see whether somebody else does.
-LOCK_PATIENCE_S = 0.5
+# How long to wait for the lock: `litebot status` takes it for a moment to see whether it is free.
+LOCK_TIMEOUT_S = 0.5
 RESERVE_BYTES = 64 * 1024
 ONE_MASTER = "only one master can run there"
-# As Buildbot and litebot write it into buildbot.tac.
+# The line with the configuration file that Buildbot and litebot write into buildbot.tac.
 CONFIG_FILE = re.compile(r"^configfile\s*=\s*['\"](.+?)['\"]", re.MULTILINE)
-# As Buildbot does: its folder then can't be copied or moved.
+# The line with an absolute basedir that Buildbot writes; with it, the folder can't be copied or
+# moved.
 NAMED_BASEDIR = re.compile(r"^basedir\s*=\s*r?(['\"])(/.*?)\1", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The master that runs on a basedir: what it wrote into master.lock.
+    """The master that runs on a basedir, as it describes itself in master.lock.
 
-    `outage` is None, or has `since` (epoch seconds) and `words`: its database is away.
+    `outage` is a dict with `since` (epoch seconds) and `words` while the master's database server
+    is away, and else None.
     """
 
     pid: int
@@ -46,7 +48,7 @@ class Owner:
 
 
 class Basedir:
-    """A directory with a master in it.  Making one touches nothing on disk."""
+    """A directory with a master in it.  Making a Basedir changes nothing on disk."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).absolute()
@@ -62,7 +64,7 @@ class Basedir:
 
     @property
     def config_file(self) -> Path:
-        """The configuration that buildbot.tac names, or master.cfg."""
+        """The path of the configuration that buildbot.tac names, by default master.cfg."""
         try:
             text = self.tac_file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -72,36 +74,37 @@ class Basedir:
 
     @property
     def quoted(self) -> str:
-        """Its path as it can be typed in a shell."""
+        """The path, quoted for a shell."""
         return shlex.quote(str(self.path))
 
     @property
     def master_name(self) -> str:
-        """The name of a master here among others on its database, in the table masters.
+        """The name in the table `masters` of a master that runs here.
 
         Source: buildbot/master.py, whose basedir is the working directory.
         """
         return f"{os.uname().nodename}:{self.path.resolve()}"
 
     def require(self) -> None:
-        """Raise BasedirError where no master was created here."""
+        """Raise BasedirError if no master was created here."""
         if not self.path.is_dir():
             raise BasedirError(
                 f"{self.path} does not exist", f"litebot create-master {self.quoted}"
             )
         if not self.tac_file.exists():
-            # A folder that only somebody happens to stand in is none to fill with files.
-            was_one = self.settings_file.exists() or (self.path / "state.sqlite").exists()
+            # Without traces of a master this may just be the user's current folder, which the hint
+            # must not fill with files.
+            had_master = self.settings_file.exists() or (self.path / "state.sqlite").exists()
             raise BasedirError(
                 f"{self.path} is no basedir: it has no buildbot.tac",
                 f"litebot create-master --force {self.quoted}"
-                if was_one
+                if had_master
                 else "end the command with the folder of a master, or make one: litebot"
                 " create-master ci",
             )
 
     def require_writable(self) -> None:
-        """Raise BasedirError where this user can't, or should not, write what a master writes."""
+        """Raise BasedirError if this user can't, or should not, write the files of a master."""
         for path in (self.path, self.log_file, self.lock_file):
             needed = os.W_OK | os.X_OK if path == self.path else os.W_OK
             if path.exists() and not os.access(path, needed):
@@ -125,25 +128,25 @@ class Basedir:
             )
 
     def keep_reserve(self) -> None:
-        """Hold some space, given up on a full disk so that the log can say that it is full.
+        """Reserve some disk space, to be freed on a full disk so that the log can still be written.
 
-        A disk that is full already has none to hold, which is no reason not to start.
+        Does nothing on a disk that is full already: that is no reason not to start.
         """
         with suppress(OSError):
             if not self.reserve.exists():
                 self.reserve.write_bytes(bytes(RESERVE_BYTES))
 
     def owner(self) -> Owner | None:
-        """The master that runs here now, or None."""
-        give_up_at = time.monotonic() + LOCK_PATIENCE_S
-        while (text := self._who_locks()) == b"" and time.monotonic() < give_up_at:
-            time.sleep(0.02)  # it is about to let go, or has not said yet who it is
+        """Return the master that runs here now, or None."""
+        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
+        while (text := self._read_lock()) == b"" and time.monotonic() < give_up_at:
+            time.sleep(0.02)  # the owner is about to release the lock, or to write who it is
         if text is not None:
-            return _read_owner(text)
+            return _parse_owner(text)
         return self._stock_owner()
 
-    def _who_locks(self) -> bytes | None:
-        """What the one says who has the lock; None where nobody has."""
+    def _read_lock(self) -> bytes | None:
+        """Return what the owner of the lock wrote into the file, or None if nobody owns it."""
         try:
             with self.lock_file.open("rb") as f:
                 try:
@@ -155,27 +158,30 @@ class Basedir:
         return None
 
     def require_owner(self) -> Owner:
-        """The master that runs here.  Raises MasterNotRunning."""
+        """Return the master that runs here.  Raises MasterNotRunning."""
         owner = self.owner()
         if owner is None:
             raise MasterNotRunning(f"no master runs in {self.path}", f"litebot start {self.quoted}")
         return owner
 
     def refuse_owner(self, need: str = ONE_MASTER) -> None:
-        """Raise MasterRunning where one does; `need` says who can't have that."""
+        """Raise MasterRunning if a master runs here; `need` says why that is in the way."""
         owner = self.owner()
         if owner is not None:
             raise self.refusal(owner, need)
 
     def refusal(self, owner: Owner, need: str) -> MasterRunning:
-        """What to tell someone who needs the basedir without the master that runs in it."""
+        """Return the error for a command that can't work while `owner` runs."""
         return MasterRunning(
             f"{self.path} is open in the master with pid {owner.pid}; {need}",
             f"litebot stop {self.quoted}",
         )
 
     def _stock_owner(self) -> Owner | None:
-        """A master of stock Buildbot takes no lock; its pid file tells, if that pid is its."""
+        """Return the running master of stock Buildbot, or None.
+
+        It takes no lock but has a pid file, whose pid may by now be another process.
+        """
         try:
             pid = int(self.pid_file.read_text(encoding="ascii"))
             started_at = self.pid_file.stat().st_mtime
@@ -192,15 +198,15 @@ def _name_of(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _read_owner(text: bytes) -> Owner:
+def _parse_owner(text: bytes) -> Owner:
     try:
         return Owner(**json.loads(text))
     except (ValueError, TypeError):
-        return Owner(pid=0, started_at=0.0)  # it has the lock and has not said its name yet
+        return Owner(pid=0, started_at=0.0)  # the owner has not written who it is yet
 
 
 def refused_by_system(basedir: Path, error: OSError) -> LitebotError:
-    """What to tell where the operating system refuses to open or write a file of a basedir."""
+    """Return the error for a file of a basedir that the system refuses to open or write."""
     where = f" {error.filename}:" if error.filename else ""
     folder = shlex.quote(str(basedir))
     return LitebotError(
@@ -209,31 +215,31 @@ def refused_by_system(basedir: Path, error: OSError) -> LitebotError:
 
 
 class OwnerLock:
-    """Held by the one master of a basedir; the kernel drops it when the process dies."""
+    """The lock of a basedir's only master; the kernel releases it when the process dies."""
 
     def __init__(self, basedir: Basedir) -> None:
-        """Take the lock and say so.  Raises MasterRunning with the pid of the one that has it."""
+        """Take the lock and write who has it.  Raises MasterRunning with the pid of its owner."""
         self._fd = os.open(basedir.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        give_up_at = time.monotonic() + LOCK_PATIENCE_S
+        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > give_up_at:
-                    owner = _read_owner(os.pread(self._fd, 4096, 0))
+                    owner = _parse_owner(os.pread(self._fd, 4096, 0))
                     os.close(self._fd)
                     raise basedir.refusal(owner, ONE_MASTER) from None
                 time.sleep(0.02)
         self.write(Owner(os.getpid(), time.time()))
 
     def write(self, owner: Owner) -> None:
-        """Say who holds it, for `litebot status` and for a second master's refusal."""
+        """Write who owns the lock, for `litebot status` and for the error of a second master."""
         text = json.dumps(asdict(owner)).encode()
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
 
     def release(self) -> None:
-        """Let go of it; the file stays, since another may just be opening it."""
-        os.ftruncate(self._fd, 0)  # the next owner must not be taken for this one
+        """Release the lock; the file stays, as another process may be opening it."""
+        os.ftruncate(self._fd, 0)  # or the next owner could be taken for this one
         os.close(self._fd)

@@ -1,10 +1,10 @@
-"""The errors litebot raises on purpose.  This module imports nothing of litebot."""
+"""The errors that litebot raises on purpose.  This module imports no other module of litebot."""
 
 from __future__ import annotations
 
 
 class LitebotError(Exception):
-    """Something a user can act on.
+    """An error that a user can do something about.
 
     `what` names the object and the value and says what is needed; `hint` is a remedy that can be
     typed, or None.  The command line prints both and exits with `exit_code`.
@@ -42,16 +42,16 @@ class StoreError(LitebotError):
 
 
 class ServerAway(StoreError):
-    """The database server did not answer in time; what was asked was not done."""
+    """The database server did not answer in time; the work that was asked for was not done."""
 
 
 class StoreFailed(StoreError):
-    """The disk refused or corrupted something while the master ran; the master must stop."""
+    """The disk refused or corrupted data while the master ran; the master must stop."""
 
 
 class TakenOver(StoreFailed):
-    """Another master has this one's work, as it seemed dead; this one may write nothing more."""
+    """Another master took over this one's work, as it seemed dead; this one must not write."""
 
 
 class ConfigError(LitebotError):
-    """master.cfg has errors; `what` lists them with their lines."""
+    """master.cfg has errors; `what` lists them with their line numbers."""

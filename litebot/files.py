@@ -1,4 +1,4 @@
-"""Replacing a file so that nobody ever meets half of one."""
+"""Replaces a file in one step, so that nobody ever reads a half-written one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from litebot.errors import LitebotError
 def locked(directory: Path) -> Iterator[None]:
     """Hold the lock under which litebot reads, changes and replaces a file in `directory`.
 
-    Waits for another holder, in this process or elsewhere; the kernel drops it when one dies.
-    The lock is on the directory itself, so nothing is left behind.  Raises LitebotError when the
+    Waits while this or another process holds it; the kernel releases it when the holder dies.  The
+    lock is on the directory itself, so no lock file is left behind.  Raises LitebotError if the
     directory can't be opened.
     """
     try:
@@ -33,7 +33,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or the list of a folder's files, is on disk.  Raises OSError."""
+    """Sync a file, or a folder's list of files, to disk.  Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -42,19 +42,20 @@ def sync(path: Path) -> None:
 
 
 def replace_file(path: Path, text: str, *, new_mode: int) -> None:
-    """Write `text` to `path` so that a reader, or a power loss, meets the old text or the new one.
+    """Write `text` to `path` so that readers, also after a power loss, find the old or new text.
 
-    Call it under `locked(path.parent)`.  An existing file keeps its mode and, for root, its
-    owner; a new one gets `new_mode` and, for root, the owner of its directory: else
-    `sudo litebot ...` would leave a file that the master can't read.  A symbolic link stays one.
-    Raises LitebotError when the file can't be written; the old one is then still there.
+    Call it under `locked(path.parent)`.  An existing file keeps its mode, and a new one gets
+    `new_mode`.  If root calls it, an existing file also keeps its owner and a new one gets the
+    owner of its directory: otherwise `sudo litebot ...` would leave a file that the master can't
+    read.  A symbolic link stays one.  Raises LitebotError if the file can't be written; the old one
+    is then still there.
     """
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.new")
     try:
         old = path.stat() if path.exists() else None
         temporary.unlink(missing_ok=True)
-        # 0600 from its first moment: it may be the file of password hashes.
+        # The mode is 0600 from the start, as the file may contain password hashes.
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="utf-8", newline="") as file:
             file.write(text)

@@ -1,4 +1,4 @@
-"""Who runs and who listens, read from /proc (Linux); elsewhere the answer is "nobody known"."""
+"""Which processes run and listen, read from Linux's /proc; on other systems most are unknown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def alive(pid: int) -> bool:
-    """Whether a process with this pid runs, whoever owns it.  A zombie does not."""
+    """Return whether a process with this pid runs, whoever owns it; a zombie does not."""
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -18,13 +18,14 @@ def alive(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return not Path("/proc/self/stat").exists()  # gone in between, or a system without /proc
-    # The name of the program stands in parentheses and may hold anything.
+        # Either it has just ended, or this system has no /proc.
+        return not Path("/proc/self/stat").exists()
+    # The name of the program is in parentheses and may contain any characters.
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def working_directory(pid: int) -> Path | None:
-    """The directory that a process runs in, or None where that can't be known."""
+    """Return the working directory of a process, or None if it can't be read."""
     try:
         return Path(os.readlink(f"/proc/{pid}/cwd"))
     except OSError:
@@ -32,7 +33,7 @@ def working_directory(pid: int) -> Path | None:
 
 
 def command_of(pid: int) -> str:
-    """The name of a process's program, or ""."""
+    """Return the name of a process's program, or "" if it can't be read."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -40,25 +41,25 @@ def command_of(pid: int) -> str:
 
 
 def descendants(pid: int) -> set[int]:
-    """The pids of what a process has started and of what these have, as far as they still run."""
+    """Return the pids of the running children of a process, their children, and so on."""
     children: dict[int, set[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = stat.read_text(encoding="utf-8", errors="replace")
         except OSError:
-            continue  # gone in between
+            continue  # it has just ended
         parent = int(text.rpartition(")")[2].split()[1])
         children.setdefault(parent, set()).add(int(stat.parent.name))
-    found, left = set[int](), [pid]
-    while left:
-        new = children.get(left.pop(), set()) - found
+    found, unvisited = set[int](), [pid]
+    while unvisited:
+        new = children.get(unvisited.pop(), set()) - found
         found |= new
-        left += new
+        unvisited += new
     return found
 
 
 def port_is_free(address: str, port: int) -> bool:
-    """Whether a server could listen on this TCP port now."""
+    """Return whether a server could listen on this TCP port now."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -70,8 +71,8 @@ def port_is_free(address: str, port: int) -> bool:
 
 
 def pids_listening(port: int) -> list[int]:
-    """The pids that listen on a TCP port, as far as this user may see."""
-    return _holders(_listening_inodes(port))
+    """Return the pids that listen on a TCP port, as far as this user may see them."""
+    return _pids_with_sockets(_listening_inodes(port))
 
 
 def _listening_inodes(port: int) -> set[str]:
@@ -83,13 +84,14 @@ def _listening_inodes(port: int) -> set[str]:
             continue
         for line in lines:
             fields = line.split()
-            # local address ends in the port in hex; state 0A is LISTEN; field 9 is the inode
+            # Field 1 is the local address, which ends in the port in hex; field 3 is the state, and
+            # 0A is LISTEN; field 9 is the inode.
             if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == port:
                 inodes.add(fields[9])
     return inodes
 
 
-def _holders(inodes: set[str]) -> list[int]:
+def _pids_with_sockets(inodes: set[str]) -> list[int]:
     wanted = {f"socket:[{inode}]" for inode in inodes}
     pids = []
     for folder in Path("/proc").glob("[0-9]*/fd"):
@@ -97,5 +99,5 @@ def _holders(inodes: set[str]) -> list[int]:
             if any(os.readlink(fd) in wanted for fd in folder.iterdir()):
                 pids.append(int(folder.parent.name))
         except OSError:
-            continue  # gone in between, or another user's
+            continue  # it has just ended, or belongs to another user
     return pids

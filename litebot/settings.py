@@ -1,7 +1,8 @@
-"""litebot.toml: what a master runs on, as frozen dataclasses.
+"""litebot.toml: the database, ports and limits of a master, as frozen dataclasses.
 
-Each key is documented and checked in one place, its dataclass field; the file that create-master
-writes, the errors of `load` and the editing of `set_value` all come from there.
+Each key has its default, its documentation and its check in one place, its dataclass field.  The
+file that create-master writes, the errors of `load` and the edits of `set_value` all come from
+there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from litebot.errors import SettingsError
 from litebot.files import locked
 from litebot.files import replace_file
 
-# tomlkit and difflib cost 60 ms and 7 ms to import, so only the functions that need them do.
+# Importing tomlkit takes 60 ms and difflib 7 ms, so only the functions that need them do it.
 
 Value = TypeVar("Value", str, int)
 
@@ -34,7 +35,7 @@ DURABILITIES = ("acknowledged", "commit", "process")
 
 
 class _CheckError(Exception):
-    """What a check found: `need` completes "KEY is VALUE; ", `shown` is the value as printed."""
+    """Raised by a check: `need` completes "KEY is VALUE; ", and `shown` is the VALUE to print."""
 
     def __init__(self, need: str, hint: str | None = None, shown: str | None = None) -> None:
         super().__init__(need)
@@ -65,7 +66,7 @@ def _check_listen(address: str) -> str:
     try:
         ipaddress.ip_address(address)
     except ValueError:
-        # What a host name stands for is up to someone's DNS; where we listen must not be.
+        # The address of a host name depends on somebody's DNS, and where we listen must not.
         if address != "localhost":
             raise _CheckError(
                 "it must be an IP address or 'localhost'",
@@ -78,7 +79,8 @@ def _check_environment(names: str) -> str:
     for name in names.split():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", name):
             raise _CheckError(
-                f"{name!r} is no name of a variable; names stand apart by spaces and may end in *",
+                f"{name!r} is not the name of a variable; spaces separate names, and a name may"
+                " end in *",
                 'environment = "JAVA_HOME CI_*"',
             )
     return names
@@ -94,7 +96,7 @@ def _check_database_url(url: str) -> str:
     scheme, colon, _ = url.partition(":")
     if scheme == "sqlite":
         return _check_sqlite_url(url)
-    # Whatever follows the scheme may hold a password, in this form or in one that we don't know.
+    # Only the scheme is shown: the rest may have a password, even in a form that we don't know.
     shown = repr(f"{scheme}:..." if colon else url)
     if not url.startswith("postgresql://"):
         raise _CheckError(f"it must be {DATABASE_FORMS}", shown=shown)
@@ -104,7 +106,7 @@ def _check_database_url(url: str) -> str:
     except ValueError:
         raise _CheckError(f"it must be {DATABASE_FORMS}", shown=shown) from None
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    # A bare "/", "?" or "#" in a password ends the host part early and leaves the "@" behind.
+    # An unquoted "/", "?" or "#" in a password ends the host part early and leaves the "@" behind.
     stray = "@" in parts.path + parts.query + parts.fragment
     if parts.password is not None or stray or {"password", "sslpassword"} & options.keys():
         raise _CheckError(
@@ -150,18 +152,20 @@ def _check_web_url(url: str) -> str:
     if not usable or " " in url:
         raise _CheckError("it must be http:// or https:// and a host", hint, shown)
     if "@" in url or "?" in url or "#" in url:
-        raise _CheckError("it must have no user, '?' or '#': links append to it", hint, shown)
+        raise _CheckError(
+            "it must have no user, '?' or '#', as links are made by appending to it", hint, shown
+        )
     return url if url.endswith("/") else url + "/"
 
 
 def _key(default: Value, doc: str, check: Callable[[Value], Value] | None = None) -> Value:
-    """A field that is one key of litebot.toml; `doc` becomes the comment above it."""
+    """Return a field that is a key of litebot.toml; `doc` becomes the comment above the key."""
     made: Value = field(default=default, metadata={"doc": doc, "check": check})
     return made
 
 
 class _Section:
-    """A [section]: its fields are checked, and URLs completed, however it is made."""
+    """A [section]; making one checks its fields and completes URLs."""
 
     def __post_init__(self) -> None:
         section = type(self).__name__.lower()
@@ -171,7 +175,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class Database(_Section):
-    """Where everything is kept."""
+    """Where the master keeps its state."""
 
     url: str = _key(
         "sqlite:///state.sqlite",
@@ -181,14 +185,15 @@ class Database(_Section):
     )
     durability: str = _key(
         "acknowledged",
-        'What a power loss may take from a SQLite file: "acknowledged" nothing that the master\n'
-        'has answered for, such as a push or a click, "commit" nothing at all, for an fsync at\n'
-        'every step of a build, "process" the last seconds.  A crash or kill -9 takes nothing.',
+        'What a power loss may lose from a SQLite file.  "acknowledged": nothing that the master\n'
+        'has confirmed, such as a push or a click.  "commit": nothing at all, at the cost of an\n'
+        'fsync at every step of a build.  "process": the last seconds.  A crash or kill -9 loses\n'
+        "nothing.",
         _check_durability,
     )
 
     def sqlite_path(self, basedir: Path) -> Path | None:
-        """The absolute path of the state file, or None when the database is not SQLite."""
+        """Return the absolute path of the state file, or None if the database is not SQLite."""
         if not self.url.startswith(SQLITE_PREFIX):
             return None
         return basedir.absolute() / self.url.removeprefix(SQLITE_PREFIX)
@@ -206,7 +211,7 @@ class Web(_Section):
     port: int = _key(8010, "The TCP port of the web page; 0 turns it off.", _check_port)
     url: str = _key(
         "",
-        "The address under which people reach the page, for links and mails, such as\n"
+        "The URL by which people reach the page, used for links and in mails, such as\n"
         '"https://ci.example.org/".  Empty: made from listen and port.',
         _check_web_url,
     )
@@ -214,14 +219,14 @@ class Web(_Section):
 
     @property
     def public_url(self) -> str:
-        """The address for links, ending in "/": `url`, or else one made from listen and port.
+        """The URL for links, ending in "/": `url`, or else one made from `listen` and `port`.
 
-        Empty when there is neither: no `url` and no web server.
+        Empty if there is neither a `url` nor a web server.
         """
         if self.url or not self.port:
             return self.url
         host = self.listen
-        # 0.0.0.0 and :: stand for all networks; no browser can open them.
+        # 0.0.0.0 and :: mean every network; a browser can't open them.
         if host == "localhost" or ipaddress.ip_address(host).is_unspecified:
             host = "localhost"
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
@@ -229,7 +234,7 @@ class Web(_Section):
 
 @dataclass(frozen=True)
 class Workers(_Section):
-    """Where remote workers connect, and what local ones see."""
+    """Where remote workers connect, and which environment the local ones get."""
 
     listen: str = _key(
         "127.0.0.1",
@@ -240,19 +245,19 @@ class Workers(_Section):
     environment: str = _key(
         "",
         "Variables of the master's environment that steps of a LocalWorker get besides PATH, HOME\n"
-        'and the like: "JAVA_HOME CI_*".  Who reads a log may see them.',
+        'and the like, such as "JAVA_HOME CI_*".  Everybody who may read a log may see them.',
         _check_environment,
     )
 
 
 @dataclass(frozen=True)
 class Recovery(_Section):
-    """What becomes of builds that ran when the master died."""
+    """What happens to the builds that were running when the master died."""
 
     max_attempts: int = _key(
         3,
-        "How often a build is started whose master dies meanwhile; after that its request ends as\n"
-        "EXCEPTION, since the build itself may be what kills the master.",
+        "How many times a build is started if the master dies each time while it runs.  Then its\n"
+        "request ends as EXCEPTION, since the build itself may be what kills the master.",
         _check_attempts,
     )
 
@@ -263,15 +268,15 @@ class Stop(_Section):
 
     grace: int = _key(
         0,
-        "For how many seconds running builds may go on when a stop is asked for; those that have\n"
-        "not ended then are interrupted, and retried after the next start.",
+        "How many seconds a stop waits for running builds to end; those that still run then are\n"
+        "interrupted, and retried after the next start.",
         _check_grace,
     )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All of litebot.toml; `settings.database.url` is the flag that chooses the database."""
+    """All settings of litebot.toml; `settings.database.url` alone chooses the database."""
 
     database: Database = field(default_factory=Database)
     web: Web = field(default_factory=Web)
@@ -289,14 +294,14 @@ SECTIONS: dict[str, type[Database | Web | Workers | Recovery | Stop]] = {
 }
 
 HEADER = """\
-# litebot.toml: what this master runs on.  What it builds stands in master.cfg.
+# litebot.toml: the database, ports and limits of this master.  What it builds is in master.cfg.
 # Read when the master starts and at `litebot reconfig`; a change under [database] needs a restart.
-# A key that is left out has its default.
+# A key that is missing has its default.
 """
 
 
 def render(settings: Settings) -> str:
-    """The text of a litebot.toml: every key with its value, and its documentation as a comment."""
+    """Return a litebot.toml with every key, its value, and its documentation as a comment."""
     lines = [HEADER]
     for name, section in SECTIONS.items():
         lines += [f"[{name}]", f"# {section.__doc__}", ""]
@@ -307,9 +312,9 @@ def render(settings: Settings) -> str:
 
 
 def load(path: Path) -> Settings:
-    """Read a litebot.toml; a file that does not exist means the defaults.
+    """Read a litebot.toml; if it does not exist, return the defaults.
 
-    Raises SettingsError with every error of the file, one to a line of `what`, as PATH:LINE: ...
+    Raises SettingsError with all errors of the file, each on a line of `what` as PATH:LINE: ...
     """
     text = _read(path)
     return Settings() if text is None else _parse(text, path)
@@ -318,10 +323,10 @@ def load(path: Path) -> Settings:
 def set_value(path: Path, key: str, value: str | int) -> None:
     """Set one key, such as "web.port", in the file at `path`; its comments and its mode stay.
 
-    The file is replaced in one step, after what it would hold has been checked, so it is never half
-    written.  A file that does not exist is made, with all keys.  Raises SettingsError when the key
-    is unknown, the value is refused, or another line of the file is wrong, and LitebotError when
-    the file can't be written.
+    The new text is checked and then replaces the file in one step, so the file is never half
+    written.  A file that does not exist is made, with all keys.  Raises SettingsError if the key is
+    unknown, the value is refused, or another line of the file is wrong, and LitebotError if the
+    file can't be written.
     """
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
@@ -342,15 +347,15 @@ def set_value(path: Path, key: str, value: str | int) -> None:
             edited = tomlkit.dumps(document)
         except TOMLKitError as error:
             raise SettingsError(
-                f"{path}: {key} can't be set by program here: {error}",
-                f"write it into the file by hand: {name} = {_toml(checked)} under [{section}]",
+                f"{path}: litebot can't set {key} in this file: {error}",
+                f"edit the file by hand: {name} = {_toml(checked)} under [{section}]",
             ) from error
         _parse(edited, path)
         replace_file(path, edited, new_mode=0o644)
 
 
 def _read(path: Path) -> str | None:
-    """The text of a file with its line ends as they are, or None when there is no such file."""
+    """Return the text of a file with its line ends unchanged, or None if it does not exist."""
     data = b""
     try:
         data = path.read_bytes()
@@ -373,13 +378,14 @@ def _load_toml(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except ValueError as error:
-        # The position is in the message alone before Python 3.14.  Without one it is the end.
+        # Before Python 3.14 the position is only in the message.  An error without a position is at
+        # the end of the text.
         message, _, place = str(error).partition(" (at ")
         found = re.match(r"line (\d+)", place)
         line = int(found[1]) if found else text.rstrip().count("\n") + 1
         raise SettingsError(
             f"{path}:{line}: not TOML: {message}",
-            'a text stands in quotes, listen = "127.0.0.1"; a number without, port = 8010',
+            'a string needs quotes, listen = "127.0.0.1"; a number has none, port = 8010',
         ) from error
 
 
@@ -418,11 +424,13 @@ def _parse(text: str, path: Path) -> Settings:
 
 
 def _find_lines(text: str) -> dict[tuple[str, ...], int]:
-    """The line where each section and each key of a valid TOML text begins.
+    """Return the line where each section and each key of a valid TOML text begins.
 
-    Reads ever longer beginnings of the text: those that end inside a value don't parse, and what is
-    new in the next that does began right after the last that did.  So the TOML parser alone decides
-    what is a key, with dotted keys, inline tables and quotes.  Quadratic, for a file with errors.
+    Parses the first line of the text, then the first two lines, and so on.  If a part does not
+    parse, it ends inside a value.  A key that is new in a part that does parse begins on the line
+    after the previous one that did.  So only the TOML parser decides what is a key, with dotted
+    keys, inline tables and quotes.  This takes quadratic time, but is done only for a file with
+    errors.
     """
     found: dict[tuple[str, ...], int] = {}
     lines = text.split("\n")
@@ -441,7 +449,7 @@ def _find_lines(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _checked(section: str, key: str, value: object) -> object:
-    """The value as the field takes it; SettingsError, without a place, when it doesn't."""
+    """Return the value as the field stores it.  Raises SettingsError, without the line."""
     known = {f.name: f for f in fields(SECTIONS[section])}
     if key not in known:
         raise SettingsError(
@@ -450,7 +458,7 @@ def _checked(section: str, key: str, value: object) -> object:
     default, check = known[key].default, known[key].metadata["check"]
     name = f"{section}.{key}"
     if type(value) is not type(default):  # isinstance would take true for 1
-        need = "a whole number" if isinstance(default, int) else "a text in quotes"
+        need = "a whole number" if isinstance(default, int) else "a string in quotes"
         raise SettingsError(
             f"{name} is {_shown(value)}; it must be {need}", f"{key} = {_toml(default)}"
         )
@@ -471,7 +479,7 @@ def _unknown_section(name: str, table: object) -> SettingsError:
         )
     homes = [s for s, cls in SECTIONS.items() if name in {f.name for f in fields(cls)}]
     return SettingsError(
-        f"key {name!r} stands before any [section]",
+        f"key {name!r} is not in a [section]",
         "put it under " + " or ".join(f"[{home}]" for home in homes or SECTIONS),
     )
 
@@ -486,14 +494,14 @@ def _suggestion(name: str, known: list[str], kind: str) -> str:
 
 
 def _shown(value: object) -> str:
-    # Not what is inside: it may be a URL with a password.
+    # The contents of a table or an array are not shown: they may be a URL with a password.
     if isinstance(value, dict):
         return "a table"
     return "an array" if isinstance(value, list) else repr(value)
 
 
 def _toml(value: object) -> str:
-    """A checked value in TOML; being printable, a text needs no other escapes than these."""
+    """Return a checked value as TOML; its strings are printable, so no other escapes are needed."""
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)

@@ -1,7 +1,7 @@
-"""Who may log in on the web page: the file `users` of a basedir.
+"""The users who may log in on the web page: the file `users` of a basedir.
 
-One user a line, `name:role:scrypt$N$r$p$salt$hash`, with salt and hash in base64.  The parameters
-of scrypt (RFC 7914) stand in each line, so that raising them here leaves old passwords working.
+Each line is one user, `name:role:scrypt$N$r$p$salt$hash`, with salt and hash in base64.  A line has
+its own parameters of scrypt (RFC 7914), so that old passwords still work when they are raised here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from litebot.files import replace_file
 ROLES = ("admin", "viewer")
 PASSWORD_MIN = 8  # characters
 
-# 16 MiB and about 50 ms for each guess: what Percival's paper on scrypt has for logins.
+# They make each guess cost 16 MiB and about 50 ms, which Percival's paper on scrypt uses for
+# logins.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 1
 SALT_BYTES, KEY_BYTES = 16, 32
-# What a line may ask for: a damaged one must not take all memory.
+# The most that a line of the file may need: a damaged line must not use up all memory.
 MAX_BYTES, MAX_P = 2**28, 16
 
-# No l, 1, i, o, 0: 31 characters are log2(31) = 4.95 bits each, 20 of them 99 bits.
+# Without l, 1, i, o and 0.  One of 31 characters has log2(31) = 4.95 bits, and 20 have 99 bits.
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -39,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 @dataclass(frozen=True)
 class User:
-    """Someone who may log in.  Role "admin": may force, stop, cancel, pause; "viewer": may look."""
+    """A user.  An "admin" may force, stop, cancel and pause builds; a "viewer" may only look."""
 
     name: str
     role: str
@@ -62,41 +63,42 @@ class _Hash:
         return f"scrypt${self.n}${self.r}${self.p}${salt}${key}"
 
     def __repr__(self) -> str:
-        return "_Hash(...)"  # kept out of tracebacks and logs
+        return "_Hash(...)"  # so that no traceback or log shows the hash
 
 
 _Users = dict[str, tuple[User, _Hash]]
 
-# Costs verify() as much for an unknown name as for a known one.
+# verify() compares the password of an unknown name with it, which takes as long as for a known one.
 _NOBODY = _Hash(SCRYPT_N, SCRYPT_R, SCRYPT_P, bytes(SALT_BYTES), bytes(KEY_BYTES))
 
 
 def generate_password() -> str:
-    """A random password of 99 bits, easy to read out and type: xxxx-xxxx-xxxx-xxxx-xxxx."""
+    """Return a random password of 99 bits, easy to read out and type: xxxx-xxxx-xxxx-xxxx-xxxx."""
     return "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(5))
 
 
 class UserFile:
-    """The users in one file; a file that does not exist holds none.
+    """The users in one file; a file that does not exist has none.
 
-    Every method reads the file when it has changed, and raises LitebotError when it can't be read,
-    has a malformed line, or can be read by others than its owner.  Changes are made under a lock
-    and replace the file in one step; a refused one leaves it as it was.
+    Every method reads the file again if it has changed.  It raises LitebotError if the file can't
+    be read, has a malformed line, or can be read by anybody but its owner.  Changes are made under
+    a lock and replace the file in one step; a refused change leaves it as it was.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._basedir = shlex.quote(str(path.parent))
-        self._known: tuple[tuple[int, int, int], _Users] | None = None
+        self._cached: tuple[tuple[int, int, int], _Users] | None = None
 
     def names(self) -> list[User]:
         """Return the users, in the order of the file."""
         return [user for user, _ in self._read().values()]
 
     def fingerprint(self, name: str) -> str | None:
-        """Something that changes with the user's password, and None for an unknown name.
+        """Return a text that changes with the user's password, or None for an unknown name.
 
-        For a session to show that it began with the password of now; tells nothing about it.
+        A session keeps it to show that it began with the current password.  It reveals nothing
+        about the password.
         """
         user, stored = self._read().get(name, (None, _NOBODY))
         return hashlib.sha256(str(stored).encode()).hexdigest()[:32] if user else None
@@ -122,7 +124,7 @@ class UserFile:
         self._change(change)
 
     def set_password(self, name: str, password: str) -> None:
-        """Give a user another password; the role stays.  Refuses as `add` does."""
+        """Change the password of a user.  Refuses an unknown name and a short password."""
         _check_password(name, password)
 
         def change(users: _Users) -> None:
@@ -132,7 +134,7 @@ class UserFile:
         self._change(change)
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a user.  Refuses the last admin unless `force`, as nobody could then act."""
+        """Remove a user.  Refuses the last admin unless `force`, as nobody could act any more."""
 
         def change(users: _Users) -> None:
             user, _ = self._find(users, name)
@@ -148,10 +150,10 @@ class UserFile:
         self._change(change)
 
     def verify(self, name: str, password: str) -> User | None:
-        """Return the user when the password is right, else None.
+        """Return the user if the password is right, else None.
 
-        Takes about 50 ms, for an unknown name as well, so that the time tells nothing: call it in a
-        thread, not on the reactor's.  Several threads may call it at once.
+        Takes about 50 ms, also for an unknown name, so that the time does not reveal which names
+        exist.  Call it in another thread than the reactor's; several threads may call it at once.
         """
         user, stored = self._read().get(name, (None, _NOBODY))
         return user if stored.matches(password) else None
@@ -172,11 +174,11 @@ class UserFile:
             replace_file(self.path, "".join(lines), new_mode=0o600)
 
     def _read(self) -> _Users:
-        # _known is read once and replaced whole: verify() runs in several threads.
-        known = self._known
+        # verify() runs in several threads, so _cached is read once and replaced as a whole.
+        cached = self._cached
         try:
-            if known and known[0] == _signature(self.path.stat()):
-                return known[1]
+            if cached and cached[0] == _signature(self.path.stat()):
+                return cached[1]
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
                 data = file.read()
@@ -195,7 +197,7 @@ class UserFile:
                 f"chmod 600 {shlex.quote(str(self.path))}",
             )
         users = self._parse(data.decode("ascii", "replace"))
-        self._known = (_signature(status), users)
+        self._cached = (_signature(status), users)
         return users
 
     def _parse(self, text: str) -> _Users:
@@ -203,7 +205,7 @@ class UserFile:
         for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
-            # The line itself is not shown: it holds a hash, or was meant to.
+            # The error does not show the line, as it has a hash or part of one.
             place = f"{self.path}:{number}"
             try:
                 name, role, stored = line.strip().split(":")
@@ -220,7 +222,7 @@ class UserFile:
                     f"a role {' or '.join(ROLES)}"
                 )
             if name in users:
-                raise LitebotError(f"{place}: user {name!r} is there twice", "delete one line")
+                raise LitebotError(f"{place}: user {name!r} is listed twice", "delete one line")
             users[name] = entry
         return users
 
@@ -241,13 +243,13 @@ def _check_password(name: str, password: str) -> None:
 
 def _scrypt(password: str, n: int, r: int, p: int, salt: bytes) -> bytes:
     return hashlib.scrypt(
-        # A password from a terminal in another encoding may hold surrogates: no reason to fail.
+        # A password from a terminal with another encoding may have surrogates, and is still valid.
         password.encode("utf-8", "surrogatepass"),
         salt=salt,
         n=n,
         r=r,
         p=p,
-        # OpenSSL allows 32 MiB by default and counts these three (EVP_PBE_scrypt(3)).
+        # OpenSSL allows 32 MiB by default and counts n, p and 2 (EVP_PBE_scrypt(3)).
         maxmem=128 * r * (n + p + 2),
         dklen=KEY_BYTES,
     )

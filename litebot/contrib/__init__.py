@@ -1,1 +1,1 @@
-"""Optional plugins, found through Buildbot's entry points; nothing imports this package."""
+"""Optional plugins; no other module of litebot imports this package."""

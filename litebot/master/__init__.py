@@ -1,5 +1,5 @@
 """The glue: the only place that subclasses Buildbot's services."""
 
-from litebot.master.runtime.lazy_alembic import import_later
+from litebot.master.runtime.lazy_alembic import import_alembic_lazily
 
-import_later()
+import_alembic_lazily()

@@ -49,7 +49,7 @@ from litebot.master.delivery.outbox import Outbox
 from litebot.master.delivery.queue import QUEUE
 from litebot.master.delivery.scheduler_manager import SchedulerManager
 from litebot.master.reconfiguration import Reconfiguration
-from litebot.master.runtime.error_log import quieten
+from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.ownership import Ownership
 from litebot.master.shutdown import Shutdown
 from litebot.master.startup import SOLE_MASTER
@@ -198,7 +198,7 @@ class BuildMaster(master.BuildMaster):
 
     def setServiceParent(self, parent: Any) -> Any:
         if isinstance(parent, components.Componentized):
-            quieten(parent)
+            drop_follow_up_errors(parent)
         return super().setServiceParent(parent)
 
     def startService(self) -> Any:

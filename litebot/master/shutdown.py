@@ -18,7 +18,7 @@ from litebot.master.builds.shutdown import CommandEnder
 from litebot.master.builds.shutdown import latent_workers
 from litebot.master.builds.shutdown import let_end
 from litebot.master.runtime import outcome
-from litebot.master.runtime.deferreds import in_time
+from litebot.master.runtime.deferreds import wait_at_most
 
 # How long a master whose disk failed goes on, for its refusals to reach those who asked, and then
 # waits for its workers to let go of their builds.
@@ -98,14 +98,14 @@ class Shutdown:
         ender.start()
         try:
             stopped = defer.ensureDeferred(self._stop_parts(stop_buildbots))
-            if not await in_time(stopped, STOP_S, master.reactor):
+            if not await wait_at_most(stopped, STOP_S, master.reactor):
                 await self._leave_parts()
         finally:
             ender.stop()
 
     async def _stop_parts(self, stop_buildbots: Any) -> None:
         master = self._master
-        await in_time(defer.ensureDeferred(master.cluster.leave()), LEAVE_S, master.reactor)
+        await wait_at_most(defer.ensureDeferred(master.cluster.leave()), LEAVE_S, master.reactor)
         interrupter = BuildInterrupter(master)
         interrupter.start()
         try:

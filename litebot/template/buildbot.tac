@@ -1,5 +1,5 @@
-# twistd, `buildbot reconfig` and the like find the master through this file; nothing here needs a
-# change.  The basedir is the folder that the file lies in, so it can be moved.
+# twistd, `buildbot reconfig` and similar commands find the master through this file; nothing here
+# needs a change.  The basedir is the folder of this file, so the folder can be moved.
 
 import os
 
@@ -13,7 +13,7 @@ configfile = "master.cfg"
 rotateLength = 10_000_000  # bytes
 maxRotatedFiles = 10
 
-# Buildbot's commands look for the next line to know a master's folder; keep it as it is.
+# Buildbot's commands recognize a master's folder by the next line; keep it as it is.
 application = service.Application('buildmaster')
 logfile = LogFile.fromFullPath(
     os.path.join(basedir, "twistd.log"),

@@ -20,13 +20,14 @@ class BuildMaster(service.BuildMaster):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begin_unarmed = self.db.after_setup
-        self.db.after_setup = self._begin_armed
+        self._begin = self.startup.begin
+        self.startup.begin = self._begin_armed
 
     def _begin_armed(self) -> Any:
+        """Begin on the database as litebot's does, and arm what it asks of it first."""
         if point := os.environ.get(KILL_AT):
             arm(self, point)
-        return self._begin_unarmed()
+        return self._begin()
 
 
 def arm(master: Any, point: str) -> None:

@@ -114,7 +114,7 @@ def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
     assert succeeded(victim.run("report", "--drop", second)).stdout == "everything is told\n"
     refused = victim.run("report", "--drop", first)
     assert refused.returncode == 1
-    assert f"there is no report {first} that waits" in refused.stderr
+    assert f"no report with the id {first} is waiting" in refused.stderr
 
 
 def waiting(victim: Victim) -> list[dict[str, Any]]:

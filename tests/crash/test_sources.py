@@ -444,7 +444,7 @@ def test_a_delivery_is_one_and_another_is_another(victim: Victim) -> None:
     reply = push(victim, "1", X_GitHub_Delivery="a")
     assert reply is not None
     assert reply.status == 200
-    assert reply.body == b"no change stored: this delivery has been taken before"
+    assert reply.body == b"no change stored: this delivery has been received before"
     push(victim, "1", X_GitHub_Delivery="b")  # what somebody pushed again, on purpose
     push(victim, "2", X_GitHub_Delivery="a")
     assert changes(victim) == Counter({"1": 2, "2": 1})

@@ -256,7 +256,7 @@ def test_who_waits_for_a_disk_that_fails_is_told(master: Master) -> None:
     wait_for(lambda: master.rest("buildrequests")["buildrequests"], "the request to be there")
     disk.heal()
     assert asking.wait() == 503
-    assert replies[0].body == b"the disk of the master has failed; it stops\n"
+    assert replies[0].body == b"the disk of the master has failed; the master stops\n"
     wait_for(lambda: not is_running(master.pid), "the master to stop")
     (master.basedir / "broken").unlink()
     master.start()

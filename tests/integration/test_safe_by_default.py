@@ -239,7 +239,7 @@ def test_another_page_can_not_act_with_an_admins_cookies(
         ),
         ('"github": {}', "the change hook 'github' lets anybody start builds; give it a secret"),
         ('"gitlab": {"secret": ""}', "the change hook 'gitlab' lets anybody start builds; give it"),
-        ('"github": {"secret": "x", "strict": False}', "as it is not strict and takes what is not"),
+        ('"github": {"secret": "x", "strict": False}', "as it is not strict and takes unsigned"),
     ],
 )
 def test_an_open_hook_is_pointed_out(master: Master, hook: str, error: str) -> None:

@@ -56,8 +56,8 @@ def test_it_says_what_each_scheduler_made_of_a_change(asked: Master) -> None:
     assert {o["scheduler"]: (o["what"], o["buildsetid"]) for o in reply["schedulers"]} == {
         "a-built": ("built in buildset 1", 1),
         "b-waiting": ("waiting for its tree-stable timer", None),
-        "c-filtered": ("ignored: filter on branch: branch in ['release'], and it is 'main'", None),
-        "d-trifle": ("ignored: fileIsImportant says that it is not", None),
+        "c-filtered": ("ignored: filter on branch: branch in ['release'], but it is 'main'", None),
+        "d-trifle": ("ignored: fileIsImportant does not accept it", None),
         "e-disabled": ("ignored: the scheduler is disabled", None),
         "f-codebase": ("ignored: codebase '' is not one of the scheduler's", None),
         "g-triggerable": ("ignored: this scheduler acts on no changes", None),

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from buildbot.db.logs import LogsConnectorComponent
 from buildbot.db.model import Model
 
-from bench.compare import below_floors
+from bench.compare import missed_limits
 from bench.history import BUILDERS
 from bench.history import load_builds
 from bench.history import load_waiting
@@ -72,12 +72,12 @@ def test_what_is_moved_is_as_builds_leave_it(tmp_path: Path) -> None:
     ("builds_per_s", "cpu_ms", "complaints"),
     [(50.0, 20.0, 0), (49.0, 20.0, 1), (50.0, 26.0, 1), (1.0, 100.0, 2)],
 )
-def test_what_is_too_slow_is_told(builds_per_s: float, cpu_ms: float, complaints: int) -> None:
+def test_each_missed_limit_is_reported(builds_per_s: float, cpu_ms: float, complaints: int) -> None:
     samples = Samples()
     samples.add("stock", {"builds_per_s": 10.0, "cpu_ms_per_build": 100.0})
     samples.add("litebot", {"builds_per_s": builds_per_s, "cpu_ms_per_build": cpu_ms})
-    assert len(below_floors(samples, 5.0, 0.25)) == complaints
+    assert len(missed_limits(samples, 5.0, 0.25)) == complaints
 
 
-def test_without_a_measurement_the_floors_are_not_reached() -> None:
-    assert len(below_floors(Samples(), 5.0, 0.25)) == 2
+def test_without_a_measurement_the_limits_are_missed() -> None:
+    assert len(missed_limits(Samples(), 5.0, 0.25)) == 2

@@ -9,7 +9,7 @@ from twisted.internet import defer
 from twisted.internet import error
 from twisted.internet.task import Clock
 
-from litebot.contrib.masters import BRIEF_S
+from litebot.contrib.masters import SHORT_CONNECTION_S
 from litebot.contrib.masters import Masters
 from litebot.contrib.masters import address
 from litebot.contrib.masters import masters
@@ -62,7 +62,7 @@ class Worker:
         self.clock = Clock()
         self._endpoint = Masters(self.clock, self.places, ["a", "b", "c"])
 
-    def connect(self, then_s: float = BRIEF_S) -> int:
+    def connect(self, then_s: float = SHORT_CONNECTION_S) -> int:
         """Which place it gets to, where it stays for so long."""
         result: list[Any] = []
         self._endpoint.connect(None).addBoth(result.append)

@@ -133,7 +133,7 @@ def test_postgres_urls(toml: Path, url: str) -> None:
         ),
         (
             "port = 1",
-            "litebot.toml:1: key 'port' stands before any [section]",
+            "litebot.toml:1: key 'port' is not in a [section]",
             "put it under [web] or [workers]",
         ),
         ("web = 3", "litebot.toml:1: web is 3; it must be a section", "put its keys under [web]"),
@@ -154,14 +154,14 @@ def test_postgres_urls(toml: Path, url: str) -> None:
         ),
         (
             "[workers]\nlisten = 1",
-            "litebot.toml:2: workers.listen is 1; it must be a text in quotes",
+            "litebot.toml:2: workers.listen is 1; it must be a string in quotes",
             'listen = "127.0.0.1"',
         ),
         (
             "[workers]\nenvironment = 'A 1B'",
             (
-                "litebot.toml:2: workers.environment is 'A 1B'; '1B' is no name of a variable; "
-                "names stand apart by spaces and may end in *"
+                "litebot.toml:2: workers.environment is 'A 1B'; '1B' is not the name of a "
+                "variable; spaces separate names, and a name may end in *"
             ),
             'environment = "JAVA_HOME CI_*"',
         ),
@@ -203,12 +203,12 @@ def test_postgres_urls(toml: Path, url: str) -> None:
         (
             '[web]\nport = 1\nlisten = 127.0.0.1\ntitle = ""',
             "litebot.toml:3: not TOML: Expected newline or end of document after a statement",
-            'a text stands in quotes, listen = "127.0.0.1"; a number without, port = 8010',
+            'a string needs quotes, listen = "127.0.0.1"; a number has none, port = 8010',
         ),
         (
             "[web]\n\nport =\n\n",
             "litebot.toml:3: not TOML: Invalid value",
-            'a text stands in quotes, listen = "127.0.0.1"; a number without, port = 8010',
+            'a string needs quotes, listen = "127.0.0.1"; a number has none, port = 8010',
         ),
     ],
 )
@@ -290,7 +290,7 @@ def test_database_urls_refused_without_showing_a_password(toml: Path, url: str, 
 
 def test_a_password_is_not_shown_inside_another_type_either(toml: Path) -> None:
     error = refused(toml, '[database]\nurl = ["postgresql://ci:hunter2@db/ci"]')
-    assert error.what == ("litebot.toml:2: database.url is an array; it must be a text in quotes")
+    assert error.what == ("litebot.toml:2: database.url is an array; it must be a string in quotes")
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ KEY = GOOD.rpartition("$")[2]
         (f"eve:admin:scrypt$2$1$1$c2FsdA==$!{KEY}", "malformed"),
         (f"eve:root:scrypt$2$1$1$c2FsdA==${KEY}", "bad name or role; a name is"),
         (f"e ve:admin:scrypt$2$1$1$c2FsdA==${KEY}", "bad name or role"),
-        (GOOD, "user 'ada' is there twice"),
+        (GOOD, "user 'ada' is listed twice"),
     ],
 )
 def test_a_malformed_line_is_named_and_its_hash_is_not_shown(

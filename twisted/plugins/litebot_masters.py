@@ -1,4 +1,4 @@
-"""Makes `masters:` known to Twisted as the beginning of a client endpoint's description."""
+"""Registers `masters:` in Twisted as the prefix of a client endpoint's description."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from zope.interface import implementer
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
 class Parser:
-    """Every program that looks for plugins imports this module, so it is small."""
+    """Parses descriptions that start with `masters:`.
+
+    Every program that looks for plugins imports this module, so it stays small.
+    """
 
     prefix = "masters"
 
     @staticmethod
     def parseStreamClient(reactor: Any, *args: str, **kwargs: str) -> Any:
-        """The endpoint; see litebot.contrib.masters.masters."""
+        """Return the endpoint; see litebot.contrib.masters.masters."""
         from litebot.contrib.masters import masters
 
         return masters(reactor, *args, **kwargs)

@@ -17,7 +17,7 @@ from twisted.internet.process import reapProcessHandlers
 from twisted.python import log
 
 from litebot.master.builds.build import Build
-from litebot.master.runtime.deferreds import in_time
+from litebot.master.runtime.deferreds import wait_at_most
 from litebot.process import alive
 from litebot.process import command_of
 from litebot.process import descendants
@@ -39,7 +39,7 @@ async def let_end(master: Any, grace_s: float) -> None:
     if grace_s <= 0 or not running_builds(master):
         return
     ended = master.botmaster.cleanShutdown(stopReactor=False)
-    if not await in_time(ended, grace_s, master.reactor):
+    if not await wait_at_most(ended, grace_s, master.reactor):
         master.botmaster.cancelCleanShutdown()
 
 

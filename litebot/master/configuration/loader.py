@@ -210,7 +210,7 @@ def fill(
     www.setdefault("avatar_methods", [])  # Buildbot's sends visitors to gravatar.com
     www.setdefault("plugins", {view: {} for view in VIEWS})
     yield from _fill_auth(www, files, filename)
-    if open_hooks := list(hook_secrets.close(www)):
+    if open_hooks := list(hook_secrets.require_secrets(www)):
         text = filename.read_text(encoding="utf-8", errors="replace")
         for note in open_hooks:
             yield _with_likely_line(note, filename, text)

@@ -1,1 +1,1 @@
-"""The control socket, by which commands talk to the master that runs in a basedir."""
+"""The control socket, through which commands talk to the running master of a basedir."""

@@ -1,4 +1,4 @@
-"""Following one build request to its end: builds, steps and log lines as they come."""
+"""Follows one build request to its end and reports its builds, steps and log lines."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from twisted.internet import task
 
 from litebot.errors import ServerAway
 
-LINES_A_READ = 2000
-# Between two looks; a step that prints much would else be looked at for every line.
-REST_S = 0.05
-# A request that is not built by then is said to be waiting, and why.
-SAID_TO_WAIT_AFTER_S = 1.0
+LINES_PER_READ = 2000
+# The pause between two reads of the database.  Without it, a step that prints much would cause a
+# read for every line.
+PAUSE_S = 0.05
+# A request without a build after this time is reported as waiting, with the reason.
+WAITING_AFTER_S = 1.0
 
 Emit = Callable[[dict[str, Any]], None]
 
 
 class Follower:
-    """Tells `emit` what happens to build request `brid`, in order and each thing once.
+    """Calls `emit` with an event for all that happens to build request `brid`, once and in order.
 
-    Events of the message queue only say when to look; what is told comes from the database, so
-    nothing that happened before, or between two looks, is missed.  Events are dicts with a key
-    "event": waiting, build, step, log, step-finished, build-finished, finished.
+    Messages of the message queue only say when to read; what is emitted comes from the database, so
+    nothing that happened before, or between two reads, is missed.  An event is a dict whose key
+    "event" is waiting, build, step, log, step-finished, build-finished or finished.
     """
 
     def __init__(self, master: Any, brid: int, emit: Emit) -> None:
@@ -33,81 +34,85 @@ class Follower:
         self._brid = brid
         self._emit = emit
         self._stopped = False
-        self._woken: defer.Deferred[None] = defer.Deferred()
+        self._read_requested: defer.Deferred[None] = defer.Deferred()
         self._emitted: set[tuple[str, int]] = set()
-        self._lines: dict[int, int] = {}
+        self._lines_emitted: dict[int, int] = {}
         self._began_at = master.reactor.seconds()
 
     def stop(self) -> None:
-        """Nobody listens any more."""
+        """Have run() return; called when nobody listens any more."""
         self._stopped = True
-        self._wake()
+        self._request_read()
 
     async def run(self) -> None:
-        """Return when the request is complete and all is told, or after stop()."""
+        """Return when the request is complete and all its events are emitted, or after stop()."""
         consumers = [
-            await self.master.mq.startConsuming(self._heard, (kind, None, None))
+            await self.master.mq.startConsuming(self._on_message, (kind, None, None))
             for kind in ("builds", "steps", "logs", "buildrequests")
         ]
-        patience = self.master.reactor.callLater(SAID_TO_WAIT_AFTER_S, self._wake)
+        waiting_timer = self.master.reactor.callLater(WAITING_AFTER_S, self._request_read)
         try:
             while not self._stopped:
-                self._woken = defer.Deferred()
+                self._read_requested = defer.Deferred()
                 try:
-                    if await self._emit_news():
+                    if await self._emit_updates():
                         break
                 except ServerAway:
-                    self._wake()  # the build goes on when it is back, and so does this
-                await self._woken
-                await task.deferLater(self.master.reactor, REST_S)
+                    # Read again: once the server is back, the build goes on and so does this.
+                    self._request_read()
+                await self._read_requested
+                await task.deferLater(self.master.reactor, PAUSE_S)
         finally:
-            if patience.active():
-                patience.cancel()
+            if waiting_timer.active():
+                waiting_timer.cancel()
             for consumer in consumers:
                 await defer.maybeDeferred(consumer.stopConsuming)
 
-    def _heard(self, _key: tuple[str, ...], data: dict[str, Any]) -> None:
-        # A step is known before its logs say anything, and a build before its steps do.
+    def _on_message(self, _key: tuple[str, ...], data: dict[str, Any]) -> None:
+        # A build is announced before its steps, and a step before its logs, so no message of this
+        # request is missed.
         if (
             data.get("buildrequestid") == self._brid
             or ("build", data.get("buildid")) in self._emitted
             or ("step", data.get("stepid")) in self._emitted
         ):
-            self._wake()
+            self._request_read()
 
-    def _wake(self) -> None:
-        if not self._woken.called:
-            self._woken.callback(None)
+    def _request_read(self) -> None:
+        if not self._read_requested.called:
+            self._read_requested.callback(None)
 
-    async def _emit_news(self) -> bool:
-        """Tell what is new; true when the request is complete."""
-        # First, so that nothing can come after what is read next when it says complete.
+    async def _emit_updates(self) -> bool:
+        """Emit what is new and return whether the request is complete."""
+        # The request is read first: if it is complete then, nothing can be added to what is read
+        # after it.
         request = await self.master.data.get(("buildrequests", self._brid))
         builds = await self.master.data.get(("buildrequests", self._brid, "builds"))
         for build in builds:
-            await self._tell_build(build)
+            await self._emit_build(build)
         if not request["complete"]:
             if not builds:
-                await self._tell_waiting(request["builderid"])
+                await self._emit_waiting(request["builderid"])
             return False
         results = request["results"]
         self._emit({"event": "finished", "results": results, "text": Results[results]})
         return True
 
-    def _once(self, kind: str, number: int) -> bool:
+    def _is_first(self, kind: str, number: int) -> bool:
+        """Return whether this event is due, and note it as emitted."""
         if (kind, number) in self._emitted:
             return False
         self._emitted.add((kind, number))
         return True
 
-    async def _tell_waiting(self, builderid: int) -> None:
-        patient = self.master.reactor.seconds() - self._began_at < SAID_TO_WAIT_AFTER_S
-        if patient or not self._once("waiting", self._brid):
+    async def _emit_waiting(self, builderid: int) -> None:
+        is_early = self.master.reactor.seconds() - self._began_at < WAITING_AFTER_S
+        if is_early or not self._is_first("waiting", self._brid):
             return
         name = (await self.master.data.get(("builders", builderid)))["name"]
         builder = self.master.botmaster.builders.get(name)
         if builder is None:
-            why = f"no master that runs has a builder {name!r}"
+            why = f"no running master has a builder {name!r}"
         elif not builder.workers:
             names = ", ".join(builder.config.workernames)
             why = f"none of the workers of {name!r} is connected ({names})"
@@ -115,11 +120,11 @@ class Follower:
             why = f"the workers of {name!r} are busy"
         self._emit({"event": "waiting", "why": why})
 
-    async def _tell_build(self, build: dict[str, Any]) -> None:
+    async def _emit_build(self, build: dict[str, Any]) -> None:
         buildid = build["buildid"]
         if ("build-finished", buildid) in self._emitted:
             return
-        if self._once("build", buildid):
+        if self._is_first("build", buildid):
             builder = await self.master.data.get(("builders", build["builderid"]))
             worker = await self.master.data.get(("workers", build["workerid"]))
             url = f"{self.master.config.buildbotURL}#/builders/{build['builderid']}/builds/"
@@ -134,36 +139,36 @@ class Follower:
                 }
             )
         for step in await self.master.data.get(("builds", buildid, "steps")):
-            await self._tell_step(step)
-        self._tell_end("build", buildid, build)
+            await self._emit_step(step)
+        self._emit_end("build", buildid, build)
 
-    async def _tell_step(self, step: dict[str, Any]) -> None:
+    async def _emit_step(self, step: dict[str, Any]) -> None:
         stepid = step["stepid"]
         if ("step-finished", stepid) in self._emitted or step["hidden"]:
             return
         if step["started_at"] is None:
             return
-        if self._once("step", stepid):
+        if self._is_first("step", stepid):
             self._emit({"event": "step", "stepid": stepid, "name": step["name"]})
         for entry in await self.master.data.get(("steps", stepid, "logs")):
-            await self._tell_log(entry)
-        self._tell_end("step", stepid, step, name=step["name"])
+            await self._emit_log(entry)
+        self._emit_end("step", stepid, step, name=step["name"])
 
-    def _tell_end(self, kind: str, id: int, row: dict[str, Any], **more: Any) -> None:
-        """Tell once that a build or a step has ended, and how."""
+    def _emit_end(self, kind: str, id: int, row: dict[str, Any], **more: Any) -> None:
+        """Emit once that a build or a step has ended, and how."""
         event = f"{kind}-finished"
-        if row["complete"] and self._once(event, id):
+        if row["complete"] and self._is_first(event, id):
             results = row["results"]
             end = {"results": results, "text": Results[results], "state": row["state_string"]}
             self._emit({"event": event, f"{kind}id": id, **more, **end})
 
-    async def _tell_log(self, entry: dict[str, Any]) -> None:
+    async def _emit_log(self, entry: dict[str, Any]) -> None:
         if entry["type"] == "h":
-            return  # HTML is for the page
+            return  # HTML is for the web page, not for a terminal
         logid, last = entry["logid"], entry["num_lines"]
-        first = self._lines.get(logid, 0)
+        first = self._lines_emitted.get(logid, 0)
         while first < last and not self._stopped:
-            end = min(first + LINES_A_READ, last)
+            end = min(first + LINES_PER_READ, last)
             text = await self.master.db.logs.getLogLines(logid, first, end - 1)
-            first = self._lines[logid] = end
+            first = self._lines_emitted[logid] = end
             self._emit({"event": "log", "log": entry["name"], "type": entry["type"], "text": text})

@@ -1,8 +1,8 @@
-"""The control socket: how the command line talks to the master that runs in its basedir.
+"""The control socket: the command line's HTTP interface to the running master of a basedir.
 
-HTTP over a Unix socket in the basedir with mode 0600: who may open the files may control the
-master, and no password is needed.  Answers are JSON; a refusal is {"what": ..., "hint": ...} with
-a 4xx code.
+It is a Unix socket in the basedir with mode 0600: a user who may open the master's files may
+control the master, without a password.  Answers are JSON; a refusal is {"what": ..., "hint": ...}
+with a 4xx code.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ class Control(service.AsyncService):
         root.putChild(b"why", WhyResource(self.master))
         root.putChild(b"drop-report", DropReportResource(self.master))
         root.putChild(b"reconfig", ReconfigResource(self.master))
-        # A socket's name may have 108 bytes; the master runs in its basedir, so the short one does.
-        here = Path.cwd() == self._path.parent
-        name = self._path.name if here else str(self._path)
-        self._path.unlink(missing_ok=True)  # a dead master's: this one owns the basedir
+        # The path of a socket may have only 108 bytes, which a basedir's can exceed.  The master
+        # runs in its basedir, so the name alone is enough.
+        is_in_basedir = Path.cwd() == self._path.parent
+        name = self._path.name if is_in_basedir else str(self._path)
+        # A socket that is still there is of a dead master: this one owns the basedir.
+        self._path.unlink(missing_ok=True)
         self._port = self.master.reactor.listenUNIX(name, server.Site(root), mode=0o600)
 
     @defer.inlineCallbacks
@@ -79,17 +81,20 @@ class Resource(resource.Resource):
         self.master = master
 
     async def answer(self, request: server.Request) -> dict[str, Any] | None:
-        """What to answer; None where the answer has been written.  LitebotError is a refusal."""
+        """Return the answer, or None if it has been written already.
+
+        A LitebotError that it raises is sent as a refusal.
+        """
         raise NotImplementedError
 
     def render(self, request: server.Request) -> int:
-        d = defer.ensureDeferred(self._answer(request))
+        d = defer.ensureDeferred(self._send_answer(request))
         d.addErrback(lambda f: log.err(f, f"while answering {request.uri!r} on the control socket"))
         return server.NOT_DONE_YET
 
-    async def _answer(self, request: server.Request) -> None:
-        gone: list[Any] = []
-        request.notifyFinish().addErrback(gone.append)
+    async def _send_answer(self, request: server.Request) -> None:
+        disconnects: list[Any] = []
+        request.notifyFinish().addErrback(disconnects.append)
         try:
             reply = await self.answer(request)
         except Exception as raised:
@@ -101,10 +106,11 @@ class Resource(resource.Resource):
                 log.err(error, f"while answering {request.uri!r} on the control socket")
                 request.setResponseCode(500)
                 reply = {"what": f"the master failed: {error!r}", "hint": None}
-        if gone:
+        if disconnects:
             return
         if reply is not None:
-            if request.startedWriting:  # a stream, with its status sent: the error is an event
+            # A stream has sent its status already, so its last event carries the error.
+            if request.startedWriting:
                 reply = {"event": "error", **reply}
             request.setHeader(b"content-type", b"application/json")
             request.write(json.dumps(reply).encode() + b"\n")
@@ -115,8 +121,8 @@ class BuildResource(Resource):
     """POST /build {"builder", "branch", "revision", "properties", "reason"}: forces a build."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        asked = json.loads(request.content.read())  # type: ignore[union-attr]
-        name = asked["builder"]
+        body = json.loads(request.content.read())  # type: ignore[union-attr]
+        name = body["builder"]
         names = sorted(self.master.botmaster.builderNames)
         if name not in names:
             files = self.master.files
@@ -125,26 +131,27 @@ class BuildResource(Resource):
                 f"there is no builder {name!r} in {files.path}; there are: {', '.join(names)}",
                 f"litebot build {shlex.quote(nearest[0])} {files.quoted}" if nearest else None,
             )
-        bsid, brids = await self._force(name, asked)
+        bsid, brids = await self._force(name, body)
         return {"buildsetid": bsid, "buildrequestid": next(iter(brids.values()))}
 
-    async def _force(self, builder: str, asked: dict[str, Any]) -> Any:
-        """Through the builder's ForceScheduler, with its defaults and checks, where it has one.
+    async def _force(self, builder: str, body: dict[str, Any]) -> Any:
+        """Ask for a build through a scheduler of the builder, if it has one.
 
-        Any other scheduler of the builder knows its codebases, which is all that is needed.
+        A ForceScheduler is preferred, for its defaults and checks.  Any other scheduler is used for
+        the codebases that it knows.
         """
         schedulers = [s for s in self.master.allSchedulers() if builder in s.listBuilderNames()]
-        source = {key: asked.get(key) for key in ("branch", "revision") if asked.get(key)}
+        source = {key: body.get(key) for key in ("branch", "revision") if body.get(key)}
         for scheduler in schedulers:
             if isinstance(scheduler, ForceScheduler):
-                return await self._use_force_scheduler(scheduler, builder, asked, source)
+                return await self._use_force_scheduler(scheduler, builder, body, source)
         properties = Properties()
-        properties.update(asked.get("properties", {}), OWNER)
+        properties.update(body.get("properties", {}), OWNER)
         properties.setProperty("owner", OWNER, OWNER)
         if schedulers:
             stamps = [{"codebase": name, **source} for name in schedulers[0].codebases]
             return await schedulers[0].addBuildsetForSourceStampsWithDefaults(
-                reason=asked["reason"],
+                reason=body["reason"],
                 sourcestamps=stamps,
                 properties=properties,
                 builderNames=[builder],
@@ -155,7 +162,7 @@ class BuildResource(Resource):
             waited_for=False,
             scheduler=OWNER,
             sourcestamps=[{**stamp, **source}],
-            reason=asked["reason"],
+            reason=body["reason"],
             properties={name: (value, OWNER) for name, value, _ in properties.asList()},
             builderids=[builderid],
         )
@@ -164,18 +171,18 @@ class BuildResource(Resource):
         self,
         scheduler: ForceScheduler,
         builder: str,
-        asked: dict[str, Any],
+        body: dict[str, Any],
         source: dict[str, Any],
     ) -> Any:
-        properties = asked.get("properties", {})
-        if unknown := sorted(properties.keys() - set(_names(scheduler.all_fields))):
-            # It would drop them without a word.
+        properties = body.get("properties", {})
+        if unknown := sorted(properties.keys() - set(_parameter_names(scheduler.all_fields))):
+            # The scheduler would ignore them silently.
             raise LitebotError(
                 f"the force scheduler {scheduler.name!r} takes no property"
                 f" {', '.join(map(repr, unknown))}",
                 f"properties=[util.StringParameter({unknown[0]!r})] where master.cfg defines it",
             )
-        params = {"reason": asked["reason"], **properties}
+        params = {"reason": body["reason"], **properties}
         for codebase in scheduler.codebases:
             for key, value in source.items():
                 params[f"{codebase}_{key}" if codebase else key] = value
@@ -183,30 +190,30 @@ class BuildResource(Resource):
             return await scheduler.force(OWNER, builderNames=[builder], **params)
         except CollectedValidationError as error:
             raise LitebotError(
-                f"the force scheduler {scheduler.name!r} refuses: {error}",
-                "pass what it asks for with --property NAME=VALUE",
+                f"the force scheduler {scheduler.name!r} refuses the build: {error}",
+                "pass the values that it needs with --property NAME=VALUE",
             ) from error
 
 
-def _names(fields: Iterable[Any]) -> Iterator[str]:
-    """Of all parameters that a form of a force scheduler has."""
+def _parameter_names(fields: Iterable[Any]) -> Iterator[str]:
+    """Yield the names of all parameters in the form of a force scheduler."""
     for parameter in fields:
         if isinstance(parameter, NestedParameter):
-            yield from _names(parameter.fields)
+            yield from _parameter_names(parameter.fields)
         else:
             yield parameter.fullName
 
 
 class FollowResource(Resource):
-    """GET /follow?buildrequestid=N: what happens to a request, a JSON object a line, to its end.
+    """GET /follow?buildrequestid=N: streams the events of a build request until it is complete.
 
-    Its key "event" says what it tells: see Follower; "error", with "what" and "hint", is the last.
+    Each line is a JSON object, an event of Follower.  If following fails, the last event is
+    "error", with "what" and "hint".
     """
 
     async def answer(self, request: server.Request) -> None:
-        read_snapshot.set(
-            ReadSnapshot(renews=True)
-        )  # for this coroutine: no build waits for what it reads
+        # What this coroutine reads keeps no build waiting.
+        read_snapshot.set(ReadSnapshot(renews=True))
         brid = int(request.args[b"buildrequestid"][0])
         if await self.master.db.buildrequests.getBuildRequest(brid) is None:
             raise LitebotError(f"there is no build request {brid} in {self.master.basedir}")
@@ -219,29 +226,29 @@ class FollowResource(Resource):
 
 
 class WhyResource(Resource):
-    """POST /why {"change": an id or a revision}: what became of a change."""
+    """POST /why {"change": an id or a revision}: returns what each scheduler did with a change."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        asked = json.loads(request.content.read())  # type: ignore[union-attr]
-        changeid, outcomes = await why(self.master, asked["change"])
+        body = json.loads(request.content.read())  # type: ignore[union-attr]
+        changeid, outcomes = await why(self.master, body["change"])
         return {"changeid": changeid, "schedulers": [asdict(outcome) for outcome in outcomes]}
 
 
 class DropReportResource(Resource):
-    """POST /drop-report {"id": of a row of the outbox}: it is never told."""
+    """POST /drop-report {"id": of a row of the outbox}: drops a report, which is then not sent."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        asked = json.loads(request.content.read())  # type: ignore[union-attr]
-        if not await self.master.outbox.drop(asked["id"]):
+        body = json.loads(request.content.read())  # type: ignore[union-attr]
+        if not await self.master.outbox.drop(body["id"]):
             raise LitebotError(
-                f"there is no report {asked['id']} that waits",
+                f"no report with the id {body['id']} is waiting",
                 f"litebot report {self.master.basedir}",
             )
         return {}
 
 
 class ReconfigResource(Resource):
-    """POST /reconfig: loads the configuration anew, and answers when that is done."""
+    """POST /reconfig: reloads the configuration and answers once that is done."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
         failure = await self.master.reconfig()

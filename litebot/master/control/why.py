@@ -1,4 +1,4 @@
-"""What became of a change: for each scheduler, what it was built in or why it was not."""
+"""Explains a change: the buildset that each scheduler made for it, or why it made none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from litebot.master.db import tables
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one scheduler made of the change; `buildsetid` is None where it was not built."""
+    """What one scheduler did with the change; `buildsetid` is None if it was not built."""
 
     scheduler: str
     what: str
@@ -27,21 +27,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the tables say of a change and a scheduler."""
+    """What the database has about a change and a scheduler."""
 
     buildsetid: int | None
-    waits: bool
-    is_given: bool
+    is_waiting: bool
+    is_delivered: bool
 
 
-async def why(master: Any, named: str) -> tuple[int, list[Outcome]]:
-    """The id of the change with this id or revision, and what each scheduler made of it.
+async def why(master: Any, id_or_revision: str) -> tuple[int, list[Outcome]]:
+    """Find a change and return its id, and what each scheduler did with it.
 
-    Raises LitebotError where there is no such change.
+    `id_or_revision` may be the beginning of a revision; the newest change that matches counts.
+    Raises LitebotError if there is none.
     """
-    changeid = await master.db.pool.do(_find, named)
+    changeid = await master.db.pool.do(_find, id_or_revision)
     if changeid is None:
-        raise LitebotError(f"there is no change with the id or the revision {named!r}")
+        raise LitebotError(f"there is no change with the id or the revision {id_or_revision!r}")
     change = await Change.fromChdict(master, await master.db.changes.getChange(changeid))
     outcomes = []
     for scheduler in sorted(master.allSchedulers(), key=lambda s: s.name):
@@ -50,18 +51,18 @@ async def why(master: Any, named: str) -> tuple[int, list[Outcome]]:
     return changeid, outcomes
 
 
-def _find(conn: sa.engine.Connection, named: str) -> int | None:
+def _find(conn: sa.engine.Connection, id_or_revision: str) -> int | None:
     changes = Model.changes
-    if named.isdigit():
-        query = sa.select(changes.c.changeid).where(changes.c.changeid == int(named))
+    if id_or_revision.isdigit():
+        query = sa.select(changes.c.changeid).where(changes.c.changeid == int(id_or_revision))
         if (found := conn.execute(query).scalar()) is not None:
             return int(found)
-    beginning = changes.c.revision.startswith(named, autoescape=True)
+    beginning = changes.c.revision.startswith(id_or_revision, autoescape=True)
     return conn.execute(sa.select(sa.func.max(changes.c.changeid)).where(beginning)).scalar()
 
 
 def _facts(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> _Facts:
-    built, waiting, given = tables.built, Model.scheduler_changes, tables.scheduler_positions
+    built, waiting, delivered = tables.built, Model.scheduler_changes, tables.scheduler_positions
     bsid = conn.execute(
         sa.select(sa.func.max(built.c.bsid)).where(
             built.c.schedulerid == schedulerid, built.c.changeid == changeid
@@ -71,10 +72,10 @@ def _facts(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> _Fact
         waiting.c.schedulerid == schedulerid, waiting.c.changeid == changeid
     )
     last = conn.execute(
-        sa.select(given.c.changeid).where(given.c.schedulerid == schedulerid)
+        sa.select(delivered.c.changeid).where(delivered.c.schedulerid == schedulerid)
     ).scalar()
-    waits = conn.execute(row).first() is not None
-    return _Facts(bsid, waits, last is None or changeid <= last)
+    is_waiting = conn.execute(row).first() is not None
+    return _Facts(bsid, is_waiting, last is None or changeid <= last)
 
 
 def _outcome(scheduler: Any, change: Change, facts: _Facts) -> Outcome:
@@ -84,23 +85,24 @@ def _outcome(scheduler: Any, change: Change, facts: _Facts) -> Outcome:
 
 
 def _why_not(scheduler: Any, change: Change, facts: _Facts) -> str:
-    if facts.waits:
-        until = "the scheduler's hour" if isinstance(scheduler, Timed) else "its tree-stable timer"
-        return f"waiting for {until}"
+    if facts.is_waiting:
+        is_timed = isinstance(scheduler, Timed)
+        awaited = "the scheduler's next run" if is_timed else "its tree-stable timer"
+        return f"waiting for {awaited}"
     if not getattr(scheduler, "enabled", True):
         return "ignored: the scheduler is disabled"
     if getattr(scheduler, "_change_consumer", None) is None:
         return "ignored: this scheduler acts on no changes"
-    if not facts.is_given:
-        return "not given to the scheduler yet"
-    reasons = list(_reasons(scheduler, change))
+    if not facts.is_delivered:
+        return "not delivered to the scheduler yet"
+    reasons = list(_reasons_to_ignore(scheduler, change))
     if reasons:
         return "ignored: " + "; ".join(reasons)
-    return "not built: it is older than the scheduler, or came while that was disabled"
+    return "not built: it is older than the scheduler, or came while the scheduler was disabled"
 
 
-def _reasons(scheduler: Any, change: Change) -> Iterator[str]:
-    """Why it does not want the change, as it is configured now."""
+def _reasons_to_ignore(scheduler: Any, change: Change) -> Iterator[str]:
+    """Yield why the scheduler, as it is configured now, does not build the change."""
     change_filter = getattr(scheduler, "change_filter", None)
     if isinstance(change_filter, ChangeFilter) and not change_filter.filter_change(change):
         yield from _mismatches(change_filter, change)
@@ -111,7 +113,7 @@ def _reasons(scheduler: Any, change: Change) -> Iterator[str]:
         yield f"branch {change.branch!r} is not {branch!r}"
     is_important = getattr(scheduler, "fileIsImportant", None)
     if is_important is not None and not is_important(change):
-        yield "fileIsImportant says that it is not"
+        yield "fileIsImportant does not accept it"
 
 
 def _mismatches(change_filter: ChangeFilter, change: Change) -> Iterator[str]:
@@ -123,12 +125,12 @@ def _mismatches(change_filter: ChangeFilter, change: Change) -> Iterator[str]:
     for name, value in named.items():
         accepts = getattr(change_filter, name)
         if accepts is not None and not accepts(value):
-            yield f"the filter's {name} refuses it"
+            yield f"the filter's {name} does not accept it"
     for part in change_filter.filters:
         value = getattr(change, part.prop, "")
         if not part.is_matched(value):
-            yield f"filter on {part.prop}: {part.describe()}, and it is {value!r}"
+            yield f"filter on {part.prop}: {part.describe()}, but it is {value!r}"
     for part in change_filter.property_filters:
         value = change.properties.getProperty(part.prop, "")
         if not part.is_matched(value):
-            yield f"filter on the property {part.prop}: {part.describe()}, and it is {value!r}"
+            yield f"filter on the property {part.prop}: {part.describe()}, but it is {value!r}"

@@ -22,7 +22,7 @@ from litebot.master.delivery import subscriptions
 from litebot.master.delivery.effects import SchedulerDelivery
 from litebot.master.delivery.effects import begin_after
 from litebot.master.delivery.effects import scheduler_delivery
-from litebot.master.runtime.deferreds import after
+from litebot.master.runtime.deferreds import when_fired
 
 positions = tables.scheduler_positions
 
@@ -89,7 +89,7 @@ class ChangeDelivery(service.AsyncService):
         """
         self._lose_patience()
         self._paused = True
-        running = [after(d) for d in self._running.values()]
+        running = [when_fired(d) for d in self._running.values()]
         resting = defer.DeferredList(running, consumeErrors=True)
         await resting.addTimeout(PAUSE_S, self.master.reactor)
 

@@ -1,1 +1,1 @@
-"""The process that a master runs in: its start, its log, its reactor."""
+"""The process of a master: how it starts, logs, reports its start and runs the reactor."""

@@ -1,4 +1,4 @@
-"""A Deferred that many wait for, or not for ever."""
+"""Ways to wait for a Deferred: several waiters at once, or one with a time limit."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from typing import Any
 from twisted.internet import defer
 
 
-def after(d: defer.Deferred[Any]) -> defer.Deferred[None]:
-    """Another Deferred that fires with this one, whose result ends here and which must not fail."""
-    fires: defer.Deferred[None] = defer.Deferred()
-    d.addBoth(lambda _: fires.callback(None))
-    return fires
+def when_fired(d: defer.Deferred[Any]) -> defer.Deferred[None]:
+    """Return a new Deferred that fires with None as soon as `d` fires.
+
+    `d` has no result afterwards, and it must not fail: its failure would be dropped.
+    """
+    fired: defer.Deferred[None] = defer.Deferred()
+    d.addBoth(lambda _: fired.callback(None))
+    return fired
 
 
-async def in_time(d: defer.Deferred[Any], timeout_s: float, clock: Any) -> bool:
-    """Wait for a Deferred, so long at most; whether it has fired.  It goes on else.
+async def wait_at_most(d: defer.Deferred[Any], timeout_s: float, clock: Any) -> bool:
+    """Wait at most `timeout_s` for `d` and return whether it fired; does not cancel it.
 
-    Raises what it fails with in time.
+    Raises the error of `d` if it fails within that time.
     """
     fired: defer.Deferred[bool] = defer.Deferred()
-    over = clock.callLater(timeout_s, fired.callback, False)
+    timeout = clock.callLater(timeout_s, fired.callback, False)
 
-    def fires(result: Any) -> Any:
-        if over.active():
-            over.cancel()
+    def note_fired(result: Any) -> Any:
+        if timeout.active():
+            timeout.cancel()
             fired.callback(True)
         return result
 
-    d.addBoth(fires)
-    is_in_time = await fired
-    if is_in_time:
+    d.addBoth(note_fired)
+    fired_in_time = await fired
+    if fired_in_time:
         await d
-    return is_in_time
+    return fired_in_time

@@ -1,4 +1,9 @@
-"""What Buildbot logs: errors that whoever answers a user must know of, and echoes of a failure."""
+"""Errors in Buildbot's log: collecting those of one call, and leaving out follow-up errors.
+
+Buildbot logs many errors that it does not raise.  `logged_errors` collects them, so that a command
+can report them.  After a disk failure all work under way fails as well; the filters here keep these
+follow-up errors out of the log.
+"""
 
 from __future__ import annotations
 
@@ -70,10 +75,10 @@ _observer: Any = _remember  # as Twisted's types have it
 
 
 @implementer(logger.ILogFilterPredicate)
-class NoEchoes:
-    """Keeps the errors of work that was refused because the disk has failed out of a log.
+class DropFollowUpErrors:
+    """Drops the errors of work that was refused because the disk has failed.
 
-    That it has failed is logged once, as a message; the tracebacks of all that was under way would
+    The failure itself is logged once, as a message; the tracebacks of all the work under way would
     bury it.
     """
 
@@ -85,28 +90,28 @@ class NoEchoes:
 
 
 def store_failed(error: BaseException | None) -> StoreFailed | None:
-    """The StoreFailed that an error is, or comes from."""
+    """Return the StoreFailed that `error` is or was caused by, or None."""
     while error is not None and not isinstance(error, StoreFailed):
-        inner = getattr(error, "subFailure", None)  # of a gathered Deferred
+        inner = getattr(error, "subFailure", None)  # the FirstError of gatherResults has it
         error = inner.value if inner is not None else error.__cause__ or error.__context__
     return error
 
 
-def without_echoes(observer: Any) -> Any:
-    """The observer, told of all but echoes."""
-    predicates: list[Any] = [NoEchoes()]
+def without_follow_up_errors(observer: Any) -> Any:
+    """Wrap a log observer so that it gets every event but follow-up errors."""
+    predicates: list[Any] = [DropFollowUpErrors()]
     return logger.FilteringLogObserver(observer, predicates)
 
 
 def to_stdout() -> Any:
-    """Writes the log to stdout, for a master in the foreground."""
-    return without_echoes(logger.textFileLogObserver(sys.stdout))
+    """Return the log observer of a master in the foreground, which writes to stdout."""
+    return without_follow_up_errors(logger.textFileLogObserver(sys.stdout))
 
 
-def quieten(application: components.Componentized) -> None:
-    """Keep echoes out of the log that a buildbot.tac has chosen for its application."""
+def drop_follow_up_errors(application: components.Componentized) -> None:
+    """Keep follow-up errors out of the log that buildbot.tac has set on its application."""
     observer = application.getComponent(logger.ILogObserver)
     if observer is None and (legacy := application.getComponent(log.ILogObserver)) is not None:
         observer = logger.LegacyLogObserverWrapper(legacy)
     if observer is not None:
-        application.setComponent(logger.ILogObserver, without_echoes(observer))
+        application.setComponent(logger.ILogObserver, without_follow_up_errors(observer))

@@ -1,7 +1,7 @@
-"""What Buildbot imports and a running master does not use: imported at its first use.
+"""Imports Alembic at its first use instead of at the start of a master.
 
-Alembic brings the dialects of five databases, a template engine and a highlighter of source code:
-10 MB and a tenth of a start, for what only a change of the tables needs.
+Buildbot imports Alembic, but only a change of the tables needs it.  It brings the dialects of five
+databases, a template engine and a syntax highlighter, which cost 10 MB and a tenth of a start.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import Any
 
-# Who imports what.
+# The module of Buildbot that imports Alembic, and the names that it imports.
 IMPORTER = "buildbot.db.model"
 NAMES = ("alembic", "alembic.config")
 
 
-class Later(ModuleType):
-    """Stands for a module that is imported when somebody wants something of it."""
+class LazyModule(ModuleType):
+    """Stands in for a module, which is imported when an attribute of it is read."""
 
     def __getattr__(self, name: str) -> Any:
         for each in NAMES:
@@ -30,13 +30,14 @@ class Later(ModuleType):
         return getattr(sys.modules[self.__name__], name)
 
 
-class Loader(SourceFileLoader):
-    """Loads a module that finds a Later under each of NAMES; nobody else does."""
+class ImporterLoader(SourceFileLoader):
+    """Loads IMPORTER so that it finds a LazyModule under each of NAMES; no other module does."""
 
     def exec_module(self, module: ModuleType) -> None:
-        # All or none: what is there already would not get its submodule from a Later.
+        # All or none: a real package that is loaded already would not get its submodule from a
+        # LazyModule.
         missing = () if NAMES[0] in sys.modules else NAMES
-        sys.modules.update((name, Later(name)) for name in missing)
+        sys.modules.update((name, LazyModule(name)) for name in missing)
         try:
             super().exec_module(module)
         finally:
@@ -44,8 +45,8 @@ class Loader(SourceFileLoader):
                 del sys.modules[name]
 
 
-class Finder(MetaPathFinder):
-    """Finds IMPORTER for this Loader."""
+class ImporterFinder(MetaPathFinder):
+    """Finds IMPORTER and has ImporterLoader load it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -54,10 +55,10 @@ class Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
-            spec.loader = Loader(fullname, spec.loader.path)
+            spec.loader = ImporterLoader(fullname, spec.loader.path)
         return spec
 
 
-def import_later() -> None:
-    """Do so from now on."""
-    sys.meta_path.insert(0, Finder())
+def import_alembic_lazily() -> None:
+    """Import Alembic at its first use from now on; call it before anything imports IMPORTER."""
+    sys.meta_path.insert(0, ImporterFinder())

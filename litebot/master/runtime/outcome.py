@@ -1,7 +1,7 @@
-"""How the start of this process went: told to whoever waits, and kept for the exit code.
+"""How the start of this process went: reported to `litebot start`, and kept for the exit code.
 
-`litebot start` hands the new process the write end of a pipe in LITEBOT_READY_FD and reads one
-line of JSON: {"ready": {...}} or {"failed": {"what": ..., "hint": ...}}.
+`litebot start` passes the new process the write end of a pipe, with its number in LITEBOT_READY_FD,
+and reads one line of JSON: {"ready": {...}} or {"failed": {"what": ..., "hint": ...}}.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ exit_status = 0
 
 
 def ready(**facts: Any) -> None:
-    """The master answers."""
-    _tell({"ready": facts})
+    """Report that the master has started and answers, with `facts` such as its pid and its URL."""
+    _report({"ready": facts})
 
 
 def failed(error: LitebotError) -> None:
-    """The process is going to stop because of `error`, with its exit code."""
+    """Report that this process stops because of `error`, and keep its exit code."""
     global exit_status
     exit_status = error.exit_code
-    _tell({"failed": {"what": error.what, "hint": error.hint}})
+    _report({"failed": {"what": error.what, "hint": error.hint}})
 
 
-def _tell(message: dict[str, Any]) -> None:
+def _report(message: dict[str, Any]) -> None:
     fd = os.environ.pop(READY_FD, None)
     if fd is not None:
-        # Whoever waited may be gone: BrokenPipeError then, and nobody to tell.
+        # The command that waited may have ended; writing then raises BrokenPipeError.
         with suppress(OSError), os.fdopen(int(fd), "w", encoding="utf-8") as pipe:
             pipe.write(json.dumps(message) + "\n")

@@ -1,4 +1,4 @@
-"""Running the reactor for one piece of work, in commands that need it."""
+"""Runs the reactor for a single piece of work, in the commands that need one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run the reactor, which a process can do once, until `work` is done; returns its result.
+    """Run the reactor until `work` is done and return its result; works once in a process.
 
-    Raises what it raises, and KeyboardInterrupt where a signal stopped the reactor before.
+    Raises what `work` raises, and KeyboardInterrupt if a signal stopped the reactor first.
     """
     results: list[Any] = []
     reactor: Any = installed_reactor

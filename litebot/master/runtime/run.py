@@ -13,9 +13,9 @@ from litebot.master.runtime import outcome
 
 
 def main(basedir: str, log_to: str = "twistd.log") -> int:
-    """Run buildbot.tac under twistd, in the foreground; returns the exit code.
+    """Run buildbot.tac under twistd, in the foreground, and return the exit code.
 
-    Logs as buildbot.tac has it, or to stdout where `log_to` is "stdout".
+    The log goes where buildbot.tac sends it, or to stdout if `log_to` is "stdout".
     """
     files = Basedir(basedir)
     try:
@@ -25,20 +25,20 @@ def main(basedir: str, log_to: str = "twistd.log") -> int:
         outcome.failed(error)
         print(f"litebot: {error.what}", file=sys.stderr)
         return error.exit_code
-    os.umask(0o077)  # as under twistd's own daemon
+    os.umask(0o077)  # twistd sets the same when it makes itself a daemon
     os.chdir(files.path)
     memory.put_off()  # the master has it work again
     from twisted.scripts import twistd
 
     sys.path.insert(0, str(files.path))
-    # Without a pid file: the one who owns the basedir writes it, and nobody else touches it.
+    # twistd writes no pid file: only the master that owns the basedir writes and removes it.
     sys.argv = ["twistd", "--nodaemon", "--no_save", "--pidfile="]
     if log_to == "stdout":
         sys.argv += ["--logger=litebot.master.runtime.error_log.to_stdout"]
     sys.argv += [f"--python={files.tac_file.name}"]
     try:
         twistd.run()
-    except OSError as error:  # the log can't be written: a full disk, most often
+    except OSError as error:  # most often the log can't be written, as the disk is full
         outcome.failed(refused_by_system(files.path, error))
     return outcome.exit_status
 

@@ -1,1 +1,1 @@
-"""Buildbot's web server and REST API, wary of what they are asked and of who asks."""
+"""Buildbot's web server, REST API and change hooks, with stricter checks of requests and users."""

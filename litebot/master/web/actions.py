@@ -1,6 +1,6 @@
-"""What the REST API may be told to do: its actions and their parameters.
+"""The actions of the REST API and the checks of their parameters.
 
-Buildbot's endpoints take them as they come, and an id that nobody has.
+Buildbot's endpoints check neither the types of parameters nor whether the id in the path exists.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from buildbot.www.rest import JSONRPC_CODES
 from buildbot.www.rest import BadJsonRpc2
 from twisted.internet import defer
 
-from litebot.master.web.payloads import Maybe
+from litebot.master.web.payloads import OrNull
 from litebot.master.web.payloads import check_shape
 from litebot.master.web.payloads import check_text
 from litebot.store.sql import LARGEST
 from litebot.store.sql import SMALLEST
 
-OPTIONAL_REASON = {"reason?": Maybe(str)}
+OPTIONAL_REASON = {"reason?": OrNull(str)}
 ACTIONS: dict[type, dict[str, dict[str, Any]]] = {
     BuildEndpoint: {"stop": OPTIONAL_REASON, "rebuild": {}},
     BuildRequestEndpoint: {"cancel": OPTIONAL_REASON, "set_priority": {"priority": int}},
@@ -38,78 +38,90 @@ ACTIONS: dict[type, dict[str, dict[str, Any]]] = {
     ForceSchedulerEndpoint: {"force": {"builderid?": (int, str), "builderNames?": [str]}},
 }
 
-MOST_DIGITS = len(str(LARGEST))
+LARGEST_DIGITS = len(str(LARGEST))
 LARGEST_PRIORITY = 2**31 - 1
 
 
 async def check(endpoint: Any, kwargs: dict[str, Any], action: str, params: Any) -> None:
-    """Raise what says why an endpoint of Buildbot's can't do this."""
+    """Check an action before an endpoint of Buildbot's carries it out.
+
+    Raises BadJsonRpc2 for an action or a parameter that the endpoint does not take, and
+    InvalidPathError if the object of the path does not exist.
+    """
     actions = next((ACTIONS[kind] for kind in ACTIONS if isinstance(endpoint, kind)), None)
     if actions is None:
         return
     if action not in actions:
         raise BadJsonRpc2(
-            f"action {action!r} is not supported; there are {', '.join(actions)}",
+            f"action {action!r} is not supported; it must be one of {', '.join(actions)}",
             JSONRPC_CODES["method_not_found"],
         )
     try:
         check_shape(actions[action], params)
     except ValueError as error:
-        raise _invalid(str(error)) from error
+        raise _invalid_params(str(error)) from error
     if await defer.maybeDeferred(endpoint.get, ResultSpec(), kwargs) is None:
-        raise InvalidPathError("there is no such thing to control")
+        raise InvalidPathError("there is nothing to control at this path")
     if isinstance(endpoint, ForceSchedulerEndpoint):
         scheduler = await endpoint.findForceScheduler(kwargs["schedulername"])
         await _check_force(scheduler, params)
     elif abs(params.get("priority", 0)) > LARGEST_PRIORITY:
-        raise _invalid(f"priority is {params['priority']}, and at most {LARGEST_PRIORITY}")
+        raise _invalid_params(_priority_error(params["priority"]))
 
 
 async def _check_force(scheduler: ForceScheduler, params: dict[str, Any]) -> None:
     if "self" in params:
-        raise _invalid("there is no parameter 'self'")
+        raise _invalid_params("there is no parameter 'self'")
     names = params.get("builderNames", [])
     if "builderid" in params:
         builder, builderid = None, str(params["builderid"])
-        if not builderid.isdigit() or len(builderid) < MOST_DIGITS:
+        if not builderid.isdigit() or len(builderid) < LARGEST_DIGITS:
             builder = await scheduler.master.data.get(("builders", builderid))
         if builder is None:
-            raise _invalid(f"there is no builder with the id {params['builderid']}")
+            raise _invalid_params(f"there is no builder with the id {params['builderid']}")
         names = [*names, builder["name"]]
     if others := set(names) - set(scheduler.builderNames):
-        raise _invalid(f"{scheduler.name} does not build {', '.join(sorted(others))}")
+        listed = ", ".join(sorted(others))
+        raise _invalid_params(f"the force scheduler {scheduler.name!r} does not build {listed}")
     numbers = set()
-    for field in _fields(scheduler):
-        vars(field).setdefault("debug", False)  # else the log has a traceback of each mistype
+    for field in _single_fields(scheduler):
+        # Otherwise Buildbot prints a traceback for each value that a user mistypes.
+        vars(field).setdefault("debug", False)
         if isinstance(field, IntParameter):
             numbers.add(field.fullName)
     for name, value in params.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, (dict, list)):
-                raise _invalid(f"{name} must be a text, a number, true or false, or a list of such")
+                raise _invalid_params(
+                    f"{name} must be a string, a number, true or false, or a list of these"
+                )
             if name in numbers and not isinstance(each, (int, str)):
-                raise _invalid(f"{name} must be a whole number")
+                raise _invalid_params(f"{name} must be a whole number")
     try:
         priority = int(params.get(scheduler.forced_priority.fullName) or 0)
     except (TypeError, ValueError):
-        return  # it is the scheduler that says so
+        return  # the scheduler itself refuses it
     if abs(priority) > LARGEST_PRIORITY:
-        raise _invalid(f"priority is {priority}, and at most {LARGEST_PRIORITY}")
+        raise _invalid_params(_priority_error(priority))
 
 
-def _fields(scheduler: ForceScheduler) -> Iterator[BaseParameter]:
-    """The parameters of a scheduler, but for those that only hold others."""
-    waiting = list(scheduler.all_fields)
-    while waiting:
-        field = waiting.pop()
+def _priority_error(priority: int) -> str:
+    return f"priority is {priority}; it must be from -{LARGEST_PRIORITY} to {LARGEST_PRIORITY}"
+
+
+def _single_fields(scheduler: ForceScheduler) -> Iterator[BaseParameter]:
+    """Yield the parameters of a scheduler, with those inside NestedParameters in their place."""
+    pending = list(scheduler.all_fields)
+    while pending:
+        field = pending.pop()
         if isinstance(field, NestedParameter):
-            waiting.extend(field.fields)
+            pending.extend(field.fields)
         else:
             yield field
 
 
 def check_values(where: str, value: Any) -> None:
-    """Raise BadJsonRpc2 where there is something that no database takes, however deep."""
+    """Raise BadJsonRpc2 if a JSON value holds, at any depth, what no database can store."""
     if isinstance(value, dict):
         for name, each in value.items():
             check_values("a name", name)
@@ -121,10 +133,10 @@ def check_values(where: str, value: Any) -> None:
         try:
             check_text(where, value)
         except ValueError as error:
-            raise _invalid(str(error)) from error
+            raise _invalid_params(str(error)) from error
     elif isinstance(value, (int, float)) and not SMALLEST <= value <= LARGEST:
-        raise _invalid(f"{where} is too large a number, or none")
+        raise _invalid_params(f"{where} must be a number that fits in 64 bits")
 
 
-def _invalid(message: str) -> BadJsonRpc2:
+def _invalid_params(message: str) -> BadJsonRpc2:
     return BadJsonRpc2(message, JSONRPC_CODES["invalid_params"])

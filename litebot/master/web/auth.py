@@ -1,4 +1,4 @@
-"""Who may do what on the web page: everybody looks, admins act."""
+"""Who may do what on the web page: everybody may look, and only admins may act."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from litebot.users import UserFile
 ADMIN_ROLE = "admin"
 
 
-# Logins at a time: scrypt is slow on purpose, and the reactor's threads have other work to do.
-LOGINS = 1
+# How many passwords are checked at the same time.  scrypt is slow on purpose, and the threads of
+# the reactor have other work to do.
+LOGINS_AT_A_TIME = 1
 
 
 class FileUserInfo(auth.UserInfoProviderBase):
-    """What a session knows of a user of a `users` file: also which password it began with."""
+    """Puts a fingerprint of the user's password into a session, to notice when it changes."""
 
     def __init__(self, users: UserFile) -> None:
         self.users = users
@@ -39,46 +40,49 @@ class FileUserInfo(auth.UserInfoProviderBase):
         return defer.succeed(info)
 
 
-def _back(master: Any, url: bytes) -> bytes:
-    """Where Buildbot sends a visitor after /auth/login, by whatever name he reaches the page."""
+def _relative_redirect(master: Any, url: bytes) -> bytes:
+    """Make Buildbot's redirect from /auth/login or /auth/logout relative.
+
+    Buildbot redirects to buildbotURL; a relative URL works under every name of the page's host.
+    """
     return b"../" + url.removeprefix(master.config.buildbotURL.encode())
 
 
 class LoginResource(auth.PreAuthenticatedLoginResource):
-    """The end of a login that went well."""
+    """Completes a login whose password was right, with a relative redirect."""
 
     @defer.inlineCallbacks
     def renderLogin(self, request: Any) -> Any:
         try:
             yield super().renderLogin(request)
         except resource.Redirect as redirect:
-            raise resource.Redirect(_back(self.master, redirect.url)) from None
+            raise resource.Redirect(_relative_redirect(self.master, redirect.url)) from None
 
 
 class LogoutResource(auth.LogoutResource):
-    """The end of a session."""
+    """Ends a session, with a relative redirect."""
 
     def render_GET(self, request: Any) -> bytes:
         body = super().render_GET(request)
         (url,) = request.responseHeaders.getRawHeaders(b"location")
-        request.redirect(_back(self.master, url))
+        request.redirect(_relative_redirect(self.master, url))
         return body
 
 
 class Realm(auth.AuthRealm):
-    """Gives those who are let in their LoginResource."""
+    """Gives a user whose password was right a LoginResource."""
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         return (IResource, LoginResource(self.master, avatarId), lambda: None)
 
 
 class FileAuth(auth.CustomAuth):
-    """Logs in the users of a basedir's `users` file; changes to it need no reconfig."""
+    """Logs in the users of a basedir's `users` file; changes of the file need no reconfig."""
 
     def __init__(self, path: Path, **kwargs: Any) -> None:
         self.users = UserFile(path)
         super().__init__(userInfoProvider=FileUserInfo(self.users), **kwargs)
-        self._turn = defer.DeferredSemaphore(LOGINS)
+        self._login_slots = defer.DeferredSemaphore(LOGINS_AT_A_TIME)
 
     def getLoginResource(self) -> Any:
         portal = Portal(Realm(self.master, self), self.checkers)
@@ -94,16 +98,16 @@ class FileAuth(auth.CustomAuth):
     @defer.inlineCallbacks
     def requestAvatarId(self, cred: Any) -> Any:
         check = (self.check_credentials, cred.username, cred.password)
-        if (yield self._turn.run(threads.deferToThread, *check)):
+        if (yield self._login_slots.run(threads.deferToThread, *check)):
             return cred.username
         raise UnauthorizedLogin
 
 
 class RolesFromUserFile(RolesFromBase):
-    """Gives the users of a `users` file the role that stands there, as it stands there now.
+    """Gives the users of a `users` file the role that the file has for them at the moment.
 
-    A session from before its user's password changed has none; nobody has one while the file
-    can't be read.
+    A session that began before its user's password changed has no role.  While the file can't be
+    read, nobody has one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,22 +123,25 @@ class RolesFromUserFile(RolesFromBase):
                 return []
             return [user.role for user in self.users.names() if user.name == name]
         except LitebotError as error:
-            log.msg(f"litebot: {error.what}; nobody is an admin until it is mended")
+            log.msg(f"litebot: {error.what}; nobody is an admin until this is fixed")
             return []
 
 
 class AdminIfLoggedIn(RolesFromBase):
-    """Gives everybody whom the configured auth let in the role of an admin."""
+    """Gives everybody whom the configured auth has logged in the role of an admin."""
 
     def getRolesFromUser(self, userDetails: dict[str, Any]) -> list[str]:
         return [] if userDetails.get("anonymous", False) else [ADMIN_ROLE]
 
 
 def lists_its_users(configured: auth.AuthBase) -> bool:
-    """Whether an auth lets in those only whom its configuration names, and no others."""
+    """Return whether an auth logs in only users whom its configuration names."""
     return isinstance(configured, auth.TwistedICredAuthBase)
 
 
 def admins_act(*roles: RolesFromBase) -> Authz:
-    """Rules under which everybody may look and only admins, if any, may control anything."""
+    """Return rules by which everybody may look and only admins may control anything.
+
+    `roles` say who is an admin; without any nobody is.
+    """
     return Authz(allowRules=[AnyControlEndpointMatcher(role=ADMIN_ROLE)], roleMatchers=[*roles])

@@ -1,4 +1,4 @@
-"""Change hooks: a push is stored whole or not at all, once, and what is malformed is refused."""
+"""Change hooks: a push is stored completely or not at all, only once, and refused if malformed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from litebot.master.delivery.origins import IdempotencyKey
 from litebot.master.delivery.origins import change_origin
 from litebot.master.web import payloads
 
-# Who sends what is one delivery, also when it comes again, says so in the first of these that is
-# there.
+# The headers with the id of a delivery, which is the same when the delivery is sent again.  The
+# first that a request has is used.
 # Sources:
 # https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 # https://docs.gitlab.com/user/project/integrations/webhooks/
@@ -41,26 +41,28 @@ DELIVERY_HEADERS = (
     "X-Request-UUID",
     "X-Gitlab-Event-UUID",
 )
-# Proxies give out such ids, too, and may give one to many requests.
+# X-Request-Id counts only for Bitbucket Server: proxies set it as well, and may set the same id on
+# many requests.
 # Source: https://confluence.atlassian.com/bitbucketserver/event-payload-938025882.html
-OF_BITBUCKET_SERVER = (*DELIVERY_HEADERS, "X-Request-Id")
+BITBUCKET_SERVER_HEADERS = (*DELIVERY_HEADERS, "X-Request-Id")
 
-# What a handler raises that meets what it does not expect.
+# The errors that a handler raises when it meets something unexpected in a request.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
-TEXTS = (
+TEXT_FIELDS = (
     *("author", "committer", "comments", "revision", "branch", "category", "revlink"),
     *("repository", "codebase", "project"),
 )
-CHANGE_KEYS = {*TEXTS, "files", "properties", "when_timestamp"}
-# Of the years 1 to 9999.
-TIMES = (-62135596800, 253402300799)
+CHANGE_KEYS = {*TEXT_FIELDS, "files", "properties", "when_timestamp"}
+# The first and the last second of the years 1 to 9999.
+EARLIEST_S, LATEST_S = -62135596800, 253402300799
 
 
 class ChangeHookResource(change_hook.ChangeHookResource):
-    """/change_hook: answers 400 and the reason to what can't be understood."""
+    """/change_hook: answers a request that can't be understood with 400 and the reason."""
 
-    needsReconfig = False  # the site can't be told any more; see WWWService
+    # It is made too late to register itself for reconfigs, so WWWService.setupSite does that.
+    needsReconfig = False
 
     def render_POST(self, request: server.Request) -> int:
         d = defer.maybeDeferred(self.getAndSubmitChanges, request)
@@ -84,28 +86,29 @@ class ChangeHookResource(change_hook.ChangeHookResource):
     async def getAndSubmitChanges(self, request: server.Request) -> None:
         try:
             dialect = self._dialect(request)
-            is_of_users = self._is_of_users(dialect)
-            if not is_of_users:
+            is_custom = self._has_custom_handler(dialect)
+            if not is_custom:
                 payloads.check(dialect, request)
             changes, src = await defer.maybeDeferred(self.getChanges, request)
-            if is_of_users:
-                changes = [_plain(change) for change in changes]
-            changes = [checked(change) for change in changes]
+            if is_custom:
+                changes = [_with_usual_types(change) for change in changes]
+            changes = [validated(change) for change in changes]
             if self.master.db.limits_texts:
                 for change in changes:
-                    _require_short(change)
-            if dialect == "base" and not is_of_users:
+                    _require_fitting_columns(change)
+            if dialect == "base" and not is_custom:
                 _require_content(changes)
         except MALFORMED as error:
-            raise ValueError(_reason(error)) from error
+            raise ValueError(_refusal_reason(error)) from error
         if not changes:
             request.write(b"no change found")
         elif await self.submitChanges(changes, request, src):
             request.write(f"{len(changes)} change found".encode())
         else:
-            request.write(b"no change stored: this delivery has been taken before")
+            request.write(b"no change stored: this delivery has been received before")
 
-    def _is_of_users(self, dialect: str) -> bool:
+    def _has_custom_handler(self, dialect: str) -> bool:
+        """Return whether master.cfg has a class of its own for this dialect."""
         options = self.dialects.get(dialect)
         return isinstance(options, dict) and bool({"custom_class", "class"} & options.keys())
 
@@ -117,7 +120,7 @@ class ChangeHookResource(change_hook.ChangeHookResource):
     async def submitChanges(
         self, changes: list[dict[str, Any]], request: server.Request, src: Any
     ) -> bool:
-        """Store all of them or none; false where this delivery has been stored before."""
+        """Store all changes or none; return False if this delivery has been stored before."""
         change_origin.set(self._idempotency_key(request))
         src = bytes2unicode(src)
         changes = [{**change, "src": src} for change in changes]
@@ -126,34 +129,34 @@ class ChangeHookResource(change_hook.ChangeHookResource):
         return bool(changeids)
 
     def _idempotency_key(self, request: server.Request) -> IdempotencyKey | None:
-        of_server = self._dialect(request) == "bitbucketserver"
-        for name in OF_BITBUCKET_SERVER if of_server else DELIVERY_HEADERS:
+        from_server = self._dialect(request) == "bitbucketserver"
+        for name in BITBUCKET_SERVER_HEADERS if from_server else DELIVERY_HEADERS:
             value = request.getHeader(name)
             if value:
-                # GitHub gives one id to all hooks that it tells of an event.
+                # The URI is part of the key: GitHub sends the same id to every hook of an event.
                 return IdempotencyKey("hook", bytes2unicode(request.uri), name, value)
         return None
 
 
-def _reason(error: Exception) -> str:
-    """Why a request is refused."""
+def _refusal_reason(error: Exception) -> str:
+    """Say why a request is refused that made a handler raise `error`."""
     if isinstance(error, KeyError):
         return f"the key {error} is missing"
     if isinstance(error, json.JSONDecodeError):
-        return f"it is no JSON: {error}"
+        return f"the JSON is malformed: {error}"
     if isinstance(error, UnicodeError):
-        return f"it is not UTF-8: {error}"
+        return f"the request is not UTF-8: {error}"
     if isinstance(error, RecursionError):
-        return "it is nested too deeply"
+        return "the JSON is nested too deeply"
     if isinstance(error, ValueError):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     log.msg(f"change hook: {type(error).__name__} at {frame.filename}:{frame.lineno}: {error}")
-    return f"it is not what this hook reads: {error}"
+    return f"this hook can't read the request: {error}"
 
 
-def _plain(change: dict[str, Any]) -> dict[str, Any]:
-    """A change of a user's own class, where files may be any iterable, and revision a number."""
+def _with_usual_types(change: dict[str, Any]) -> dict[str, Any]:
+    """Convert a change of a custom handler: `files` to a list, and an int `revision` to a str."""
     result = dict(change)
     files, revision = change.get("files"), change.get("revision")
     if isinstance(files, Iterable) and not isinstance(files, (str, bytes)):
@@ -163,27 +166,27 @@ def _plain(change: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def checked(change: dict[str, Any]) -> dict[str, Any]:
-    """A change of a hook handler as addChange takes it.  Raises ValueError with the reason."""
+def validated(change: dict[str, Any]) -> dict[str, Any]:
+    """Return a handler's change as addChange takes it.  Raises ValueError with the reason."""
     if unknown := change.keys() - CHANGE_KEYS:
-        raise ValueError(f"a change has no {', '.join(sorted(map(str, unknown)))}")
+        raise ValueError(f"a change has no field {', '.join(sorted(map(str, unknown)))}")
     result = dict(change)
-    for name in TEXTS:
+    for name in TEXT_FIELDS:
         if name in change:
-            result[name] = _text(name, change[name])
+            result[name] = _checked_text(name, change[name])
     for name in ("repository", "project"):
         result[name] = result.get(name) or ""
     files = change.get("files") or []
     if not isinstance(files, (list, tuple)):
         raise ValueError("files must be a list")
-    result["files"] = [_text("a name in files", name, none=False) for name in files]
-    result["properties"] = _properties(change.get("properties") or {})
-    result["when_timestamp"] = _time(change.get("when_timestamp"))
+    result["files"] = [_checked_text("a name in files", name, may_be_none=False) for name in files]
+    result["properties"] = _checked_properties(change.get("properties") or {})
+    result["when_timestamp"] = _checked_time(change.get("when_timestamp"))
     return result
 
 
-def _require_short(change: dict[str, Any]) -> None:
-    """Raise ValueError where a change would not fit its columns, and must not be cut."""
+def _require_fitting_columns(change: dict[str, Any]) -> None:
+    """Raise ValueError if a text that must not be cut is too long for its column."""
     columns = Model.changes.c
     texts = [(name, change.get(name) or "", columns[name]) for name in STAMP]
     texts += [("a name in files", name, Model.change_files.c.filename) for name in change["files"]]
@@ -197,35 +200,38 @@ def _require_short(change: dict[str, Any]) -> None:
 def _require_content(changes: list[dict[str, Any]]) -> None:
     for change in changes:
         if not any(value for name, value in change.items() if name != "when_timestamp"):
-            names = ", ".join((*TEXTS, "files", "properties"))
+            names = ", ".join((*TEXT_FIELDS, "files", "properties"))
             raise ValueError(f"the form has no field of a change, such as {names}")
 
 
-def _text(name: str, value: Any, *, none: bool = True) -> Any:
-    if (value is None and none) or (name == "category" and callable(value)):
+def _checked_text(name: str, value: Any, *, may_be_none: bool = True) -> Any:
+    if (value is None and may_be_none) or (name == "category" and callable(value)):
         return value
     if isinstance(value, bytes):
         value = value.decode()
     if not isinstance(value, str):
-        raise ValueError(f"{name} must be a text, and is {value!r:.50}")
+        raise ValueError(f"{name} is {value!r:.50}; it must be a string")
     payloads.check_text(name, value)
     return value
 
 
-def _properties(properties: Any) -> dict[str, Any]:
+def _checked_properties(properties: Any) -> dict[str, Any]:
     if not isinstance(properties, dict):
         raise ValueError("properties must be an object")
-    result = {_text("a name in properties", k, none=False): v for k, v in properties.items()}
+    result = {
+        _checked_text("a name in properties", k, may_be_none=False): v
+        for k, v in properties.items()
+    }
     json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     return result
 
 
-def _time(when: Any) -> float | None:
+def _checked_time(when: Any) -> float | None:
     if isinstance(when, datetime):
         when = datetime2epoch(when)
     if when is None:
         return None
     number = isinstance(when, (int, float)) and not isinstance(when, bool)
-    if not number or not math.isfinite(when) or not TIMES[0] <= when <= TIMES[1]:
-        raise ValueError(f"when must be seconds since 1970, and is {when!r:.50}")
+    if not number or not math.isfinite(when) or not EARLIEST_S <= when <= LATEST_S:
+        raise ValueError(f"when is {when!r:.50}; it must be seconds since 1970")
     return when

@@ -1,7 +1,7 @@
-"""Change hooks that start builds for those only whom master.cfg knows.
+"""Change hooks that take changes only from senders with a secret.
 
-Buildbot's Authz does not cover them: a hook that checks no secret takes a change from anybody who
-reaches the page.
+Buildbot's Authz does not cover hooks: one that checks no secret takes a change from anybody who
+can reach the page.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 CHECK_A_SECRET = {"github", "gitlab"}
 
 
-def close(www: dict[str, Any]) -> Iterator[str]:
-    """Make hooks that have a secret insist on it; notes on those that stay open.
+def require_secrets(www: dict[str, Any]) -> Iterator[str]:
+    """Have hooks with a secret refuse what is not signed; yield a note on each hook left open.
 
-    With `change_hook_auth` all of them need a login, and a `custom_class` has to see for itself.
+    Does nothing where `change_hook_auth` makes every hook ask for a login.  A hook with a
+    `custom_class` has to check its senders itself, and gets no note.
     """
     dialects = www.get("change_hook_dialects")
     if not isinstance(dialects, dict) or www.get("change_hook_auth") is not None:
@@ -29,8 +30,8 @@ def close(www: dict[str, Any]) -> Iterator[str]:
         if name not in CHECK_A_SECRET:
             yield (
                 f"the change hook {name!r} lets anybody start builds, as it checks no secret;"
-                ' demand a login: "change_hook_auth": [FilePasswordDB("hooks.passwd")], with'
-                " FilePasswordDB of twisted.cred.checkers"
+                ' require a login: "change_hook_auth": [FilePasswordDB("hooks.passwd")], with'
+                " FilePasswordDB from twisted.cred.checkers"
             )
         elif not options.get("secret"):
             yield (
@@ -41,6 +42,6 @@ def close(www: dict[str, Any]) -> Iterator[str]:
             if not options.get("strict", True):
                 yield (
                     f"the change hook {name!r} lets anybody start builds, as it is not strict and"
-                    ' takes what is not signed; remove "strict"'
+                    ' takes unsigned requests; remove "strict"'
                 )
             dialects[name] = {"strict": True, **options}

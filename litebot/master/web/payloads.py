@@ -1,6 +1,7 @@
-"""What a change hook may be sent: the keys that Buildbot's dialects read, and their types.
+"""The payloads of change hooks: which keys Buildbot's dialects read, and of which types.
 
-Buildbot's read them as they come, so that a number becomes an author and a missing key a traceback.
+Buildbot reads payloads without checking them: a number can become an author, and a missing key ends
+in a traceback.
 Source: buildbot/www/hooks/
 """
 
@@ -18,17 +19,17 @@ from litebot.store.sql import SMALLEST
 
 
 @dataclass(frozen=True)
-class Maybe:
-    """A shape, or null."""
+class OrNull:
+    """A shape that may also be null."""
 
     shape: Any
 
 
-# A shape is a type or a tuple of them, a list of one shape, or the keys of an object, of which one
-# with "?" may be missing.
+# A shape is a type, a tuple of types, a list with the shape of all its items, or a dict with the
+# shapes of an object's keys.  A key that ends in "?" may be missing.
 TEXT = str
-PERSON = {"name": TEXT, "email": Maybe(TEXT)}
-FILES = {"added?": Maybe([TEXT]), "modified?": Maybe([TEXT]), "removed?": Maybe([TEXT])}
+PERSON = {"name": TEXT, "email": OrNull(TEXT)}
+FILES = {"added?": OrNull([TEXT]), "modified?": OrNull([TEXT]), "removed?": OrNull([TEXT])}
 COMMIT = {
     "id": TEXT,
     "message": TEXT,
@@ -43,8 +44,8 @@ GITHUB_PUSH = {
     "ref": TEXT,
     "repository": {"name": TEXT, "html_url": TEXT, "full_name": TEXT},
     "commits": [{**COMMIT, "committer": PERSON}],
-    # Of a new branch it is the only commit that is read.
-    "head_commit?": Maybe(
+    # For a new branch this is the only commit that Buildbot reads.
+    "head_commit?": OrNull(
         {
             "id?": TEXT,
             "message?": TEXT,
@@ -63,7 +64,7 @@ GITHUB_PULL_REQUEST = {
     "sender": {"login": TEXT},
     "pull_request": {
         "title": TEXT,
-        "body": Maybe(TEXT),
+        "body": OrNull(TEXT),
         "commits": int,
         "created_at": TEXT,
         "base": {"ref": TEXT, "repo": {"full_name": TEXT}},
@@ -74,30 +75,30 @@ GITHUB_PULL_REQUEST = {
 
 GITLAB_PUSH = {
     "ref": TEXT,
-    "user_name": Maybe(TEXT),
+    "user_name": OrNull(TEXT),
     "repository": {"name": TEXT, "url": TEXT},
     "commits": [COMMIT],
 }
-GITLAB_SIDE = {"name": TEXT, "git_http_url": TEXT, "git_ssh_url": TEXT}
-GITLAB_REQUEST = {
+GITLAB_MERGE_SIDE = {"name": TEXT, "git_http_url": TEXT, "git_ssh_url": TEXT}
+GITLAB_MERGE_ATTRIBUTES = {
     "iid": int,
     "title": TEXT,
-    "description": Maybe(TEXT),
+    "description": OrNull(TEXT),
     "url?": TEXT,
     "source_branch": TEXT,
     "target_branch": TEXT,
     "source_project_id": int,
     "target_project_id": int,
-    "source": GITLAB_SIDE,
-    "target": GITLAB_SIDE,
+    "source": GITLAB_MERGE_SIDE,
+    "target": GITLAB_MERGE_SIDE,
     "last_commit": {"id": TEXT, "timestamp": TEXT, "author": PERSON},
 }
 GITLAB_MERGE_REQUEST = {
-    "object_attributes": {**GITLAB_REQUEST, "state": TEXT, "action?": TEXT},
+    "object_attributes": {**GITLAB_MERGE_ATTRIBUTES, "state": TEXT, "action?": TEXT},
 }
 GITLAB_NOTE = {
     "object_attributes": {"id": int, "note": TEXT},
-    "merge_request?": GITLAB_REQUEST,
+    "merge_request?": GITLAB_MERGE_ATTRIBUTES,
 }
 
 BITBUCKET = {
@@ -110,19 +111,24 @@ BITBUCKET = {
             "raw_node": TEXT,
             "node": TEXT,
             "utctimestamp": TEXT,
-            "branch": Maybe(TEXT),
+            "branch": OrNull(TEXT),
             "files": [{"file": TEXT}],
         }
     ],
 }
 
-REF = Maybe({"type": TEXT, "name": TEXT, "target": {"hash": TEXT}})
-PUSHED = {"changes": [{"new": REF, "old?": REF}]}
-SIDE = {"branch?": {"name": TEXT}, "commit?": {"hash": TEXT}}
-REQUEST = {"id": (int, str), "link": TEXT, "fromRef": SIDE, "toRef?": SIDE}
+OPTIONAL_REF = OrNull({"type": TEXT, "name": TEXT, "target": {"hash": TEXT}})
+PUSH_CHANGES = {"changes": [{"new": OPTIONAL_REF, "old?": OPTIONAL_REF}]}
+PULL_REQUEST_SIDE = {"branch?": {"name": TEXT}, "commit?": {"hash": TEXT}}
+PULL_REQUEST = {
+    "id": (int, str),
+    "link": TEXT,
+    "fromRef": PULL_REQUEST_SIDE,
+    "toRef?": PULL_REQUEST_SIDE,
+}
 LINK = {"href": TEXT}
 
-CLOUD = {
+BITBUCKET_CLOUD = {
     "actor": {"display_name": TEXT, "nickname": TEXT},
     "repository": {
         "scm": TEXT,
@@ -130,7 +136,7 @@ CLOUD = {
         "project?": {"name": TEXT},
     },
 }
-SERVER = {
+BITBUCKET_SERVER = {
     "actor": {"displayName": TEXT, "username": TEXT},
     "repository": {"scmId": TEXT, "links": {"self": [LINK]}, "project": {"name": TEXT}},
 }
@@ -145,14 +151,14 @@ GITORIOUS = {
     ],
 }
 
-REQUEST_EVENTS = tuple(
+PULL_REQUEST_EVENTS = tuple(
     f"pullrequest:{event}" for event in ("created", "updated", "fulfilled", "rejected")
 )
-CLOUD_REQUEST = {**CLOUD, "pullrequest": REQUEST}
-SERVER_PUSH = {**SERVER, "push": PUSHED}
-SERVER_REQUEST = {**SERVER, "pullrequest": REQUEST}
+BITBUCKET_CLOUD_PULL_REQUEST = {**BITBUCKET_CLOUD, "pullrequest": PULL_REQUEST}
+BITBUCKET_SERVER_PUSH = {**BITBUCKET_SERVER, "push": PUSH_CHANGES}
+BITBUCKET_SERVER_PULL_REQUEST = {**BITBUCKET_SERVER, "pullrequest": PULL_REQUEST}
 
-# By dialect and event; where there are no events, None.
+# By dialect and event.  The event is None for a dialect without events.
 SHAPES: dict[str, dict[str | None, Any]] = {
     "github": {"push": GITHUB_PUSH, "pull_request": GITHUB_PULL_REQUEST},
     "gitlab": {
@@ -161,12 +167,12 @@ SHAPES: dict[str, dict[str | None, Any]] = {
         "note": GITLAB_NOTE,
     },
     "bitbucketcloud": {
-        "repo:push": {**CLOUD, "push": PUSHED},
-        **dict.fromkeys(REQUEST_EVENTS, CLOUD_REQUEST),
+        "repo:push": {**BITBUCKET_CLOUD, "push": PUSH_CHANGES},
+        **dict.fromkeys(PULL_REQUEST_EVENTS, BITBUCKET_CLOUD_PULL_REQUEST),
     },
     "bitbucketserver": {
-        **dict.fromkeys(("repo:push", "repo:refs_changed"), SERVER_PUSH),
-        **dict.fromkeys(REQUEST_EVENTS, SERVER_REQUEST),
+        **dict.fromkeys(("repo:push", "repo:refs_changed"), BITBUCKET_SERVER_PUSH),
+        **dict.fromkeys(PULL_REQUEST_EVENTS, BITBUCKET_SERVER_PULL_REQUEST),
     },
     "bitbucket": {None: BITBUCKET},
     "gitorious": {None: GITORIOUS},
@@ -180,14 +186,14 @@ EVENT_HEADERS = {
 
 
 def check(dialect: str, request: Any) -> None:
-    """Raise ValueError, with the reason, where a dialect of Buildbot's can't read this request."""
+    """Raise ValueError, with the reason, if a dialect of Buildbot's can't read this request."""
     shapes = SHAPES.get(dialect)
     if shapes is None:
         return
-    text = _text(dialect, request)
+    text = _json_of(dialect, request)
     if text is None:
-        return  # the dialect says so
-    payload = json.loads(text.decode("utf-8"), parse_constant=_no_number)
+        return  # the dialect refuses the content type itself
+    payload = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     if not isinstance(payload, dict):
         _refuse("the payload", payload, "an object")
     header = EVENT_HEADERS.get(dialect)
@@ -195,13 +201,13 @@ def check(dialect: str, request: Any) -> None:
     if dialect == "gitlab":
         event = payload.get("object_kind", event)
     if event is not None and not isinstance(event, str):
-        _refuse("object_kind", event, "a text")
+        _refuse("object_kind", event, "a string")
     if event in shapes and not payload.get("deleted"):
         check_shape(shapes[event], payload)
 
 
-def _text(dialect: str, request: Any) -> bytes | None:
-    """The JSON as it was sent, or None for a content type that the dialect does not take."""
+def _json_of(dialect: str, request: Any) -> bytes | None:
+    """Return the JSON of a request, or None for a content type that the dialect refuses."""
     kind = bytes2unicode(request.getHeader(b"Content-Type")) or ""
     is_form = kind.startswith("application/x-www-form-urlencoded")
     if dialect in {"bitbucket", "gitorious"} or (dialect == "github" and is_form):
@@ -215,8 +221,8 @@ def _text(dialect: str, request: Any) -> bytes | None:
     return text
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _refuse(where: str, value: Any, wanted: str) -> NoReturn:
@@ -225,16 +231,16 @@ def _refuse(where: str, value: Any, wanted: str) -> NoReturn:
     elif isinstance(value, (dict, list)):
         found = "an object" if isinstance(value, dict) else "a list"
     else:
-        found = KIND_NAMES.get(type(value), "a number")
-    raise ValueError(f"{where} is {found}, and must be {wanted}")
+        found = TYPE_NAMES.get(type(value), "a number")
+    raise ValueError(f"{where} is {found}; it must be {wanted}")
 
 
-KIND_NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
+TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
 
 
 def check_shape(shape: Any, value: Any, where: str = "") -> None:
-    """Raise ValueError where a value of JSON has another shape; `where` names it."""
-    if isinstance(shape, Maybe):
+    """Raise ValueError if a JSON value does not have this shape; `where` names the value."""
+    if isinstance(shape, OrNull):
         if value is not None:
             check_shape(shape.shape, value, where)
     elif isinstance(shape, list):
@@ -254,19 +260,19 @@ def check_shape(shape: Any, value: Any, where: str = "") -> None:
                 raise ValueError(f"{at} is missing")
     else:
         kinds = shape if isinstance(shape, tuple) else (shape,)
-        if type(value) not in kinds:  # and not isinstance: true is no number
-            _refuse(where, value, " or ".join(KIND_NAMES[kind] for kind in kinds))
+        if type(value) not in kinds:  # isinstance would take true for a number
+            _refuse(where, value, " or ".join(TYPE_NAMES[kind] for kind in kinds))
         if isinstance(value, str):
             check_text(where, value)
         elif not SMALLEST <= value <= LARGEST:
-            raise ValueError(f"{where} is too large a number")
+            raise ValueError(f"{where} must be a number that fits in 64 bits")
 
 
 def check_text(where: str, text: str) -> None:
-    """Raise ValueError where no database takes a text."""
+    """Raise ValueError if no database can store a text; `where` names it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{where} has a character that is half of one") from error
+        raise ValueError(f"{where} has half of a surrogate pair, which is no character") from error
     if "\0" in text:
         raise ValueError(f"{where} has a NUL character")

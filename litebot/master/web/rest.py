@@ -1,6 +1,7 @@
-"""Buildbot's REST API, whose reads keep no build waiting (see `readers`), wary of what it is asked.
+"""Buildbot's REST API with reads that no build waits for, and with stricter checks of requests.
 
-What can't be understood is answered with 4xx and the reason.
+A GET reads through a read snapshot, on connections that only read: see `read_pool`.  A request that
+can't be understood is answered with 4xx and the reason.
 """
 
 from __future__ import annotations
@@ -36,75 +37,78 @@ from litebot.master.web import actions
 from litebot.master.web.service import same_origin
 from litebot.store.sql import LARGEST
 
-RAW = (EndpointKind.RAW, EndpointKind.RAW_INLINE)
-# More than this many are neither read nor made into JSON in one turn of the reactor.
-FEW_ROWS = 200
-# Of these one may be megabytes.
-LARGE = {"logchunk"}
-AS_BUILDBOT = (
+RAW_KINDS = (EndpointKind.RAW, EndpointKind.RAW_INLINE)
+# The most rows that are read, or made into JSON, on the reactor's thread; more go to a thread.
+MAX_INLINE_ROWS = 200
+# Resource types of which a single row may have megabytes.
+LARGE_TYPES = {"logchunk"}
+ORJSON_OPTIONS = (
     orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
 
 
 def encode(row: Any, indent: bool) -> bytes:
-    """A row of an answer as JSON, as Buildbot has it: keys in order, times as seconds.
+    """Encode a row as JSON in the way Buildbot does: with sorted keys, and times in seconds.
 
-    NaN is null, as JSON has no word for it.
-    Strings that are no text and large integers are left to the standard library, which knows them.
+    NaN becomes null, as JSON has no NaN.  Strings with unpaired surrogates and integers beyond 64
+    bits are left to the standard library, as orjson refuses them.
     """
     try:
-        return orjson.dumps(row, _seconds, AS_BUILDBOT | (orjson.OPT_INDENT_2 if indent else 0))
+        return orjson.dumps(
+            row, _json_default, ORJSON_OPTIONS | (orjson.OPT_INDENT_2 if indent else 0)
+        )
     except TypeError:
         return json.dumps(
             row, default=toJson, sort_keys=True, indent=2 if indent else None
         ).encode()
 
 
-def _seconds(value: Any) -> Any:
-    """As toJson, and sooner where a time says of which zone it is."""
+def _json_default(value: Any) -> Any:
+    """Convert a value as Buildbot's toJson does, but times with a time zone faster."""
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
         return epoch_of(value)
     return toJson(value)
 
 
 def body_of(name: str, rows: Iterable[Any], meta: dict[str, Any], indent: bool) -> bytes:
-    """The whole answer."""
+    """Return the body of an answer: the rows in a list under `name`, and `meta`."""
     listed = b",\n".join(encode(row, indent) for row in rows)
     return b'{"%b": [%b], "meta": %b}' % (name.encode(), listed, encode(meta, indent))
 
 
 class V2RootResource(rest.V2RootResource):
-    """/api/v2: what a GET asks of the database is asked of a read-only connection."""
+    """/api/v2, where a GET reads through a read snapshot."""
 
     def asyncRender(self, request: server.Request) -> Any:
-        if same_origin(request):  # whatever name the master has for the visitor
+        # Buildbot compares the origin with buildbotURL; the master may be reached by other names.
+        if same_origin(request):
             request.requestHeaders.removeHeader("origin")
         if request.method in (b"GET", b"HEAD"):
-            return copy_context().run(self._browse, request)
+            return copy_context().run(self._render_read, request)
         return super().asyncRender(request)
 
     @async_to_deferred
-    async def _browse(self, request: server.Request) -> Any:
-        visit = ReadSnapshot()
-        read_snapshot.set(visit)
-        await self.master.db.pool.admit(visit)
+    async def _render_read(self, request: server.Request) -> Any:
+        snapshot = ReadSnapshot()
+        read_snapshot.set(snapshot)
+        await self.master.db.pool.admit(snapshot)
         if request.getHeader("origin") is None:
-            return await self.renderRest(request)  # there is nothing for Buildbot to look at
+            return await self.renderRest(request)  # Buildbot has no origin to check
         return await super().asyncRender(request)
 
     @async_to_deferred
     async def renderRest(self, request: Any) -> Any:
-        """Answer a GET: as Buildbot's, but JSON is made at once instead of a token at a time."""
+        """Answer a GET as Buildbot does, but make the JSON at once, not one token at a time."""
         with self.handleErrors(lambda msg, code, _: self._write_rest_error(request, msg, code)):
             endpoint, kwargs = await self._endpoint(request, request.method.decode(), {})
-            if endpoint.kind in RAW:
+            if endpoint.kind in RAW_KINDS:
                 return await super().renderRest(request)
             spec = self.decodeResultSpec(request, endpoint)
             is_one = endpoint.kind == EndpointKind.SINGLE
-            is_page = spec.limit is not None and spec.limit <= FEW_ROWS
-            # SQLite can't be interrupted while it looks for one text in another.
+            is_page = spec.limit is not None and spec.limit <= MAX_INLINE_ROWS
+            # SQLite can't be interrupted while it searches for one text in another.
             is_page = is_page and not any(f.op == "contains" for f in spec.filters)
-            may_read_inline.set((is_one or is_page) and endpoint.rtype.name not in LARGE)
+            may_read_inline.set((is_one or is_page) and endpoint.rtype.name not in LARGE_TYPES)
             found = await defer.maybeDeferred(endpoint.get, spec, kwargs)
             if found is None:
                 self._write_not_found_rest_error(request, endpoint, spec, kwargs)
@@ -119,7 +123,7 @@ class V2RootResource(rest.V2RootResource):
                 rows = [found]
             indent = b"application/json" not in (request.getHeader(b"accept") or b"")
             answer = (endpoint.rtype.plural, rows, meta, indent)
-            if len(rows) <= FEW_ROWS:
+            if len(rows) <= MAX_INLINE_ROWS:
                 self._write_body(request, body_of(*answer), indent)
             else:
                 body = await threads.deferToThread(body_of, *answer)
@@ -140,9 +144,10 @@ class V2RootResource(rest.V2RootResource):
 
     @contextmanager
     def handleErrors(self, writeError: Callable[..., None]) -> Iterator[None]:
-        """As Buildbot's, which answers 501 to an action that there is not.
+        """Answer errors as Buildbot does, with two differences.
 
-        503 where the database is away.
+        An action that does not exist is answered with 400 instead of 501, and a database server
+        that is away with 503.
         """
         with super().handleErrors(writeError):
             try:
@@ -155,7 +160,7 @@ class V2RootResource(rest.V2RootResource):
 
     @async_to_deferred
     async def getEndpoint(self, request: server.Request, method: str, params: Any) -> Any:
-        """As Buildbot's.  Raises InvalidPathError and BadJsonRpc2."""
+        """Find the endpoint of a request.  Raises InvalidPathError and BadJsonRpc2."""
         return await self._endpoint(request, method, params)
 
     async def _endpoint(self, request: server.Request, method: str, params: Any) -> Any:
@@ -163,13 +168,13 @@ class V2RootResource(rest.V2RootResource):
             path = tuple(part.decode() for part in request.postpath or ())
         except UnicodeDecodeError as error:
             raise InvalidPathError("the path is not UTF-8") from error
-        # A user's own authz may answer at once.
+        # An authz from master.cfg may answer without a Deferred.
         await defer.maybeDeferred(self.master.www.assertUserAllowed, request, path, method, params)
         endpoint, kwargs = self.master.data.getEndpoint(path)
         for name, value in kwargs.items():
-            no_number = isinstance(value, int) and not 0 <= value <= LARGEST
-            if no_number or (isinstance(value, str) and "\0" in value):
-                raise InvalidPathError(f"no {name} is {value!r}")
+            out_of_range = isinstance(value, int) and not 0 <= value <= LARGEST
+            if out_of_range or (isinstance(value, str) and "\0" in value):
+                raise InvalidPathError(f"there is no {name} {value!r}")
         if request.method == b"POST":
             await actions.check(endpoint, kwargs, method, params)
         return endpoint, kwargs
@@ -177,18 +182,18 @@ class V2RootResource(rest.V2RootResource):
     def decodeJsonRPC2(
         self, request: server.Request
     ) -> tuple[str, str | int | None, dict[str, Any]]:
-        """As Buildbot's.  Raises BadJsonRpc2."""
+        """Decode a call as Buildbot does, and check its values.  Raises BadJsonRpc2."""
         code = rest.JSONRPC_CODES["invalid_request"]
         try:
             call = super().decodeJsonRPC2(request)
             actions.check_values("a parameter", list(call))
         except UnicodeDecodeError as error:
-            raise rest.BadJsonRpc2("its content-type is not UTF-8", code) from error
+            raise rest.BadJsonRpc2("the content-type is not UTF-8", code) from error
         except RecursionError as error:
-            raise rest.BadJsonRpc2("it is nested too deeply", code) from error
+            raise rest.BadJsonRpc2("the JSON is nested too deeply", code) from error
         return call
 
 
 def register() -> None:
-    """Serve this class as version 2 of the API; Buildbot keeps a registry for that."""
+    """Register V2RootResource in Buildbot as version 2 of the REST API."""
     rest.RestRootResource.addApiVersion(2, V2RootResource)

@@ -1,6 +1,6 @@
-"""Buildbot's web server, particular about cookies, and about whose pages talk to it.
+"""Buildbot's web server with safer cookies and origin checks, and with answers that are durable.
 
-What it answers to a request that may have changed something is on disk before.
+A request that may change something is answered only after what it changed is on disk.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from twisted.web import server
 from litebot.master.web.change_hook import ChangeHookResource
 from litebot.master.web.origins import origins
 
+# The methods whose requests change nothing.
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 
 def same_origin(request: server.Request) -> bool:
-    """Whether the page that a browser asks for is the one that it shows, or no browser asks.
+    """Return whether a request comes from a page of this master, or has no Origin header.
 
-    By host and port as the browser has them: what stands before the master may speak TLS.
+    Compares host and port as the browser sees them, but not the scheme: a proxy in front of the
+    master may speak TLS.
     """
     origin = request.getHeader("origin")
     host = request.getHeader("host")
@@ -34,7 +36,7 @@ def same_origin(request: server.Request) -> bool:
 
 
 def allowed_origin(request: server.Request, master: Any) -> bool:
-    """As same_origin, or a page of `allowed_origins` in c["www"]."""
+    """Return whether a request is `same_origin`, or from one of `allowed_origins` in c["www"]."""
     origin = (request.getHeader("origin") or "").lower()
     allowed = master.config.www.get("allowed_origins") or origins(master.config.buildbotURL)
     return same_origin(request) or any(fnmatch.fnmatch(origin, o.lower()) for o in allowed)
@@ -46,14 +48,14 @@ def _refuse(request: server.Request) -> bytes:
 
 
 class EventResource(sse.EventResource):
-    """/sse, for the pages of this master."""
+    """/sse, refused to pages of other sites."""
 
     def render(self, request: server.Request) -> Any:
         return super().render(request) if allowed_origin(request, self.master) else _refuse(request)
 
 
 class WsResource(ws.WsResource):
-    """/ws, for the pages of this master."""
+    """/ws, refused to pages of other sites."""
 
     def __init__(self, master: Any) -> None:
         super().__init__(master)
@@ -64,21 +66,22 @@ class WsResource(ws.WsResource):
 
 
 class Request(server.Request):
-    """Keeps the answer to a request that may change something until it holds.
+    """A request whose answer, if it may change something, is sent once the change is on disk.
 
-    Its cookies no script reads, and no form of another site sends along.
+    Its cookies are HttpOnly, so no script can read them, and SameSite=Lax, so the forms of other
+    sites don't send them.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._kept: list[bytes] = []
+        self._delayed_body: list[bytes] = []
         self._status: tuple[int, bytes] | None = None
-        self._has_gone = False
+        self._is_disconnected = False
         self._has_session = False
 
     @property
-    def is_known(self) -> bool:
-        """Whether it belongs to a session, or may."""
+    def may_have_session(self) -> bool:
+        """Whether a session was made for it, or its cookies may belong to one."""
         return self._has_session or bool(self.received_cookies)
 
     def getSession(self, *args: Any, **kwargs: Any) -> Any:
@@ -89,44 +92,45 @@ class Request(server.Request):
         super().addCookie(*args, **{"httpOnly": True, "sameSite": "lax", **kwargs})
 
     def write(self, data: bytes) -> Any:
-        """Write, or keep for finish()."""
+        """Send `data`, or keep it for finish() if the request may change something."""
         if self.method in SAFE_METHODS:
             return super().write(data)
-        if self._status is None:  # what is set later comes too late in Buildbot, too
+        # The status is fixed at the first write; Buildbot sends it then, too.
+        if self._status is None:
             self._status = (self.code, self.code_message)
-        self._kept.append(data)
+        self._delayed_body.append(data)
         return None
 
     def finish(self) -> Any:
-        """End the answer; of a request that may change something, when it is on disk."""
+        """End the answer; if the request may change something, after the change is on disk."""
         if self.method in SAFE_METHODS:
             return super().finish()
         site: Any = self.site
         d = site.master.db.on_disk()
-        d.addCallbacks(lambda _: self._answer(), self._refuse)
+        d.addCallbacks(lambda _: self._send(), self._send_disk_failure)
         d.addErrback(log.err, f"while answering {self.uri!r}")
         return None
 
     def connectionLost(self, reason: Failure) -> Any:
-        """Nobody waits for the answer any more."""
-        self._has_gone = True
+        """Note that nobody waits for the answer any more."""
+        self._is_disconnected = True
         return super().connectionLost(reason)
 
-    def _answer(self) -> None:
-        if self._has_gone:
+    def _send(self) -> None:
+        if self._is_disconnected:
             return
         if self._status is not None:
             self.setResponseCode(*self._status)
-        for data in self._kept:
+        for data in self._delayed_body:
             super().write(data)
         super().finish()
 
-    def _refuse(self, _failure: Failure) -> None:
-        self._kept = [b"the disk of the master has failed; it stops\n"]
+    def _send_disk_failure(self, _failure: Failure) -> None:
+        self._delayed_body = [b"the disk of the master has failed; the master stops\n"]
         self.responseHeaders.removeHeader(b"content-length")
         self.setHeader(b"content-type", b"text/plain; charset=utf-8")
         self._status = (503, b"Service Unavailable")
-        self._answer()
+        self._send()
 
 
 class WWWService(service.WWWService):
@@ -137,8 +141,8 @@ class WWWService(service.WWWService):
         self.root.putChild(b"sse", EventResource(self.master))
         self.root.putChild(b"ws", WsResource(self.master))
         hook = ChangeHookResource(self.master)
-        told: tuple[Any, ...] = self.reconfigurableResources  # type: ignore[has-type]
-        self.reconfigurableResources = (*told, hook)
+        resources: tuple[Any, ...] = self.reconfigurableResources  # type: ignore[has-type]
+        self.reconfigurableResources = (*resources, hook)
         auth = new_config.www.get("change_hook_auth")
         child = hook if auth is None else self.setupProtectedResource(hook, auth)
         self.root.putChild(b"change_hook", child)
@@ -146,12 +150,12 @@ class WWWService(service.WWWService):
         self.site.requestFactory = Request
 
     def getUserInfos(self, request: Any) -> Any:
-        """As Buildbot's, without beginning a session for somebody who only looks at something."""
-        if getattr(request, "is_known", True):
+        """Return the user of a request, without making a session for a request that has none."""
+        if getattr(request, "may_have_session", True):
             return super().getUserInfos(request)
         return build_anonymous_user_info()
 
     def assertUserAllowed(self, request: Any, ep: str, action: Any, options: dict[str, Any]) -> Any:
-        """As Buildbot's; who may GET something may ask for its HEAD."""
+        """Check as Buildbot does, with a HEAD allowed to everybody who may GET the same."""
         action = "GET" if action in ("HEAD", b"HEAD") else action
         return super().assertUserAllowed(request, ep, action, options)

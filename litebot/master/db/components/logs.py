@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from litebot.master.db.components.pruning import delete_log_chunks
 from litebot.master.db.components.values import INTEGRITY_ERRORS
 from litebot.master.db.read_pool import read_snapshot
-from litebot.master.runtime.deferreds import after
+from litebot.master.runtime.deferreds import when_fired
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -183,7 +183,7 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         writing = self._write(gathered)
         if gathered.size < BACKLOG_BYTES:
             return self._answer(lines)
-        return after(writing).addCallback(lambda _: lines)
+        return when_fired(writing).addCallback(lambda _: lines)
 
     def _answer(self, lines: tuple[int, int]) -> defer.Deferred[tuple[int, int]]:
         """At once, or in a later turn: whoever waits for a log's lock is answered within the answer
@@ -204,9 +204,9 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
             yield self.db.do_sql(_thd_append, logid, [], True)
             return (yield self.getLog(logid))
         while gathered.writing is not None:
-            yield after(gathered.writing)
+            yield when_fired(gathered.writing)
         if gathered.failure is None:
-            yield after(self._write(gathered, complete=True))
+            yield when_fired(self._write(gathered, complete=True))
         self._gathered.pop(logid, None)
         self._waiting.discard(gathered)
         if gathered.failure is not None:
@@ -271,9 +271,9 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         if gathered is None or read_snapshot.get():
             return
         if gathered.writing is not None:
-            yield after(gathered.writing)
+            yield when_fired(gathered.writing)
         if gathered.lines or gathered.writing is not None:  # which came after those
-            yield after(self._write(gathered))
+            yield when_fired(self._write(gathered))
 
     @defer.inlineCallbacks
     def _flush_step(self, stepid: int | None) -> Any:

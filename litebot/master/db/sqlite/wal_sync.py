@@ -21,7 +21,7 @@ from litebot.errors import StoreFailed
 from litebot.files import sync
 from litebot.master.db.sqlite.commit_watermark import CommitWatermark
 from litebot.master.db.sqlite.commit_watermark import Content
-from litebot.master.runtime.deferreds import after
+from litebot.master.runtime.deferreds import when_fired
 
 LAZY_S = 1.0
 
@@ -73,7 +73,7 @@ class Syncer:
         if self._on_disk < self._committed:
             self._start()
         while self._running is not None:
-            yield after(self._running)
+            yield when_fired(self._running)
         self._pool.stop()
         if self._fd is not None:
             os.close(self._fd)

@@ -2,7 +2,7 @@
 
 
 def greet(name: str = "world") -> str:
-    """A greeting for `name`; an empty name is nobody's and raises ValueError."""
+    """Return a greeting for `name`.  Raises ValueError for an empty name."""
     if not name.strip():
-        raise ValueError("whom to greet?")
+        raise ValueError("the name is empty")
     return f"Hello, {name.strip()}!"

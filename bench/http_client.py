@@ -1,7 +1,7 @@
-"""Who sends HTTP requests, in a process of its own so that the master's CPU is the master's.
+"""Sends HTTP requests from a process of its own, so that the master's CPU time does not include it.
 
-As a program it reads one plan as JSON from stdin and prints a list of answers as JSON:
-python -m bench.visitor < plan.
+The program reads one plan as JSON from stdin and prints a list of answers as JSON:
+python -m bench.http_client < plan.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ CONNECTIONS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """`count` requests, the paths in turn, one each `every_s`; without it one after another.
+    """`count` requests to the paths in turn.
 
-    With `changes` they are POSTs of one new change each to the change hook.
+    One is sent every `every_s`; if that is None, each is sent after the answer to the one before.
+    With `changes` each is a POST of a new change to the change hook.
     """
 
     port: int
@@ -41,7 +42,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Answer:
-    """One request: from first to last byte, on the monotonic clock, which processes share."""
+    """One request and its times on the monotonic clock, which is the same in all processes.
+
+    `sent_at` is just before the connection, `answered_at` when the last byte has come.
+    """
 
     path: str
     status: int
@@ -50,18 +54,18 @@ class Answer:
 
     @property
     def took_s(self) -> float:
-        """How long the visitor waited."""
+        """How long the client waited for the answer."""
         return self.answered_at - self.sent_at
 
 
 async def send(plan: Plan) -> list[Answer]:
-    """Run a visitor process to its end while the reactor goes on.
+    """Run a client process to its end while the reactor goes on, and return the answers.
 
-    Raises RuntimeError where an answer is not a 2xx.
+    Raises RuntimeError if an answer is not a 2xx.
     """
     output = await threads.deferToThread(
         subprocess.run,
-        [sys.executable, "-m", "bench.visitor"],
+        [sys.executable, "-m", "bench.http_client"],
         input=json.dumps(asdict(plan)),
         stdout=subprocess.PIPE,
         text=True,
@@ -88,7 +92,7 @@ def _change(number: int) -> str:
     )
 
 
-def _visit(plan: Plan, number: int, start_at: float) -> Answer:
+def _request(plan: Plan, number: int, start_at: float) -> Answer:
     path = plan.paths[number % len(plan.paths)]
     body, headers = None, {}
     if plan.changes:
@@ -112,7 +116,7 @@ def main() -> None:
     every_s = plan.every_s or 0.0
     with ThreadPoolExecutor(CONNECTIONS if plan.every_s else 1) as pool:
         futures = [
-            pool.submit(_visit, plan, number, began_at + number * every_s)
+            pool.submit(_request, plan, number, began_at + number * every_s)
             for number in range(plan.count)
         ]
         print(json.dumps([asdict(future.result()) for future in futures]))
