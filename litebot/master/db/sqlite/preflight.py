@@ -16,7 +16,7 @@ from litebot.master.db.sqlite import commit_watermark
 from litebot.master.db.sqlite.commit_watermark import Content
 from litebot.settings import Settings
 from litebot.store.connection import connect
-from litebot.store.connection import keeps_its_log
+from litebot.store.connection import keep_log_on_close
 from litebot.store.connection import refusal
 from litebot.users import UserFile
 
@@ -66,7 +66,7 @@ def check_state_file(path: Path, files: Basedir) -> None:
             f"chown {os.geteuid()} {shlex.quote(str(path))}",
         )
     should_hold = commit_watermark.read(path)
-    db = connect(path, (keeps_its_log,))  # nothing is changed before all is known to be well
+    db = connect(path, (keep_log_on_close,))  # nothing is changed before all is known to be well
     try:
         check_schema(db, path, files)
         check_content(db, path, should_hold)
