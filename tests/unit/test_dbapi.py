@@ -24,7 +24,7 @@ BIG = b"x" * 20_000_000  # more than the page cache holds, so it is written befo
 
 @pytest.fixture
 def fatal() -> list[dbapi.Error]:
-    """What the connection `db` has told its owner."""
+    """The errors that the connection `db` has reported to its owner."""
     return []
 
 

@@ -1,8 +1,8 @@
-"""What a move of a database leaves in it, for whoever wants to use that database next.
+"""The record of an unfinished move, in the database that is moved to.
 
-Two tables that exist around a move only: `litebot_move` in the database that is moved to, until all
-is there and litebot.toml names it; `litebot_moved` in a Postgres database that was moved away from,
-so that nobody goes on with it.  They belong to no schema and are not moved themselves.
+Two tables exist only because of a move.  `litebot_move` is in the target, until all rows are there
+and litebot.toml names it.  `litebot_moved` is in a Postgres database that was the source, so that
+nobody goes on using it: see `move_away`.  They belong to no schema and are not moved themselves.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ import sqlalchemy as sa
 
 from litebot.errors import StoreError
 
-# It is no table of litebot's schema: it exists during a move only, and is not moved itself.
+# This table is not part of litebot's schema: it exists only during a move, and is not moved itself.
 record = sa.Table(
     "litebot_move",
     sa.MetaData(),
     sa.Column("source", sa.Text, nullable=False),
-    # Whose litebot.toml is to name the target, and with which url.
+    # The master whose litebot.toml is to name the target, and the url it is to have there.
     sa.Column("master", sa.Text, nullable=False),
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("mark", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    # What is to be made when all rows are there: a list of statements.
+    # The statements to run once all rows are there, as a JSON list.
     sa.Column("later", sa.Text, nullable=False),
 )
 
 
-# The tables are being made; rows come; a difference was found; litebot.toml may name the target.
+# The states: the tables are being created; rows are being copied; source and target were found to
+# differ; litebot.toml may name the target.
 MAKING, COPYING, DIFFERENT, MOVED = "making", "copying", "different", "moved"
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A move into a database: from where, as what it was then, and the columns of `record`."""
+    """A move into a database that has begun: the row of `record`."""
 
     source: str
     mark: str
@@ -46,7 +47,7 @@ class Unfinished:
     later: tuple[str, ...] = ()
 
     def refusal(self, name: str) -> StoreError:
-        """What to tell whoever wants to use the database, which is shown as `name`."""
+        """Return the error for whoever wants to use the database, which messages call `name`."""
         host, _, basedir = self.master.partition(":")
         command = f"litebot move-database {shlex.quote(self.url)} {shlex.quote(basedir)}"
         return StoreError(
@@ -56,6 +57,7 @@ class Unfinished:
 
 
 def read(conn: sa.engine.Connection) -> Unfinished | None:
+    """Return the move that the table records, or None if it has no row."""
     row = conn.execute(sa.select(record)).mappings().first()
     if row is None:
         return None
@@ -63,9 +65,9 @@ def read(conn: sa.engine.Connection) -> Unfinished | None:
 
 
 def refuse(conn: sa.engine.Connection, name: str, master: str) -> None:
-    """Raise StoreError where a move into a database, which is shown as `name`, has not ended.
+    """Raise StoreError if a move into the database, which messages call `name`, is unfinished.
 
-    The master whose litebot.toml names it once all is there may use it from then on.
+    Once all rows are there, the master whose litebot.toml is to name it may use it.
     """
     if not sa.inspect(conn).has_table(record.name):
         return

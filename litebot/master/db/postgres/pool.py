@@ -152,7 +152,7 @@ class PostgresPool(Pool):
 
     # batches
 
-    def _queue_up(self, work: Work) -> None:
+    def _enqueue(self, work: Work) -> None:
         self._queue.append(work)
         if work.for_reader and self.outage is not None:
             self._after(PATIENCE_S, self.outage, self._refuse_visitors, [work])
@@ -210,7 +210,7 @@ class PostgresPool(Pool):
 
     # reads for visitors
 
-    def _wrote(self, error: BaseException) -> bool:
+    def _is_refused_write(self, error: BaseException) -> bool:
         return isinstance(error, errors.ReadOnlySqlTransaction)
 
     # when the server is away

@@ -89,9 +89,9 @@ class PostgresReadPool(ReadPool):
     def _open(self) -> Reader:
         return PostgresReader(self._server)
 
-    def _start(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run_in_pool(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         until = time.monotonic() + PATIENCE_S
-        return super()._start(partial(self._patiently, until, how), *args, **kwargs)
+        return super()._run_in_pool(partial(self._patiently, until, how), *args, **kwargs)
 
     def _run(self, reader: Reader, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return how(*args, **kwargs)
