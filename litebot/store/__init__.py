@@ -1,1 +1,1 @@
-"""The state file: opening it, and SQLAlchemy on it.  Knows no reactor and no Buildbot."""
+"""Opens the state file and runs SQLAlchemy on it.  Depends on neither Twisted nor Buildbot."""

@@ -1,4 +1,4 @@
-"""Opening the state file: the only place that sets pragmas, each with its reason."""
+"""Opens the state file.  All pragmas are set here, each with the reason for it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from litebot.errors import StoreError
 # Source: https://sqlite.org/wal.html#walresetbug
 OLDEST_SAFE_SQLITE = (3, 51, 3)
 
-# Only a recovery after a crash makes a reader wait.
-LOOK_TIMEOUT_MS = 1000
+# A reader only has to wait while the log is recovered after a crash.
+INSPECTION_TIMEOUT_MS = 1000
 
 Pragma = Callable[[apsw.Connection], None]
 
 
 def check_sqlite_version(version: str) -> None:
-    """Refuse a SQLite library with the WAL-reset bug.  Raises StoreError.
+    """Raise StoreError for a SQLite library that has the WAL-reset bug.
 
-    `version` is a dotted version as `apsw.sqlite_lib_version()` gives it.
+    `version` is a dotted version, as `apsw.sqlite_lib_version()` returns it.
     """
     if tuple(int(part) for part in version.split(".")) < OLDEST_SAFE_SQLITE:
         oldest = ".".join(map(str, OLDEST_SAFE_SQLITE))
@@ -36,12 +36,15 @@ def check_sqlite_version(version: str) -> None:
 
 
 def incremental_vacuum(db: apsw.Connection) -> None:
-    """Lets the file give pages back bit by bit; can only be chosen before the first table."""
+    """Let free pages be returned to the file system in small steps.
+
+    SQLite accepts this setting only before the first table is created.
+    """
     db.pragma("auto_vacuum", "INCREMENTAL")
 
 
 def write_ahead_log(db: apsw.Connection) -> None:
-    """Readers never block the writer, and a commit is one append to one file."""
+    """Use a write-ahead log: readers never block the writer, and a commit appends to one file."""
     mode = db.pragma("journal_mode", "wal")
     if mode != "wal":
         raise StoreError(
@@ -52,59 +55,68 @@ def write_ahead_log(db: apsw.Connection) -> None:
 
 
 def sync_every_commit(db: apsw.Connection) -> None:
-    """Durability "commit": fsync of the log at every commit, so power loss loses no commit."""
+    """Durability "commit": sync the log at every commit, so that power loss loses no commit."""
     db.pragma("synchronous", "FULL")
 
 
 def sync_at_checkpoints(db: apsw.Connection) -> None:
-    """Durability "acknowledged" and "process": kill -9 loses no commit, and power loss may.
+    """Durability "acknowledged" and "process": kill -9 loses no commit, but power loss may.
 
-    With "acknowledged" the master syncs the log itself before it answers.
+    With "acknowledged" the master itself syncs the log before it answers.
     """
     db.pragma("synchronous", "NORMAL")
 
 
 def no_checkpoint_at_commit(db: apsw.Connection) -> None:
-    """The master checkpoints in a thread: a checkpoint syncs, and a commit must stay short."""
+    """Never checkpoint at a commit, which must stay short: the master does it in a thread.
+
+    A checkpoint waits for syncs.
+    """
     db.pragma("wal_autocheckpoint", 0)
 
 
 def page_cache(db: apsw.Connection) -> None:
-    """8 MiB: the upper levels of every index that a build touches, at 1 M builds of history."""
+    """Cache 8 MiB: the upper levels of every index that a build uses, at 1 M builds of history."""
     db.pragma("cache_size", -8 * 1024)
 
 
-def sorts_in_memory(db: apsw.Connection) -> None:
-    """A full /tmp must not stop a query."""
+def sort_in_memory(db: apsw.Connection) -> None:
+    """Sort in memory, so that a full /tmp does not make a query fail."""
     db.pragma("temp_store", "MEMORY")
 
 
-def sorts_in_files(db: apsw.Connection) -> None:
-    """For work on a whole file, such as making an index: memory must not grow with its size."""
+def sort_in_files(db: apsw.Connection) -> None:
+    """Sort in temporary files, for work on a whole state file, such as creating an index.
+
+    The memory used must not grow with the size of the file.
+    """
     db.pragma("temp_store", "FILE")
 
 
-def long_log(db: apsw.Connection) -> None:
-    """A checkpoint at 64 MiB of log instead of 4: each waits for the disk."""
+def checkpoint_at_64_mib(db: apsw.Connection) -> None:
+    """Checkpoint at 64 MiB of log instead of 4, because each checkpoint waits for the disk."""
     db.pragma("wal_autocheckpoint", 16384)
 
 
-def refuses_damaged_cells(db: apsw.Connection) -> None:
-    """Turns a damaged page into SQLITE_CORRUPT when it is first read, not later."""
+def check_cell_sizes(db: apsw.Connection) -> None:
+    """Report a damaged page as SQLITE_CORRUPT when it is first read, and not later."""
     db.pragma("cell_size_check", True)
 
 
-def reads_only(db: apsw.Connection) -> None:
-    """Makes a wrong guess about what only reads an error instead of a second writer."""
+def query_only(db: apsw.Connection) -> None:
+    """Refuse writes: work wrongly taken for a read fails, and does not become a second writer."""
     db.pragma("query_only", True)
 
 
-def keeps_its_log(db: apsw.Connection) -> None:
-    """Closing the last connection would else move the log into the file and delete it."""
+def keep_log_on_close(db: apsw.Connection) -> None:
+    """Leave the log as it is when the last connection closes.
+
+    Otherwise SQLite moves its content into the file and deletes it.
+    """
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
-EVERY_CONNECTION: tuple[Pragma, ...] = (page_cache, sorts_in_memory, refuses_damaged_cells)
+EVERY_CONNECTION: tuple[Pragma, ...] = (page_cache, sort_in_memory, check_cell_sizes)
 NEW_FILE: tuple[Pragma, ...] = (incremental_vacuum, write_ahead_log)
 MASTER: tuple[Pragma, ...] = (write_ahead_log, no_checkpoint_at_commit)
 DURABILITY: dict[str, tuple[Pragma, ...]] = {
@@ -112,7 +124,7 @@ DURABILITY: dict[str, tuple[Pragma, ...]] = {
     "commit": (sync_every_commit,),
     "process": (sync_at_checkpoints,),
 }
-READER: tuple[Pragma, ...] = (reads_only,)
+READER: tuple[Pragma, ...] = (query_only,)
 
 
 def connect(
@@ -122,13 +134,13 @@ def connect(
     create: bool = False,
     busy_timeout_ms: int = 5000,
 ) -> apsw.Connection:
-    """Open a state file (":memory:" for a private one in memory) and set it up.
+    """Open a state file (":memory:" for a private one in memory) and set its pragmas.
 
-    A missing file is made only with `create`.  `pragmas` come on top of EVERY_CONNECTION.
+    A missing file is created only with `create`.  `pragmas` are added to EVERY_CONNECTION.
     `busy_timeout_ms` is how long a statement waits for another process's lock.
 
-    Raises StoreError, with the reason, for a missing file, one that is not a database, one that
-    can't be read or written, and a SQLite library with the WAL-reset bug.
+    Raises StoreError, with the reason, if the file is missing, is not a database or can't be read
+    or written, and if the SQLite library has the WAL-reset bug.
     """
     flags = apsw.SQLITE_OPEN_READWRITE
     if create:
@@ -136,18 +148,19 @@ def connect(
     return _open(Path(path), str(path), flags, pragmas, busy_timeout_ms)
 
 
-def look(path: Path) -> apsw.Connection:
-    """Open a state file to read it, beside its master or without one; nothing on disk changes.
+def open_for_inspection(path: Path) -> apsw.Connection:
+    """Open a state file to read it, whether its master runs or not.  Changes nothing on disk.
 
-    Raises StoreError where there is none or this user can't read it.
+    Raises StoreError if the file is missing or this user can't read it.
     """
-    # Without a log nobody has it open, and SQLite would make one, even to read.  With one, closing
-    # must not move it into the file, which may need what died with a master.
+    # Where there is no log, nobody has the file open, and SQLite would create a log even to read
+    # it.  Where there is one, closing must not move it into the file: a master that died may have
+    # left it, and the file may need it.
     beside = [Path(f"{path}{suffix}") for suffix in ("-wal", "-journal")]
     options = "" if any(file.exists() for file in beside) else "?immutable=1"
     name = f"file:{quote(str(path))}{options}"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return _open(path, name, flags, (keeps_its_log,), LOOK_TIMEOUT_MS)
+    return _open(path, name, flags, (keep_log_on_close,), INSPECTION_TIMEOUT_MS)
 
 
 def _open(
@@ -173,7 +186,7 @@ def _open(
 
 
 def refusal(path: Path, error: apsw.Error, *, readonly: bool = False) -> StoreError:
-    """What to tell where a state file can't be opened."""
+    """The StoreError that tells the user why a state file can't be opened."""
     if isinstance(error, apsw.NotADBError):
         return StoreError(
             f"{path} is not a SQLite database",

@@ -1,10 +1,10 @@
-"""PEP 249 over apsw, as small as SQLAlchemy needs.
+"""A PEP 249 driver on top of apsw, with as much of the interface as SQLAlchemy needs.
 
-Two things differ from the standard library's sqlite3 module.  A transaction begins at the first
-statement that writes, and where the handle is already inside one it is a savepoint: so a
-`Connection` can be handed out inside somebody else's transaction, and its commit and rollback
-concern its own statements only.  And each kind of failure has its own class, because those who
-run a server must tell a full disk from a broken constraint.
+It differs from the standard library's sqlite3 module in two ways.  A transaction begins at the
+first statement that writes; where the handle is already inside a transaction, a savepoint begins
+instead.  So a `Connection` can be used inside somebody else's transaction, and its commit and
+rollback affect only its own statements.  And each kind of failure has its own class, because those
+who run a server must be able to tell a full disk from a violated constraint.
 
 Source: https://peps.python.org/pep-0249/
 """
@@ -33,11 +33,11 @@ Binary = bytes
 
 
 class Warning(Exception):  # noqa: A001 (PEP 249 names it)
-    """Never raised; PEP 249 asks for it."""
+    """Required by PEP 249, and never raised."""
 
 
 class Error(Exception):
-    """Base of all errors here.  `code` is SQLite's extended result code, or None."""
+    """The base of all errors of this module.  `code` is SQLite's extended result code, or None."""
 
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
@@ -45,11 +45,11 @@ class Error(Exception):
 
 
 class InterfaceError(Error):
-    """The adapter was used wrongly."""
+    """The driver was used wrongly."""
 
 
 class DatabaseError(Error):
-    """The database said no."""
+    """The database reported an error."""
 
 
 class DataError(DatabaseError):
@@ -57,11 +57,11 @@ class DataError(DatabaseError):
 
 
 class OperationalError(DatabaseError):
-    """Not the program's fault: no such table, locked, full, unreadable."""
+    """The cause is outside the program: no such table, locked, full, unreadable."""
 
 
 class IntegrityError(DatabaseError):
-    """A constraint does not hold."""
+    """A constraint was violated."""
 
 
 class InternalError(DatabaseError):
@@ -69,11 +69,11 @@ class InternalError(DatabaseError):
 
 
 class ProgrammingError(DatabaseError):
-    """Wrong number or type of parameters, closed connection, wrong thread."""
+    """Wrong number or type of parameters, a closed connection, or the wrong thread."""
 
 
 class NotSupportedError(DatabaseError):
-    """Not in SQLite."""
+    """SQLite does not support it."""
 
 
 class BusyError(OperationalError):
@@ -81,7 +81,7 @@ class BusyError(OperationalError):
 
 
 class FullDiskError(OperationalError):
-    """No space left, or the file is at its largest."""
+    """No space is left, or the file has reached its maximum size."""
 
 
 class DiskIOError(OperationalError):
@@ -89,14 +89,14 @@ class DiskIOError(OperationalError):
 
 
 class ReadOnlyError(OperationalError):
-    """A write on a connection or file that can't be written."""
+    """The connection or the file can't be written."""
 
 
 class DamagedError(DatabaseError):
     """A page of the file, or the whole file, is not what SQLite wrote."""
 
 
-# After one of these no later answer of the connection can be trusted to reach the disk.
+# After one of these errors, no later success of the connection means that data reached the disk.
 FATAL = (FullDiskError, DiskIOError, ReadOnlyError, DamagedError, InternalError)
 
 _CLASSES: dict[type[apsw.Error], type[Error]] = {
@@ -131,7 +131,7 @@ _CLASSES: dict[type[apsw.Error], type[Error]] = {
 
 
 def translate(error: apsw.Error) -> Error:
-    """The PEP 249 error for one of apsw's, with its message and extended result code."""
+    """Return the PEP 249 error for one of apsw's, with its message and extended result code."""
     kind = next((_CLASSES[c] for c in type(error).__mro__ if c in _CLASSES), DatabaseError)
     return kind(str(error), getattr(error, "extendedresult", None))
 
@@ -142,10 +142,10 @@ _savepoints = itertools.count(1)
 class Connection:
     """A PEP 249 connection over an apsw handle.
 
-    With `owned` closing it closes the handle.  `on_fatal` is told of each error of the FATAL
-    classes, also of one that the caller goes on to swallow.  While `autocommit` is set nothing
-    begins by itself, and setting it commits what the handle has open: VACUUM and the like run in
-    no transaction.
+    With `owned`, closing the connection closes the handle.  `on_fatal` is called with each error of
+    the FATAL classes, even if the caller then swallows it.  While `autocommit` is set no
+    transaction begins by itself, and setting it commits the transaction that the handle has open:
+    statements such as VACUUM must run outside of any.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Connection:
         self._autocommit = False
         self._closed = False
         self._cursors: WeakSet[Cursor] = WeakSet()
-        # The savepoint that holds our statements; "" is a transaction of our own; None: nothing.
+        # The name of the savepoint around our statements, "" for a transaction of our own, or None.
         self._open: str | None = None
 
     @property
@@ -176,21 +176,21 @@ class Connection:
         self._autocommit = value
 
     def cursor(self) -> Cursor:
-        """A new cursor.  Raises ProgrammingError when closed."""
+        """Return a new cursor.  Raises ProgrammingError if the connection is closed."""
         if self._closed:
             raise ProgrammingError("the connection is closed")
         try:
             cursor = Cursor(self)
         except apsw.Error as error:  # its handle was closed
-            raise self.failed(error) from error
+            raise self._error_for(error) from error
         self._cursors.add(cursor)
         return cursor
 
     def begin(self) -> None:
-        """Begin, where nothing of ours is open; called before each statement that writes.
+        """Begin a transaction or savepoint unless ours is open; called before each write.
 
-        Raises OperationalError where what was open is gone: SQLite rolls back by itself when a disk
-        is full, and what is written after that would be kept alone.
+        Raises OperationalError if our transaction no longer exists: SQLite rolls back by itself
+        when the disk is full, and what is written after that would be committed without the rest.
         """
         if self._autocommit:
             return
@@ -206,15 +206,15 @@ class Connection:
             self._open = ""
 
     def commit(self) -> None:
-        """Keep what was done; inside another transaction that one decides in the end."""
+        """Commit our statements, which an outer transaction can still roll back."""
         name, self._open = self._open, None
         if name is not None:
             self._run(f"RELEASE {name}" if name else "COMMIT")
 
     def rollback(self) -> None:
-        """Undo what was done since the last commit."""
+        """Undo our statements since the last commit."""
         name, self._open = self._open, None
-        # After a full disk SQLite has already rolled everything back by itself.
+        # When the disk is full SQLite has already rolled everything back by itself.
         if name is not None and self.handle.in_transaction:
             if name:
                 self._run(f"ROLLBACK TO {name}")
@@ -223,16 +223,16 @@ class Connection:
                 self._run("ROLLBACK")
 
     def close_cursors(self) -> None:
-        """Close those that are open.
+        """Close all open cursors.
 
-        A statement with rows left holds the handle's view of the file at the moment it began, so
-        that no checkpoint gets past that.
+        A statement with unread rows keeps the handle's snapshot of the file from the moment it
+        began, and no checkpoint gets past that snapshot.
         """
         for cursor in list(self._cursors):
             cursor.close()
 
     def close(self) -> None:
-        """Roll back what is open and close, its cursors too."""
+        """Close the cursors, roll back an open transaction and close the connection."""
         if self._closed:
             return
         self.close_cursors()
@@ -241,8 +241,8 @@ class Connection:
         if self._owned:
             self.handle.close()
 
-    def failed(self, error: apsw.Error) -> Error:
-        """The error to raise for one of apsw's."""
+    def _error_for(self, error: apsw.Error) -> Error:
+        """Return the error to raise for one of apsw's, and report it if it is fatal."""
         translated = translate(error)
         if self._on_fatal is not None and isinstance(translated, FATAL):
             self._on_fatal(translated)
@@ -252,7 +252,7 @@ class Connection:
         try:
             self.handle.execute(sql)
         except apsw.Error as error:
-            raise self.failed(error) from error
+            raise self._error_for(error) from error
 
 
 class Cursor:
@@ -265,8 +265,8 @@ class Cursor:
         self.rowcount = -1
         self.lastrowid: int | None = None
         self._cursor = connection.handle.cursor()
-        # The tracer runs after the statement is prepared and before its first step: the one
-        # moment at which its columns are known without rows, and whether it writes.
+        # apsw calls the tracer after it has prepared a statement and before the first step.  Only
+        # at that moment are its columns known before any row, and whether it writes.
         self._cursor.exec_trace = self._before_first_step
 
     def _before_first_step(self, cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
@@ -274,17 +274,17 @@ class Cursor:
         self.description = [(name, *[None] * 6) for name, _ in columns] if columns else None
         self._writes = not cursor.is_readonly
         verb = sql.lstrip()[:6].upper()
-        # A savepoint of the caller's must lie within our own, or its release would end ours.
+        # The caller's savepoint must be nested in ours, or its release would end ours.
         if (self._writes and verb != "PRAGMA") or verb == "SAVEPO":
             self.connection.begin()
         return True
 
     def execute(self, sql: str, parameters: Any = ()) -> Cursor:
-        """Run one statement.  Raises one of the module's errors."""
+        """Run one statement.  Raises the errors of this module."""
         return self._execute(self._cursor.execute, sql, parameters)
 
     def executemany(self, sql: str, parameters: Iterable[Any]) -> Cursor:
-        """Run one statement with each of the parameter sequences."""
+        """Run one statement once for each sequence of parameters."""
         return self._execute(self._cursor.executemany, sql, parameters)
 
     def _execute(self, run: Any, sql: str, parameters: Any) -> Cursor:
@@ -295,52 +295,52 @@ class Cursor:
             before = handle.total_changes()
             run(sql, parameters)
         except apsw.Error as error:
-            raise self.connection.failed(error) from error
+            raise self.connection._error_for(error) from error
         except TypeError as error:
             raise ProgrammingError(str(error)) from error
         self.rowcount = -1
         if self._writes:
             self.lastrowid = handle.last_insert_rowid()
-            if self.description is None:  # with RETURNING SQLite counts after the last row
+            if self.description is None:  # with RETURNING, SQLite counts only after the last row
                 self.rowcount = handle.total_changes() - before
         return self
 
     def fetchone(self) -> Any:
-        """The next row as a tuple, or None."""
+        """Return the next row as a tuple, or None."""
         try:
             return self._cursor.fetchone()
         except apsw.Error as error:
-            raise self.connection.failed(error) from error
+            raise self.connection._error_for(error) from error
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
-        """At most `size` (default: arraysize) rows."""
+        """Return at most `size` rows; the default is `arraysize`."""
         try:
             return list(itertools.islice(self._cursor, size or self.arraysize))
         except apsw.Error as error:
-            raise self.connection.failed(error) from error
+            raise self.connection._error_for(error) from error
 
     def fetchall(self) -> list[Any]:
-        """The remaining rows."""
+        """Return the remaining rows."""
         try:
             return self._cursor.fetchall()
         except apsw.Error as error:
-            raise self.connection.failed(error) from error
+            raise self.connection._error_for(error) from error
 
     def close(self) -> None:
-        """Let go of the statement; a write that has begun is finished or undone by SQLite."""
+        """Release the statement; SQLite finishes or undoes a write that has begun."""
         self._cursor.close(True)
         self.connection._cursors.discard(self)
 
     def setinputsizes(self, sizes: Sequence[Any]) -> None:
-        """PEP 249 asks for it; does nothing."""
+        """Required by PEP 249; does nothing."""
 
     def setoutputsize(self, size: int, column: int | None = None) -> None:
-        """PEP 249 asks for it; does nothing."""
+        """Required by PEP 249; does nothing."""
 
 
 def connect(path: Path | str) -> Connection:
-    """A connection with a handle of its own to an existing file, or to a new one in memory.
+    """Connect to an existing file, or to a new database in memory, with a handle of its own.
 
-    Raises litebot.errors.StoreError where the file can't be opened.
+    Raises litebot.errors.StoreError if the file can't be opened.
     """
     return Connection(open_file(path))

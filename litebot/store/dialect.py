@@ -1,4 +1,4 @@
-"""SQLAlchemy's SQLite dialect on the apsw adapter: URLs of the form sqlite+apsw:///path."""
+"""SQLAlchemy's SQLite dialect on the apsw driver, for urls of the form sqlite+apsw:///path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from litebot.store import dbapi
 
 
 class ApswDialect(SQLiteDialect):
-    """sqlite+apsw; the dialect's name stays "sqlite", which Buildbot branches on."""
+    """The dialect sqlite+apsw.  Its name stays "sqlite", because Buildbot branches on the name."""
 
     driver = "apsw"
     default_paramstyle = "qmark"
@@ -60,11 +60,11 @@ def engine_on(
     check: Callable[[], None] | None = None,
     on_fatal: Callable[[dbapi.Error], None] | None = None,
 ) -> sa.Engine:
-    """An engine all of whose connections share one apsw handle.
+    """Return an engine whose connections all share one apsw handle.
 
-    What they do inside a transaction of the handle's owner is part of it.  `check` is called at
-    each connect and may raise, for instance in a thread that the handle does not belong to.
-    `on_fatal` is told of full disks, I/O errors and damaged pages.
+    What they do inside a transaction of the handle's owner is part of that transaction.  `check` is
+    called at each connect and may raise, for instance in a thread that must not use the handle.
+    `on_fatal` is called with the errors of full disks, failed I/O and damaged pages.
     """
 
     def connect() -> dbapi.Connection:
@@ -77,5 +77,5 @@ def engine_on(
 
 
 def engine_for(path: Path) -> sa.Engine:
-    """An engine whose every connection opens the file anew: for commands beside a master."""
+    """Return an engine for commands, whose connections each open the file."""
     return sa.create_engine(URL.create("sqlite+apsw", database=str(path)))

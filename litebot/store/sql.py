@@ -1,7 +1,7 @@
-"""Plain SQL inside a transaction that somebody else begins and ends: what hot components use.
+"""Plain SQL inside a transaction that the caller begins and ends, for the components in plain SQL.
 
-A statement through SQLAlchemy costs some twenty times what SQLite needs for it, so what runs many
-times a build is written as text with `?` for its parameters.
+A statement through SQLAlchemy costs about twenty times what SQLite itself needs for it.  So what
+runs many times in a build is written as text, with `?` for each parameter.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from litebot.store import dbapi
 
 Row = tuple[Any, ...]
 
-# The least and the greatest integer that a database takes.
+# The smallest and the largest integer that the databases can store.
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 
 class Sql(Protocol):
-    """Statements on one connection.  Raises the errors of its driver."""
+    """Runs statements on one connection.  Raises the errors of its driver."""
 
-    # Whether rows come in the order in which they were added, where nobody asks for one.
+    # Whether a query without ORDER BY returns rows in the order in which they were inserted.
     keeps_order: bool
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
-        """All rows of a query."""
+        """Return all rows of a query."""
 
     def row(self, sql: str, *parameters: Any) -> Row | None:
-        """The first row of a query."""
+        """Return the first row of a query, or None."""
 
     def write(self, sql: str, *parameters: Any) -> int:
-        """Run an INSERT, UPDATE or DELETE; how many rows it concerned."""
+        """Run an INSERT, UPDATE or DELETE and return how many rows it affected."""
 
     def insert(self, table: str, **values: Any) -> int:
-        """Insert a row into a table that numbers its rows; its number."""
+        """Insert a row into a table that numbers its rows, and return its number."""
 
     def update(self, table: str, id: int, **values: Any) -> int:
-        """Change the row of a table with a column `id`; 1, or 0 where there is none."""
+        """Change the row with this `id` and return 1, or return 0 if there is none."""
 
     def count(self, table: str, where: str, *parameters: Any) -> int:
-        """How many rows of a table ("builds", "builds b") meet a condition.
+        """Return how many rows of a table ("builds", "builds b") meet a condition.
 
-        The condition must be on columns that never change.
+        The condition may only use columns that never change.
         """
 
     def with_connection(self, callable: Callable[[sa.engine.Connection], Any]) -> Any:
-        """callable(connection), in the same transaction."""
+        """Return callable(connection), called in the same transaction."""
 
 
 @functools.cache
 def insert_statement(table: str, columns: tuple[str, ...]) -> str:
-    """INSERT INTO table (columns) VALUES (?, ...)"""
+    """Return INSERT INTO table (columns) VALUES (?, ...)."""
     marks = ", ".join("?" * len(columns))
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
 
 @functools.cache
 def update_statement(table: str, columns: tuple[str, ...]) -> str:
-    """UPDATE table SET column = ?, ... WHERE id = ?"""
+    """Return UPDATE table SET column = ?, ... WHERE id = ?."""
     changes = ", ".join(f"{column} = ?" for column in columns)
     return f"UPDATE {table} SET {changes} WHERE id = ?"
 
@@ -70,8 +70,8 @@ def update_statement(table: str, columns: tuple[str, ...]) -> str:
 class ApswSql:
     """Sql on an apsw handle inside a transaction.
 
-    `engine` is one of store.dialect on the same handle.  `on_fatal` is told of full disks, I/O
-    errors and damaged pages.  Raises the errors of litebot.store.dbapi.
+    `engine` is an engine of store.dialect on the same handle.  `on_fatal` is called with the errors
+    of full disks, failed I/O and damaged pages.  Raises the errors of litebot.store.dbapi.
     """
 
     keeps_order = True
@@ -88,20 +88,20 @@ class ApswSql:
         self._in_savepoint = False
 
     def run(self, callable: Callable[..., Any], *args: Any) -> Any:
-        """callable(self, *args); what it has written is undone where it raises."""
+        """Return callable(self, *args).  If it raises, what it wrote is undone."""
         try:
             result = callable(self, *args)
         except BaseException:
-            self._leave("ROLLBACK TO hot; RELEASE hot")
+            self._end_savepoint("ROLLBACK TO plain_sql; RELEASE plain_sql")
             raise
-        self._leave("RELEASE hot")
+        self._end_savepoint("RELEASE plain_sql")
         return result
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         try:
             return self._handle.execute(sql, parameters).fetchall()
         except apsw.Error as error:
-            raise self._failed(error) from error
+            raise self._error_for(error) from error
 
     def row(self, sql: str, *parameters: Any) -> Row | None:
         rows = self.rows(sql, *parameters)
@@ -109,10 +109,10 @@ class ApswSql:
 
     def write(self, sql: str, *parameters: Any) -> int:
         try:
-            self._enter()
+            self._begin_savepoint()
             self._handle.execute(sql, parameters)
         except apsw.Error as error:
-            raise self._failed(error) from error
+            raise self._error_for(error) from error
         return self._handle.changes()
 
     def insert(self, table: str, **values: Any) -> int:
@@ -126,46 +126,47 @@ class ApswSql:
         return int(self.rows(f"SELECT count(*) FROM {table} WHERE {where}", *parameters)[0][0])
 
     def with_connection(self, callable: Callable[[sa.engine.Connection], Any]) -> Any:
-        self._enter()
+        self._begin_savepoint()
         with self._engine.connect() as conn:
             result = callable(conn)
             conn.commit()
             return result
 
-    def _enter(self) -> None:
+    def _begin_savepoint(self) -> None:
         if not self._in_savepoint:
-            self._handle.execute("SAVEPOINT hot")
+            self._handle.execute("SAVEPOINT plain_sql")
             self._in_savepoint = True
 
-    def _leave(self, sql: str) -> None:
+    def _end_savepoint(self, sql: str) -> None:
         if not self._in_savepoint:
             return
         self._in_savepoint = False
         if not self._handle.in_transaction:
-            return  # a full disk: SQLite has rolled everything back by itself
+            return  # the disk is full, and SQLite has rolled everything back by itself
         try:
             self._handle.execute(sql)
         except apsw.Error as error:
-            raise self._failed(error) from error
+            raise self._error_for(error) from error
 
-    def _failed(self, error: apsw.Error) -> dbapi.Error:
+    def _error_for(self, error: apsw.Error) -> dbapi.Error:
         translated = dbapi.translate(error)
         if self._on_fatal is not None and isinstance(translated, dbapi.FATAL):
             self._on_fatal(translated)
         return translated
 
 
-# (table, condition, parameters) -> the count, up to which rowid, and the table's deletions then.
+# Maps (table, condition, parameters) to the count, the highest rowid that it includes, and how many
+# rows had been deleted from the table by then.
 Counts = dict[tuple[Any, ...], tuple[int, int, int]]
-MOST_COUNTS = 1000
+MAX_COUNTS = 1000
 
 
 class CountingSql(ApswSql):
-    """ApswSql on a snapshot, which remembers counts and counts on from there.
+    """ApswSql on a snapshot.  It remembers counts, and later counts only the rows added since.
 
-    SQLite has to walk an index to count its rows: 4 ms for a million.  Rows are added with higher
-    rowids than any before, and a trigger counts in litebot_deletions those that are deleted.
-    `counts` is what is remembered, which several connections to one file may share.
+    To count rows SQLite has to walk an index, which takes 4 ms for a million.  Added rows have
+    higher rowids than all before them, and a trigger counts the deleted ones in litebot_deletions.
+    `counts` holds the remembered counts; several connections to one file may share it.
     """
 
     def __init__(self, handle: apsw.Connection, engine: sa.Engine, counts: Counts) -> None:
@@ -180,13 +181,13 @@ class CountingSql(ApswSql):
             return super().count(table, where, *parameters)
         key = (table, where, parameters)
         count, counted_to, deleted = self._counts.get(key, (0, 0, -1))
-        if deleted != deletions or counted_to > last:  # another one's snapshot may be newer
+        if deleted != deletions or counted_to > last:  # the count may come from a newer snapshot
             count = super().count(table, where, *parameters)
         elif counted_to < last:
-            # The + keeps SQLite from an index that holds all the rows before.
+            # The + stops SQLite from using an index, in which it would walk all the older rows.
             newer = f"rowid > ? AND +({where})"
             count += super().count(table, newer, counted_to, *parameters)
-        if len(self._counts) >= MOST_COUNTS:
+        if len(self._counts) >= MAX_COUNTS:
             self._counts.clear()
         self._counts[key] = (count, last, deletions)
         return count

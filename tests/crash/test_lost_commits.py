@@ -180,10 +180,10 @@ def test_what_makes_no_whole_is_refused(victim: Victim) -> None:
     assert "restore a backup" in refused.stderr
 
 
-def test_a_damaged_tally_is_said(victim: Victim) -> None:
+def test_a_damaged_watermark_is_reported(victim: Victim) -> None:
     victim.start()
     victim.stop()
     commit_watermark.path_of(victim.state_file).write_bytes(b"\xff" * 256)
-    assert "nobody knows whether it is complete" in victim.start().stderr
+    assert "nobody knows whether the state file is complete" in victim.start().stderr
     victim.stop()
     assert_nothing_is_missing(victim)

@@ -616,8 +616,8 @@ def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
 @pytest.fixture
 def slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The network takes 2 s for a megabyte, which is longer than a look waits."""
-    monkeypatch.setattr(watch, "LOOK_AFTER_S", 1.0)
-    monkeypatch.setattr(watch, "STILL_S", 1.0)
+    monkeypatch.setattr(watch, "CHECK_AFTER_S", 1.0)
+    monkeypatch.setattr(watch, "IDLE_S", 1.0)
     store.wait(store.do(contents))
     store.proxy.bytes_a_second = 500_000
     return store

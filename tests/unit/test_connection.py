@@ -21,7 +21,7 @@ from litebot.store.connection import READER
 from litebot.store.connection import Pragma
 from litebot.store.connection import check_sqlite_version
 from litebot.store.connection import connect
-from litebot.store.connection import look
+from litebot.store.connection import open_for_inspection
 
 FULL, NORMAL = 2, 1  # of synchronous
 MEMORY = 2  # of temp_store
@@ -134,7 +134,7 @@ def test_readers_read_and_do_not_write(path: Path) -> None:
     with pytest.raises(apsw.ReadOnlyError):
         db.execute("INSERT INTO t VALUES (1)")
     with pytest.raises(apsw.ReadOnlyError):
-        look(path).execute("INSERT INTO t VALUES (1)")
+        open_for_inspection(path).execute("INSERT INTO t VALUES (1)")
 
 
 def test_a_database_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,12 +283,12 @@ def test_a_refusal_leaves_nothing_open(path: Path, name: str) -> None:
     assert refusal.__traceback__ is not None  # it holds the frames, and what is open in them
 
 
-# looking
+# opening for inspection
 
 
-def test_looking_changes_nothing_on_disk(path: Path) -> None:
+def test_inspection_changes_nothing_on_disk(path: Path) -> None:
     before = {file.name: file.stat().st_mtime_ns for file in path.parent.iterdir()}
-    db = look(path)
+    db = open_for_inspection(path)
     assert db.execute("SELECT count(*) FROM t").get == 1
     with pytest.raises(apsw.ReadOnlyError):
         db.execute("INSERT INTO t VALUES (1)")
@@ -296,10 +296,10 @@ def test_looking_changes_nothing_on_disk(path: Path) -> None:
     assert {file.name: file.stat().st_mtime_ns for file in path.parent.iterdir()} == before
 
 
-def test_looking_sees_what_is_in_the_log_and_leaves_it_there(path: Path, tmp_path: Path) -> None:
+def test_inspection_sees_what_is_in_the_log_and_leaves_it_there(path: Path, tmp_path: Path) -> None:
     writer = connect(path)
     writer.execute("INSERT INTO t VALUES (1)")
-    db = look(path)
+    db = open_for_inspection(path)
     assert db.execute("SELECT count(*) FROM t").get == 2
     db.close()
     crashed = tmp_path / "crashed"
@@ -307,16 +307,16 @@ def test_looking_sees_what_is_in_the_log_and_leaves_it_there(path: Path, tmp_pat
     writer.close()
     log = (crashed / f"{path.name}-wal").read_bytes()
     assert log
-    db = look(crashed / path.name)
+    db = open_for_inspection(crashed / path.name)
     assert db.execute("SELECT count(*) FROM t").get == 2
     db.close()
     assert (crashed / f"{path.name}-wal").read_bytes() == log
 
 
-def test_looking_does_not_wait_for_a_writer(path: Path) -> None:
+def test_inspection_does_not_wait_for_a_writer(path: Path) -> None:
     writer = connect(path)
     writer.execute("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
-    db = look(path)
+    db = open_for_inspection(path)
     assert db.execute("SELECT count(*) FROM t").get == 1
     db.close()
     writer.close()

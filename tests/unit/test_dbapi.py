@@ -18,14 +18,14 @@ from litebot.store import dbapi
 from litebot.store.connection import MASTER
 from litebot.store.connection import READER
 from litebot.store.connection import connect
-from litebot.store.connection import look
+from litebot.store.connection import open_for_inspection
 
 BIG = b"x" * 20_000_000  # more than the page cache holds, so it is written before a commit
 
 
 @pytest.fixture
 def fatal() -> list[dbapi.Error]:
-    """What the connection `db` has told its owner."""
+    """The errors that the connection `db` has reported to its owner."""
     return []
 
 
@@ -122,7 +122,7 @@ def test_connect_opens_a_file_that_exists(path: Path) -> None:
 
 
 def test_a_file_that_is_only_read(path: Path) -> None:
-    db = dbapi.Connection(look(path))
+    db = dbapi.Connection(open_for_inspection(path))
     with pytest.raises(dbapi.ReadOnlyError):
         insert(db, "a")
 

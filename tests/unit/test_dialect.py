@@ -249,7 +249,7 @@ def test_errors_that_buildbot_branches_on(
         (apsw.SQLITE_IOERR_WRITE, dbapi.DiskIOError),
     ],
 )
-def test_a_failing_disk_is_an_operational_error_and_is_told(
+def test_a_failing_disk_is_an_operational_error_and_is_reported(
     path: Path, code: int, kind: type[dbapi.Error]
 ) -> None:
     fatal: list[dbapi.Error] = []

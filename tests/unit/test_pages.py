@@ -1,4 +1,4 @@
-"""Pages of lists, as visitors ask for them: the same as Buildbot's, however often they begin."""
+"""Pages of lists, as requests read them: the same as Buildbot's, however often they begin."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def patch_one(world: World) -> None:
 
 
 def page(world: World, options: dict[str, Any]) -> Any:
-    """What a visitor gets."""
+    """What a request gets."""
 
     def ask() -> Any:
         read_snapshot.set(ReadSnapshot())
@@ -61,11 +61,11 @@ def page(world: World, options: dict[str, Any]) -> Any:
     return list(found), found.total
 
 
-@pytest.mark.parametrize("glance_s", [60.0, 0.0], ids=["at once", "begun again"])
+@pytest.mark.parametrize("inline_read_s", [60.0, 0.0], ids=["at once", "begun again"])
 def test_pages_of_changes(
     pairs: Callable[[], AbstractContextManager[Pair]],
     monkeypatch: pytest.MonkeyPatch,
-    glance_s: float,
+    inline_read_s: float,
 ) -> None:
     begun_here: list[bool] = []
     really = lists.List.models
@@ -76,9 +76,9 @@ def test_pages_of_changes(
 
     here = threading.get_ident()
     monkeypatch.setattr(lists.List, "models", begin)
-    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_S", glance_s)
+    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_S", inline_read_s)
     monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_STEPS", 1)
-    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_AGAIN_S", 0.0)
+    monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_PAUSE_S", 0.0)
     with pairs() as pair:
         for number in range(CHANGES):
             pair.update(
@@ -95,7 +95,7 @@ def test_pages_of_changes(
         for options in PAGES:
             ours, theirs = (page(world, options) for world in pair.worlds)
             assert ours == theirs
-    assert begun_here == ([True] if glance_s else [True, False]) * len(PAGES)
+    assert begun_here == ([True] if inline_read_s else [True, False]) * len(PAGES)
 
 
 def test_every_path_and_link_of_buildbots_is_there(

@@ -19,7 +19,7 @@ from litebot.errors import StoreError
 from litebot.master.db.read_pool import THREADS
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.db.sqlite import read_pool as reading
-from litebot.master.db.sqlite.read_pool import INLINE_READ_AGAIN_S
+from litebot.master.db.sqlite.read_pool import INLINE_READ_PAUSE_S
 from litebot.master.db.sqlite.read_pool import INLINE_READ_S
 from litebot.master.db.sqlite.read_pool import InlineReadRefused
 from litebot.master.db.sqlite.read_pool import SqliteReadPool
@@ -259,7 +259,7 @@ def test_stop_closes_every_connection(path: Path, writer: apsw.Connection, run: 
     assert len(apsw.connections()) == before
 
 
-def test_nobody_browses_unless_told() -> None:
+def test_work_goes_to_a_reader_only_for_a_request() -> None:
     assert read_snapshot.get() is None
 
 
@@ -268,11 +268,11 @@ def slow(sql: Sql) -> None:
     sql.rows("SELECT x FROM t")
 
 
-def test_no_glance_that_took_long_keeps_its_snapshot(
+def test_no_inline_read_that_took_long_keeps_its_snapshot(
     readers: SqliteReadPool, writer: apsw.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "INLINE_READ_S", 0.0005)
-    monkeypatch.setattr(reading, "INLINE_READ_AGAIN_S", 0.0)
+    monkeypatch.setattr(reading, "INLINE_READ_PAUSE_S", 0.0)
     writer.set_busy_timeout(0)
     interrupted = 0
     # Steps are counted over all statements, so now and then INLINE_READ_STEPS end in a ROLLBACK.
@@ -288,7 +288,9 @@ def test_no_glance_that_took_long_keeps_its_snapshot(
     assert interrupted
 
 
-def test_after_a_glance_that_took_long_none_begins_for_a_while(readers: SqliteReadPool) -> None:
+def test_after_an_inline_read_that_took_long_none_begins_for_a_while(
+    readers: SqliteReadPool,
+) -> None:
     begun: list[int] = []
 
     def endless(sql: Sql) -> None:
@@ -300,5 +302,5 @@ def test_after_a_glance_that_took_long_none_begins_for_a_while(readers: SqliteRe
     with pytest.raises(InlineReadRefused):
         readers.read_inline(endless)
     assert len(begun) == 1
-    time.sleep(INLINE_READ_AGAIN_S)
+    time.sleep(INLINE_READ_PAUSE_S)
     assert readers.read_inline(lambda sql: sql.rows("SELECT x FROM t")) == [("a",)]

@@ -120,7 +120,7 @@ def test_a_mistake_in_a_statement(sql: ApswSql) -> None:
         sql.write("INSERT INTO t (x) VALUES (?)")
 
 
-def test_a_full_disk_is_told(path: Path) -> None:
+def test_a_full_disk_is_reported(path: Path) -> None:
     fatal: list[dbapi.Error] = []
     with faulty_disk() as disk:
         handle = connect(path, MASTER + DURABILITY["process"])

@@ -1,4 +1,4 @@
-"""Durability "acknowledged": who waits is told after an fsync that began after the commit."""
+"""Durability "acknowledged": whoever waits hears of an fsync that began after the commit."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_one_sync_for_many(store: Store, disk: Disk) -> None:
     assert disk.began == 1
 
 
-def test_nobody_is_told_early(store: Store, disk: Disk) -> None:
+def test_nobody_hears_of_it_early(store: Store, disk: Disk) -> None:
     disk.is_slow = True
     store.commit()
     first = store.ask()
@@ -291,13 +291,13 @@ def test_without_it_nobody_waits(path: Path, disk: Disk) -> None:
 
 
 def kept(path: Path) -> int:
-    """How many commits the tally says are on disk."""
+    """How many commits are on disk by the commit watermark."""
     content = commit_watermark.read(path)
     assert content is not None
     return content.commits
 
 
-def keep_a_tally(path: Path, queue: TurnQueue) -> int:
+def keep_a_watermark(path: Path, queue: TurnQueue) -> int:
     """Have this queue keep one; how many commits there were before."""
     with engine_for(path).connect() as conn:
         content = commit_watermark.content_of(conn)
@@ -310,11 +310,11 @@ def add_user(sql: Sql, name: str) -> None:
     sql.write("INSERT INTO users (identifier) VALUES (?)", name)
 
 
-def test_the_tally_never_runs_ahead_of_the_disk(tmp_path: Path, disk: Disk) -> None:
+def test_the_watermark_never_runs_ahead_of_the_disk(tmp_path: Path, disk: Disk) -> None:
     path = tmp_path / "state.sqlite"
     make_state_file(path)
     store = Store(Reactor(), path)
-    before = keep_a_tally(path, store.queue)
+    before = keep_a_watermark(path, store.queue)
     disk.is_slow = True
     store.wait(Asked(store.queue.do_sql(add_user, "a")))
     first = store.ask()
@@ -331,14 +331,14 @@ def test_the_tally_never_runs_ahead_of_the_disk(tmp_path: Path, disk: Disk) -> N
     assert disk.synced.count("state.sqlite-tally") == 0
 
 
-def test_without_syncs_the_tally_follows_each_commit(tmp_path: Path) -> None:
+def test_without_syncs_the_watermark_follows_each_commit(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     make_state_file(path)
     reactor = Reactor()
     queue = TurnQueue(
         connect(path, MASTER + DURABILITY["process"], busy_timeout_ms=0), reactor, path
     )
-    before = keep_a_tally(path, queue)
+    before = keep_a_watermark(path, queue)
     queue.start()
     asked = Asked(queue.do_sql(add_user, "a"))
     reactor.run_now(lambda: asked.called)

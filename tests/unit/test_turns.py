@@ -315,7 +315,7 @@ def test_nothing_runs_before_start(reactor: Reactor) -> None:
     assert type(Asked(work.do(read)).error) is StoreError
 
 
-def test_a_database_in_memory_answers_visitors_too(reactor: Reactor) -> None:
+def test_a_database_in_memory_answers_requests_too(reactor: Reactor) -> None:
     store = Store(reactor, None)
     store.handle.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, x)")
     store.do(keep, "a")

@@ -48,7 +48,7 @@ def test_work_waits_for_the_lock(store: Store, path: Path, logged: Log) -> None:
     assert store.wait(asked[1])[:2] == ["other", "a"]
     assert store.content() == ["other", "a", "b"]
     assert [m for m in logged.messages if "locked" in m] == [
-        f"{path} has been locked by another process for {s} s; waiting until it lets go"
+        f"{path} has been locked by another process for {s} s; waiting until it is unlocked"
         for s in (5, 10)
     ]
     assert store.failures == []
@@ -83,7 +83,7 @@ def test_work_gives_up_where_the_lock_stays(store: Store, path: Path) -> None:
     assert store.content() == []
 
 
-def test_a_visitor_who_asks_at_the_last_moment(store: Store, path: Path) -> None:
+def test_a_request_at_the_last_moment(store: Store, path: Path) -> None:
     other = connect(path)
     other.execute("BEGIN IMMEDIATE")
     blocked = store.do(keep, "a")
@@ -174,7 +174,7 @@ def test_a_lock_that_can_not_be_taken_because_of_the_disk(disk: FaultyDisk, stor
     disk.heal()
 
 
-def test_a_full_disk_is_told_with_its_remedy(disk: FaultyDisk, store: Store) -> None:
+def test_a_full_disk_is_reported_with_its_remedy(disk: FaultyDisk, store: Store) -> None:
     disk.refuse("write", "-wal", apsw.SQLITE_FULL)
     store.do(keep, "a")
     store.reactor.turn()
@@ -225,19 +225,19 @@ def test_stop_while_the_disk_is_failing(disk: FaultyDisk, store: Store) -> None:
         store.handle.execute("SELECT 1")
 
 
-@pytest.mark.parametrize("visitor", [False, True], ids=["the master", "a visitor"])
-def test_a_damaged_page_is_met_by(reactor: Reactor, path: Path, *, visitor: bool) -> None:
+@pytest.mark.parametrize("request_reads", [False, True], ids=["the master", "a request"])
+def test_a_damaged_page_is_met_by(reactor: Reactor, path: Path, *, request_reads: bool) -> None:
     with connect(path) as handle:
         handle.executemany("INSERT INTO t (x) VALUES (?)", [(str(n) * 500,) for n in range(200)])
     handle.close()
     assert damage(path, "t") == 1
     store = Store(reactor, path)
     kept = store.do(lambda _conn: "touches no page")
-    asked = store.browse(read) if visitor else store.do(read)
+    asked = store.browse(read) if request_reads else store.do(read)
     store.reactor.run_until(lambda: asked.called)
     store.reactor.settle()
     assert isinstance(asked.error, StoreFailed)
-    assert isinstance(kept.error, StoreFailed) is not visitor
+    assert isinstance(kept.error, StoreFailed) is not request_reads
     assert [failure.hint for failure in store.failures] == [
         "restore a backup of it; the old file may tell more"
     ]
@@ -246,7 +246,7 @@ def test_a_damaged_page_is_met_by(reactor: Reactor, path: Path, *, visitor: bool
     store.stop()
 
 
-def test_a_disk_that_fails_under_a_visitor(disk: FaultyDisk, store: Store) -> None:
+def test_a_disk_that_fails_under_a_request(disk: FaultyDisk, store: Store) -> None:
     store.wait(store.do(keep, *range(2000)))
     all_there = threading.Barrier(THREADS)
 
@@ -280,7 +280,7 @@ def test_a_read_that_writes_meets_a_failed_store(disk: FaultyDisk, store: Store)
     assert str(asked.error) == store.failures[0].what
 
 
-def test_nothing_is_done_whose_commit_fails_for_a_visitor(disk: FaultyDisk, store: Store) -> None:
+def test_nothing_is_done_whose_commit_fails_for_a_request(disk: FaultyDisk, store: Store) -> None:
     store.queue._group_commit_s = GROUP_COMMIT_S
     store.wait(store.do(keep, "a"))
     store.reactor.advance(GROUP_COMMIT_S)  # it is committed, and then another one need not wait

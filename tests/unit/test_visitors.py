@@ -1,4 +1,4 @@
-"""What visitors read through the turn queue, beside the builds."""
+"""What requests read through the turn queue while builds run."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from litebot.store.sql import Sql
 pytestmark = pytest.mark.usefixtures("logged")
 
 
-def test_visitors_read_in_another_thread(store: Store) -> None:
+def test_requests_read_in_another_thread(store: Store) -> None:
     assert store.wait(store.browse(thread_of)) != threading.get_ident()
     assert store.wait(store.do(thread_of)) == threading.get_ident()
 
 
-def test_visitors_see_what_was_asked_before_them(store: Store) -> None:
+def test_requests_see_what_was_submitted_before_them(store: Store) -> None:
     store.do(keep, "a")
     first = store.browse(read)
     assert store.wait(first) == ["a"]
@@ -54,7 +54,7 @@ def test_visitors_see_what_was_asked_before_them(store: Store) -> None:
     assert store.wait(second)[:3] == ["a", "b", "c"]
 
 
-def test_builds_do_not_wait_for_visitors(store: Store) -> None:
+def test_builds_do_not_wait_for_requests(store: Store) -> None:
     started, go_on = threading.Event(), threading.Event()
 
     def long(conn: Connection) -> Any:
@@ -73,7 +73,7 @@ def test_builds_do_not_wait_for_visitors(store: Store) -> None:
     assert store.wait(store.browse(read)) == ["a"]
 
 
-def test_visitors_read_side_by_side(store: Store) -> None:
+def test_requests_read_side_by_side(store: Store) -> None:
     together = threading.Barrier(3)
 
     def work(_conn: Connection) -> int:
@@ -110,14 +110,14 @@ def test_a_read_that_writes_need_not_be_a_function(store: Store) -> None:
     assert store.wait(store.browse(thread_of)) != threading.get_ident()
 
 
-def test_a_write_for_a_visitor_has_its_own_errors(store: Store, logged: Log) -> None:
+def test_a_write_for_a_request_has_its_own_errors(store: Store, logged: Log) -> None:
     store.do(keep, "a")
     with pytest.raises(sa.exc.IntegrityError):
         store.wait(store.browse(keep, "a"))
     assert logged.take() == [sa.exc.IntegrityError]
 
 
-def test_an_error_in_a_read_for_a_visitor(store: Store, logged: Log) -> None:
+def test_an_error_in_a_read_for_a_request(store: Store, logged: Log) -> None:
     def work(_conn: Connection, error: Exception) -> None:
         raise error
 
@@ -150,7 +150,7 @@ def read_at_once(sql: Sql) -> tuple[list[str], int]:
     return [x for (x,) in sql.rows("SELECT x FROM t ORDER BY id")], threading.get_ident()
 
 
-def test_a_glance_is_on_the_reactors_thread(store: Store) -> None:
+def test_an_inline_read_is_on_the_reactors_thread(store: Store) -> None:
     store.do(keep, "a")
     first = store.read_inline(read_at_once)
     store.do(keep, "b")
@@ -159,7 +159,7 @@ def test_a_glance_is_on_the_reactors_thread(store: Store) -> None:
     assert thread == threading.get_ident()
 
 
-def test_a_glance_that_takes_long_goes_on_in_a_thread(
+def test_an_inline_read_that_takes_long_goes_on_in_a_thread(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_read_pool, "INLINE_READ_S", 0.0)
@@ -177,7 +177,7 @@ def test_a_glance_that_takes_long_goes_on_in_a_thread(
     assert threads[1] != here
 
 
-def test_a_glance_without_end_does_not_hold_up_the_reactor(store: Store) -> None:
+def test_an_inline_read_without_end_does_not_hold_up_the_reactor(store: Store) -> None:
     asked = store.read_inline(lambda sql: sql.rows(FOREVER))
     store.reactor.turn()
     store.reactor.turn()
@@ -188,7 +188,7 @@ def test_a_glance_without_end_does_not_hold_up_the_reactor(store: Store) -> None
     assert str(asked.error) == "the database is closed"
 
 
-def test_a_glance_that_writes_is_run_by_the_writer(store: Store) -> None:
+def test_an_inline_read_that_writes_is_run_by_the_writer(store: Store) -> None:
     def work(sql: Sql) -> int:
         sql.write("INSERT INTO t (x) VALUES ('a')")
         return threading.get_ident()
@@ -197,7 +197,7 @@ def test_a_glance_that_writes_is_run_by_the_writer(store: Store) -> None:
     assert store.content() == ["a"]
 
 
-def test_an_error_in_a_glance(store: Store, logged: Log) -> None:
+def test_an_error_in_an_inline_read(store: Store, logged: Log) -> None:
     def work(_sql: Sql) -> None:
         raise Mistake
 
@@ -206,7 +206,7 @@ def test_an_error_in_a_glance(store: Store, logged: Log) -> None:
     assert logged.take() == [Mistake]
 
 
-def test_many_glances_leave_builds_their_turns(store: Store) -> None:
+def test_many_inline_reads_leave_builds_their_turns(store: Store) -> None:
     done: list[str] = []
 
     def slow(sql: Sql, name: str) -> None:
@@ -223,7 +223,7 @@ def test_many_glances_leave_builds_their_turns(store: Store) -> None:
     assert done == ["a", "build", "b", "c"]
 
 
-def test_a_stop_refuses_glances_that_wait(store: Store) -> None:
+def test_a_stop_refuses_inline_reads_that_wait(store: Store) -> None:
     def slow(sql: Sql) -> int:
         store.reactor.now += TURN_S
         return len(sql.rows("SELECT 1"))
@@ -236,7 +236,7 @@ def test_a_stop_refuses_glances_that_wait(store: Store) -> None:
     assert [str(each.error) for each in asked[1:]] == ["the database is closed"] * 2
 
 
-def test_what_is_asked_in_one_visit_waits_for_one_commit(store: Store) -> None:
+def test_what_is_asked_in_one_request_waits_for_one_commit(store: Store) -> None:
     store.queue._group_commit_s = GROUP_COMMIT_S
     store.do(keep, "a")
     store.reactor.turn()
@@ -260,7 +260,7 @@ def test_what_is_asked_in_one_visit_waits_for_one_commit(store: Store) -> None:
 
 
 class Crowd:
-    """Visits to a store, each of which looks at once at what is there when it is let in."""
+    """Requests to a store, each of which reads what is there as soon as it may begin."""
 
     def __init__(self, store: Store) -> None:
         store.queue._group_commit_s = GROUP_COMMIT_S
@@ -296,7 +296,7 @@ class Crowd:
         assert value not in self.store.content()
 
 
-def test_few_visits_are_let_in_at_once(store: Store) -> None:
+def test_few_requests_begin_at_once(store: Store) -> None:
     crowd = Crowd(store)
     for number in range(3 * CROWD_REQUESTS):
         crowd.hold(f"{number}")
@@ -305,14 +305,14 @@ def test_few_visits_are_let_in_at_once(store: Store) -> None:
         assert len(crowd.seen) == number + 1
 
 
-def test_many_visits_to_an_idle_master_are_let_in_at_once(store: Store) -> None:
+def test_many_requests_to_an_idle_master_begin_at_once(store: Store) -> None:
     crowd = Crowd(store)
     crowd.come(3 * CROWD_REQUESTS)
     store.reactor.turn()
     assert len(crowd.seen) == 3 * CROWD_REQUESTS
 
 
-def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
+def test_many_requests_beside_builds_begin_together(store: Store) -> None:
     crowd = Crowd(store)
     crowd.gather()
     crowd.hold("a")
@@ -331,7 +331,7 @@ def test_many_visits_beside_builds_are_let_in_together(store: Store) -> None:
     assert crowd.seen == [["a"], *[["a", "b", "c"]] * 4]
 
 
-def test_a_crowd_at_the_door_leaves_builds_their_turns(store: Store) -> None:
+def test_a_crowd_leaves_builds_their_turns(store: Store) -> None:
     crowd = Crowd(store)
     crowd.gather()
     crowd.hold("a")
@@ -380,14 +380,14 @@ def test_a_clock_that_is_set_back_keeps_nobody_out(
     assert crowd.seen == [["a", "b"]]
 
 
-def test_a_glance_sees_what_was_asked_before_it(store: Store) -> None:
+def test_an_inline_read_sees_what_was_asked_before_it(store: Store) -> None:
     store.queue._group_commit_s = GROUP_COMMIT_S
     store.do(keep, "a")
     asked = store.read_inline(read_at_once)
     assert store.wait(asked)[0] == ["a"]
 
 
-def test_a_stop_leaves_nobody_at_the_door(store: Store) -> None:
+def test_a_stop_leaves_no_request_waiting(store: Store) -> None:
     crowd = Crowd(store)
     crowd.gather()
     crowd.hold("a")

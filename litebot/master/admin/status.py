@@ -18,7 +18,7 @@ from litebot.master.db import tables
 from litebot.master.db.sqlite import commit_watermark
 from litebot.settings import Settings
 from litebot.settings import load
-from litebot.store.connection import look
+from litebot.store.connection import open_for_inspection
 from litebot.store.dialect import engine_on
 
 PENDING_SHOWN = 100
@@ -77,7 +77,7 @@ def status(files: Basedir) -> Status:
         except StoreError as error:
             result.unreachable = error.what
         return result
-    handle = look(path)
+    handle = open_for_inspection(path)
     try:
         _fill(result, engine_on(handle), should_hold)
     finally:

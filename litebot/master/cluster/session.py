@@ -37,9 +37,9 @@ from litebot.master.db.postgres.server import Server
 from litebot.master.db.postgres.server import cut_off
 from litebot.master.db.postgres.server import end_former
 from litebot.master.db.postgres.server import identify
-from litebot.master.db.postgres.server import is_of_use
-from litebot.master.db.postgres.server import waits
-from litebot.master.db.postgres.server import words_of
+from litebot.master.db.postgres.server import is_usable_after
+from litebot.master.db.postgres.server import one_line
+from litebot.master.db.postgres.server import reconnect_delays
 
 Conn = psycopg.Connection[Any]
 
@@ -122,7 +122,7 @@ class Session:
         self._sent_at = 0.0
         self._fails = False
         self._failed_at = 0.0
-        self._waits = waits()
+        self._waits = reconnect_delays()
 
     # on the reactor's thread
 
@@ -246,7 +246,7 @@ class Session:
                     self._wait(self._conn)
                 except psycopg.Error as error:
                     self._note_failure(error)
-                    if not is_of_use(self._conn, error):
+                    if not is_usable_after(self._conn, error):
                         self._connect_again()
                     self._pause()
             if self._conn is not None:
@@ -254,7 +254,7 @@ class Session:
                 if not self._peers.is_alone:
                     self._events.send(self._conn)
         except psycopg.Error as error:
-            tell(log.msg, f"while ending the session on {self._server.shown}: {words_of(error)}")
+            tell(log.msg, f"while ending the session on {self._server.shown}: {one_line(error)}")
         except Exception as raised:
             if not isinstance(raised, StoreError):
                 tell(log.err, Failure(), "in the session on the database")
@@ -310,7 +310,7 @@ class Session:
     def _note_failure(self, error: psycopg.Error) -> None:
         if not self._fails:
             self._fails = True
-            self._reactor.callFromThread(self._begins, Outage(words_of(error)))
+            self._reactor.callFromThread(self._begins, Outage(one_line(error)))
 
     def _pause(self) -> None:
         """Wait, longer and longer where it fails again and again.
@@ -318,7 +318,7 @@ class Session:
         While there is a connection it holds the lock; where that is lost the wait is over.
         """
         if time.monotonic() - self._failed_at > CALM_S:
-            self._waits = waits()
+            self._waits = reconnect_delays()
         until = time.monotonic() + next(self._waits)
         with suppress(psycopg.Error):
             while not self._ending and (wait_s := until - time.monotonic()) > 0:
@@ -347,7 +347,7 @@ class Session:
         if self._is_due("look", LOOK_EVERY_S):
             waiting = len(self._events.outgoing)
             if identify(conn) != self._identity:
-                raise self._server.not_kept()
+                raise self._server.pooler_error()
             self._peers.check_own(conn)
             dead = self._peers.poll(conn)
             if self._peers.is_alone:

@@ -1,7 +1,8 @@
-"""What a move leaves in the Postgres database that it moved away from: nobody is to go on with it.
+"""The record that a Postgres database was moved away, so that nobody goes on using it.
 
-It is written before litebot.toml names the new database, and once more afterwards.  In between the
-master that is moved may still start on the old one; the others can't know, and are refused.
+It is written before litebot.toml names the new database, and once more afterwards.  In between, the
+master that is being moved may still start on the old one.  The other masters can't know whether it
+will, so they are refused.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ import sqlalchemy as sa
 from litebot.errors import StoreError
 from litebot.master.db import move_into
 
-# As litebot_move, it is no table of litebot's schema: it is there after a move only.
-left = sa.Table(
+# Like litebot_move, this table is not part of litebot's schema: it exists only after a move.
+record = sa.Table(
     "litebot_moved",
     sa.MetaData(),
-    # The new database.
+    # The url of the new database.
     sa.Column("url", sa.Text, nullable=False),
-    # Whose litebot.toml the move has name it.
+    # The master whose litebot.toml the move changes.
     sa.Column("master", sa.Text, nullable=False),
     sa.Column("moved_at", sa.Float, nullable=False),
-    # Whether that is done.
+    # Whether that litebot.toml names the new database.
     sa.Column("done", sa.Integer, nullable=False),
 )
 
 
 @dataclass(frozen=True)
-class Away:
-    """Where a database was moved, or is being moved, and by which master."""
+class MovedAway:
+    """Where a database was moved or is being moved to, and by which master."""
 
     url: str
     master: str
@@ -39,7 +40,7 @@ class Away:
     done: bool
 
     def refusal(self, name: str) -> StoreError:
-        """What to tell whoever wants to use the database, which is shown as `name`."""
+        """Return the error for whoever wants to use the database, which messages call `name`."""
         host, _, basedir = self.master.partition(":")
         if not self.done:
             return StoreError(
@@ -56,18 +57,18 @@ class Away:
         )
 
 
-def found(conn: sa.engine.Connection) -> Away | None:
-    """What a move has left in a database, or None."""
-    if not sa.inspect(conn).has_table(left.name):
+def found(conn: sa.engine.Connection) -> MovedAway | None:
+    """Return the record that a move left in this database, or None."""
+    if not sa.inspect(conn).has_table(record.name):
         return None
-    row = conn.execute(sa.select(left)).first()
-    return Away(row.url, row.master, row.moved_at, bool(row.done)) if row is not None else None
+    row = conn.execute(sa.select(record)).first()
+    return MovedAway(row.url, row.master, row.moved_at, bool(row.done)) if row is not None else None
 
 
 def refuse(conn: sa.engine.Connection, name: str, master: str | None = None) -> None:
-    """Raise StoreError where a database, which is shown as `name`, was moved away.
+    """Raise StoreError if the database, which messages call `name`, was moved away.
 
-    The master that moves it may use it until its litebot.toml names the new one.
+    The master that moves it may use it until its litebot.toml names the new database.
     """
     away = found(conn)
     if away is not None and (away.done or away.master != master):
@@ -75,24 +76,25 @@ def refuse(conn: sa.engine.Connection, name: str, master: str | None = None) -> 
 
 
 def leave(conn: sa.engine.Connection, url: str, master: str, *, done: bool) -> None:
-    """Write down that a database is moved.  It is on disk when the caller has committed."""
+    """Record that the database is being moved.  It is on disk once the caller has committed."""
     conn.exec_driver_sql("SET LOCAL synchronous_commit = on")
-    left.create(conn, checkfirst=True)
-    conn.execute(left.delete())
+    record.create(conn, checkfirst=True)
+    conn.execute(record.delete())
     row = {"url": url, "master": master, "moved_at": time.time(), "done": int(done)}
-    conn.execute(left.insert().values(row))
+    conn.execute(record.insert().values(row))
 
 
 def refuse_others(conn: sa.engine.Connection, name: str, master: str) -> None:
-    """Raise StoreError where a database was moved away, or all is not there yet."""
+    """Raise StoreError if the database was moved away, or a move into it is unfinished."""
     move_into.refuse(conn, name, master)
     refuse(conn, name, master)
 
 
 def begin(conn: sa.engine.Connection, name: str, master: str) -> None:
-    """Let a master begin on a database, as `refuse_others` does.
+    """Let a master start on the database.  Raises StoreError as `refuse_others` does.
 
-    One whose litebot.toml still names the database from which it was to be moved stays there.
+    A master whose litebot.toml still names the source of its own move stays there, so the record is
+    removed and committed.
     """
     refuse_others(conn, name, master)
     take_back(conn)
@@ -100,5 +102,5 @@ def begin(conn: sa.engine.Connection, name: str, master: str) -> None:
 
 
 def take_back(conn: sa.engine.Connection) -> None:
-    """Let everybody use a database again."""
-    left.drop(conn, checkfirst=True)
+    """Remove the record, so that every master may use the database again."""
+    record.drop(conn, checkfirst=True)

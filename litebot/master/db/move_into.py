@@ -1,8 +1,8 @@
-"""What a move or a copy leaves in a database, for whoever wants to use that database next.
+"""The record of an unfinished move or copy, in the database that is moved or copied to.
 
-Two tables that exist around a move only: `litebot_move` in the database that is moved to, until all
-is there and litebot.toml names it, and in one that is copied to; `litebot_moved` in a Postgres
-database that was moved away from, so that nobody goes on with it.  They belong to no schema and are
+Two tables exist only because of that.  `litebot_move` is in the target, until all rows are there
+and, after a move, litebot.toml names it.  `litebot_moved` is in a Postgres database that was the
+source of a move, so that nobody goes on using it: see `move_away`.  They belong to no schema and are
 not moved themselves.
 """
 
@@ -16,22 +16,23 @@ import sqlalchemy as sa
 
 from litebot.errors import StoreError
 
-# It is no table of litebot's schema: it exists during a move only, and is not moved itself.
+# This table is not part of litebot's schema: it exists only during a move, and is not moved itself.
 record = sa.Table(
     "litebot_move",
     sa.MetaData(),
     sa.Column("source", sa.Text, nullable=False),
-    # Whose litebot.toml is to name the target, and with which url.
+    # The master whose litebot.toml is to name the target, and the url it is to have there.
     sa.Column("master", sa.Text, nullable=False),
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("mark", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    # What is to be made when all rows are there: a list of statements.
+    # The statements to run once all rows are there, as a JSON list.
     sa.Column("later", sa.Text, nullable=False),
 )
 
 
-# The tables are being made; rows come; a difference was found; litebot.toml may name the target.
+# The states: the tables are being created; rows are being copied; source and target were found to
+# differ; litebot.toml may name the target.
 MAKING, COPYING, DIFFERENT, MOVED = "making", "copying", "different", "moved"
 # A copy that nobody goes on with where it is interrupted: it begins anew.
 COPY = "copy"
@@ -39,7 +40,7 @@ COPY = "copy"
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A move or copy into a database: the columns of `record`."""
+    """A move or copy into a database that has begun: the row of `record`."""
 
     source: str
     mark: str
@@ -54,7 +55,7 @@ class Unfinished:
         return "copy" if self.state == COPY else "move"
 
     def refusal(self, name: str) -> StoreError:
-        """What to tell whoever wants to use the database, which is shown as `name`."""
+        """Return the error for whoever wants to use the database, which messages call `name`."""
         host, _, basedir = self.master.partition(":")
         command = "copy-db" if self.state == COPY else "move-database"
         arguments = f"{shlex.quote(self.url)} {shlex.quote(basedir)}"
@@ -66,6 +67,7 @@ class Unfinished:
 
 
 def read(conn: sa.engine.Connection) -> Unfinished | None:
+    """Return the move that the table records, or None if it has no row."""
     row = conn.execute(sa.select(record)).mappings().first()
     if row is None:
         return None
@@ -73,9 +75,9 @@ def read(conn: sa.engine.Connection) -> Unfinished | None:
 
 
 def refuse(conn: sa.engine.Connection, name: str, master: str) -> None:
-    """Raise StoreError where a move or copy into a database, shown as `name`, has not ended.
+    """Raise StoreError if a move or copy into the database, shown as `name`, is unfinished.
 
-    The master whose litebot.toml names it once all is there may use it from then on.
+    Once all rows are there, the master whose litebot.toml is to name it may use it.
     """
     if not sa.inspect(conn).has_table(record.name):
         return

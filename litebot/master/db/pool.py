@@ -1,7 +1,7 @@
-"""Work on the database: what Buildbot's components ask a pool for, and how they ask.
+"""The interface of a database pool, and the pieces of work that Buildbot's components submit to it.
 
-A pool stands where Buildbot's DBThreadPool stands and has its interface.  What only reads for a
-visitor goes to connections of its own: see `readers`.
+A pool takes the place of Buildbot's DBThreadPool and has the same interface.  Work that only reads
+for a request goes to separate connections: see `read_pool`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 
-# How long one kind of work goes on in one turn of the reactor.
+# How long one kind of work may take in one turn of the reactor.
 TURN_S = 0.010
 
 
 class NotOurs(Exception):
-    """Another master has this scheduler now, and does what this one was about to do.
+    """Another master owns this scheduler now, and does what this one was about to do.
 
-    Raised instead of writing an effect.
+    It is raised instead of writing an effect.
     """
 
 
-# Answers rather than faults: components raise these to say that somebody was faster.
+# Components raise these to report that somebody else was faster.  They are answers and not faults,
+# so they are not logged.
 EXPECTED = (
     AlreadyClaimedError,
     AlreadyCompleteError,
@@ -55,42 +56,45 @@ EXPECTED = (
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One call of do(): what to run with which arguments, and whom to tell."""
+    """One call of do(): the callable, its arguments, and the Deferred for its result."""
 
     callable: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     deferred: defer.Deferred[Any]
-    on: str = "connection"  # or "engine", or "sql": its first argument
-    snapshot: ReadSnapshot | None = None  # that it is asked for
-    for_reader: bool = False
-    is_short: bool = False  # what a reader is expected to need a moment for
+    on: str = "connection"  # the kind of its first argument: "connection", "engine" or "sql"
+    snapshot: ReadSnapshot | None = None  # what the request that submitted it sees
+    for_reader: bool = False  # runs on a read-only connection
+    is_short: bool = False  # expected to be quick, so it is tried inline
     result: Any = None
 
     def run(self, on: Any) -> Any:
-        """Call it.  Raises what it raises, and TypeError where it returns rows yet to be read."""
+        """Call it.  Raises what it raises, and TypeError if it returns unfetched rows."""
         result = self.callable(on, *self.args, **self.kwargs)
         if isinstance(result, sa.engine.Result):
             raise TypeError(f"{self.callable} returned rows that are not fetched yet")
         return result
 
     def deliver(self) -> None:
-        """Tell the one who asked."""
+        """Fire the Deferred with the result."""
         if isinstance(self.result, Failure):
             self.deferred.errback(self.result)
         else:
             self.deferred.callback(self.result)
 
-    def refuse(self, why: StoreError) -> None:
-        """Tell the one who asked that it was not done."""
-        # One for each: on a shared one the tracebacks of all who let it pass would pile up.
-        self.result = Failure(type(why)(why.what, why.hint))
+    def refuse(self, reason: StoreError) -> None:
+        """Fail the Deferred with a copy of `reason`; the work was not done."""
+        # Each gets a copy: a shared exception would collect the tracebacks of all its receivers.
+        self.result = Failure(type(reason)(reason.what, reason.hint))
         self.deliver()
 
 
 @dataclass(frozen=True)
 class Outage:
-    """The database is away: what it or the system says, and since when (epoch seconds)."""
+    """The database is unavailable.
+
+    `words` is the message of the database or the system; `since` is in epoch seconds.
+    """
 
     words: str
     since: float = field(default_factory=time.time)
@@ -106,82 +110,84 @@ def _in_transaction(
 class Pool:
     """The interface of Buildbot's DBThreadPool, and do_sql.
 
-    Those who inherit it queue what _ask is given, and run what is `for_reader` by _read.
+    Subclasses implement _enqueue, and call _read to run work that is `for_reader`.
     """
 
     engine: sa.Engine
     running = False
-    failure: StoreError | None = None  # with which all work fails
-    outage: Outage | None = None  # for which all work waits
+    failure: StoreError | None = None  # if it is set, all work fails with it
+    outage: Outage | None = None  # while it is set, all work waits
     _readers: ReadPool | None = None
 
     def __init__(self) -> None:
-        self._writes: set[CodeType | None] = set()
+        self._code_that_writes: set[CodeType | None] = set()
 
     def start(self) -> None:
         """Accept work."""
         self.running = True
 
     def do(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
-        """Run callable(connection, *args, **kwargs); its result comes in a later turn."""
-        return self._ask_reading(Work(callable, args, kwargs, defer.Deferred()))
+        """Run callable(connection, *args, **kwargs); its result is delivered in a later turn."""
+        return self._submit_possible_read(Work(callable, args, kwargs, defer.Deferred()))
 
     def do_with_transaction(
         self, callable: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> defer.Deferred[Any]:
-        """As do, inside `with connection.begin()`."""
-        return self._ask(Work(_in_transaction, (callable, *args), kwargs, defer.Deferred()))
+        """Like do, inside `with connection.begin()`."""
+        return self._submit(Work(_in_transaction, (callable, *args), kwargs, defer.Deferred()))
 
     def do_with_engine(
         self, callable: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> defer.Deferred[Any]:
-        """As do, with the engine instead of a connection."""
-        return self._ask(Work(callable, args, kwargs, defer.Deferred(), on="engine"))
+        """Like do, with the engine instead of a connection."""
+        return self._submit(Work(callable, args, kwargs, defer.Deferred(), on="engine"))
 
     def do_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
-        """Run callable(sql, *args) with a store.sql.Sql; all it writes or nothing."""
-        return self._ask_reading(Work(callable, args, {}, defer.Deferred(), on="sql"))
+        """Run callable(sql, *args) with a store.sql.Sql; keeps all that it writes or nothing."""
+        return self._submit_possible_read(Work(callable, args, {}, defer.Deferred(), on="sql"))
 
-    def _ask_reading(self, work: Work) -> defer.Deferred[Any]:
-        """As _ask, for work that may turn out to only read for a visitor."""
+    def _submit_possible_read(self, work: Work) -> defer.Deferred[Any]:
+        """Submit work, to a reader if a request asks for it and it is not known to write."""
         snapshot = read_snapshot.get()
         if self._readers is not None and snapshot is not None:
             work.snapshot = snapshot
-            work.for_reader = getattr(work.callable, "__code__", None) not in self._writes
-            work.is_short = (
-                work.on == "sql" and may_read_inline.get()
-            )  # others may not be begun again
-        return self._ask(work)
+            work.for_reader = getattr(work.callable, "__code__", None) not in self._code_that_writes
+            # An inline read may be begun again in a thread; only "sql" work allows that.
+            work.is_short = work.on == "sql" and may_read_inline.get()
+        return self._submit(work)
 
-    def _ask(self, work: Work) -> defer.Deferred[Any]:
+    def _submit(self, work: Work) -> defer.Deferred[Any]:
         if not self.running or self.failure is not None:
             self._refuse(work)
         else:
-            self._queue_up(work)
+            self._enqueue(work)
         return work.deferred
 
     def give_up_after(self, seconds: float) -> None:
-        """Fail, from now on, where the database is away for so long."""
+        """From now on, fail if the database has been unavailable for `seconds`."""
 
-    def _queue_up(self, work: Work) -> None:
-        """Run it in its turn."""
+    def _enqueue(self, work: Work) -> None:
+        """Queue the work, to be run in its turn."""
         raise NotImplementedError
 
     def _refuse(self, work: Work) -> None:
         work.refuse(self.failure or StoreError("the database is closed"))
 
     def committed(self) -> defer.Deferred[None]:
-        """Fires when a kill won't undo what has been done so far: at once, where nothing is."""
+        """Fires when all work done so far is committed, so that a kill won't undo it.
+
+        This default fires at once.
+        """
         return defer.succeed(None)
 
     def on_disk(self) -> defer.Deferred[None]:
         """Fires when what has been committed so far is on disk."""
         return defer.succeed(None)
 
-    # reads for visitors
+    # reads for requests
 
     def admit(self, snapshot: ReadSnapshot) -> defer.Deferred[None]:
-        """Fires when a visit may begin to ask."""
+        """Fires when a request may begin to read."""
         return defer.succeed(None)
 
     def _read(self, work: Work) -> None:
@@ -195,11 +201,11 @@ class Pool:
         assert error is not None
         if not self.running or self.failure is not None:
             self._refuse(work)
-        elif self._wrote(error):
-            # A wrong guess: it writes.  Nothing has happened yet, so run it where writing works.
-            self._writes.add(getattr(work.callable, "__code__", None))
+        elif self._is_refused_write(error):
+            # It was wrongly taken for a read.  It has changed nothing yet: the writer can run it.
+            self._code_that_writes.add(getattr(work.callable, "__code__", None))
             work.for_reader = False
-            self._ask(work)
+            self._submit(work)
         elif self._is_fatal(error):
             self._refuse(work)
         else:
@@ -207,10 +213,10 @@ class Pool:
                 log.err(failure, "Got fatal Exception on DB")
             work.deferred.errback(failure)
 
-    def _wrote(self, error: BaseException) -> bool:
-        """Whether a reading connection has refused to write."""
+    def _is_refused_write(self, error: BaseException) -> bool:
+        """Whether a read-only connection has refused a write."""
         raise NotImplementedError
 
     def _is_fatal(self, error: BaseException) -> bool:
-        """Whether a reader has met with what makes all work fail; `failure` says it then."""
+        """Whether the error of a reader makes all work fail; if so, `failure` is set."""
         return False

@@ -1,14 +1,14 @@
-"""Read-only connections, for what visitors ask: a glance on the reactor's thread, or in threads.
+"""Read-only connections, which serve requests: in threads, or inline on the reactor's thread.
 
-What a visitor of the web page or the REST API asks may walk a large history, and builds must not
-wait for it.  Who asks decides: a request of the REST API sets `read_snapshot`, as does a command
-that follows a build, and the database work that its coroutine then asks for runs here.  These
-connections only read: work that turns out to write fails before it has changed anything, and runs
-on the connection that writes instead.
+A request of the web page or the REST API may read a large history, and builds must not wait for it.
+The caller decides what is read here: a request of the REST API sets `read_snapshot`, as does a
+command that follows a build, and the database work that its coroutine then submits runs on these
+connections.  They can only read: work that turns out to write fails before it has changed anything,
+and is run on the connection that writes instead.
 
-Most of what is asked is a page of a list, which is read sooner than two threads could take turns.
-What is asked while `may_read_inline` is set is therefore begun on the reactor's thread (an *inline
-read*), and again in a thread if that takes too long.
+Most requests read a page of a list, which takes less time than a switch between two threads.  So
+work that is submitted while `may_read_inline` is set begins on the reactor's thread (an *inline
+read*).  If that takes too long it is abandoned and begins again in a thread.
 """
 
 from __future__ import annotations
@@ -28,18 +28,21 @@ from twisted.internet import threads
 from litebot.store import dbapi
 
 THREADS = 4
-INTERRUPT_AGAIN_S = 0.002
+INTERRUPT_EVERY_S = 0.002
 
 
 class ReadSnapshot:
-    """What a visitor asks at one time sees what was there then; what `renews`, each time anew."""
+    """What one request sees: at least all work that was submitted before its first read.
+
+    One that `renews` sees at least all work that was submitted before each of its reads.
+    """
 
     def __init__(self, *, renews: bool = False) -> None:
         self.renews = renews
-        self.has_waited = False  # for what was asked before it to be committed
+        self.has_waited = False  # until all work submitted before it is committed
 
-    def note_waited(self) -> None:
-        """All that was asked before it is done and committed, or its first look has seen that."""
+    def mark_waited(self) -> None:
+        """Record that all work submitted before it is committed; has no effect if it `renews`."""
         self.has_waited = not self.renews
 
 
@@ -48,30 +51,30 @@ may_read_inline: ContextVar[bool] = ContextVar("may_read_inline", default=False)
 
 
 class Reader(Protocol):
-    """A read-only connection of a thread."""
+    """A read-only connection that belongs to one thread."""
 
     @property
     def engine(self) -> sa.Engine:
-        """All of whose connections are this one."""
+        """An engine whose connections all are this one."""
 
     def run_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
-        """callable(sql, *args) with a store.sql.Sql."""
+        """Return callable(sql, *args), called with a store.sql.Sql."""
 
     def begin(self) -> None:
-        """See from now on what is there now."""
+        """Begin a snapshot: see the current state until end()."""
 
     def end(self) -> None:
-        """End that; does nothing without it."""
+        """End the snapshot; does nothing if there is none."""
 
     def interrupt(self) -> None:
-        """End the statement that runs, if one does; from any thread."""
+        """Abort the running statement, if there is one.  May be called in any thread."""
 
     def close(self) -> None:
-        """Close it, from any thread that no other one uses it in."""
+        """Close the connection.  May be called in any thread while no other one uses it."""
 
 
 class ReadPool:
-    """A few threads, each with a connection of its own, which `_open` makes."""
+    """Up to THREADS threads, each with a connection of its own, which `_open` makes."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -86,35 +89,37 @@ class ReadPool:
         raise NotImplementedError
 
     def run(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
-        """callable(connection, *args, **kwargs) in a thread, on one snapshot of the database.
+        """Call callable(connection, *args, **kwargs) in a thread, on one snapshot of the database.
 
-        Fails, where it writes, with what the database says to that.
+        If it writes, it fails with the error of the database.
         """
-        return self._start(self._on_connection, callable, *args, **kwargs)
+        return self._run_in_pool(self._call_with_connection, callable, *args, **kwargs)
 
     def run_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
-        """As run, with a store.sql.Sql instead of a connection."""
-        return self._start(self._on_sql, callable, *args)
+        """Like run, with a store.sql.Sql instead of a connection."""
+        return self._run_in_pool(self._call_with_sql, callable, *args)
 
-    def _start(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
+    def _run_in_pool(
+        self, how: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> defer.Deferred[Any]:
         if not self._started:
             self._started = True
             self._pool.start()
         return threads.deferToThreadPool(
-            self._reactor, self._pool, self._in_thread, how, *args, **kwargs
+            self._reactor, self._pool, self._run_in_thread, how, *args, **kwargs
         )
 
-    def _on_connection(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _call_with_connection(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._local.reader.engine.connect() as conn:
             result = callable(conn, *args, **kwargs)
             if isinstance(result, sa.engine.Result):
                 raise TypeError(f"{callable} returned rows that are not fetched yet")
             return result
 
-    def _on_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
+    def _call_with_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
         return self._local.reader.run_sql(callable, *args)
 
-    def _in_thread(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run_in_thread(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not hasattr(self._local, "reader"):
             self._local.reader = self._open()
             self._readers.append(self._local.reader)
@@ -133,18 +138,18 @@ class ReadPool:
         return how(*args, **kwargs)
 
     def interrupt(self) -> None:
-        """End the statements that run; from any thread."""
+        """Abort all running statements.  May be called in any thread."""
         for reader in list(self._busy):
             reader.interrupt()
 
     def stop(self) -> None:
-        """Interrupt what runs, refuse what waits for a thread, and close the connections."""
+        """Abort what runs, refuse what waits for a thread, and close the connections."""
         if not self._started:
             return
         self._stopping = True
         while self._busy:
             self.interrupt()
-            time.sleep(INTERRUPT_AGAIN_S)  # one that was between two statements did not notice
+            time.sleep(INTERRUPT_EVERY_S)  # an interrupt between two statements has no effect
         self._pool.stop()
         for reader in self._readers:
             reader.close()

@@ -1,6 +1,6 @@
-"""Database urls as Buildbot's configuration has them, in the form that litebot.toml has.
+"""Translates database urls from the form of Buildbot's configuration to that of litebot.toml.
 
-Source of what Buildbot makes of them: buildbot/db/enginestrategy.py
+Source for how Buildbot interprets them: buildbot/db/enginestrategy.py
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from litebot.errors import ConfigError
 from litebot.settings import DATABASE_FORMS
 from litebot.settings import SQLITE_PREFIX
 
-AS_IN_SETTINGS = "write the url, without its password, under [database] in litebot.toml"
+USE_SETTINGS_HINT = "write the url, without its password, under [database] in litebot.toml"
 
 
 def configured_url(config: dict[str, Any]) -> Any:
-    """The url of c['db'] or c['db_url'], or None without one.  Raises ConfigError."""
+    """Return the url of c['db'] or c['db_url'], or None if there is none.  Raises ConfigError."""
     db = config.get("db") or {}
     if not isinstance(db, dict):
         raise ConfigError(f"it is a {type(db).__name__}; it must be a dict")
@@ -29,9 +29,9 @@ def configured_url(config: dict[str, Any]) -> Any:
 
 
 def parsed(url: Any) -> URL:
-    """What `url` says.  Raises ConfigError, which shows no password, where it is no url."""
+    """Parse `url`.  Raises ConfigError, which shows no password, if it is not a url."""
     if IRenderable.providedBy(url):
-        raise ConfigError("its url is only known at run time", AS_IN_SETTINGS)
+        raise ConfigError("its url is only known at run time", USE_SETTINGS_HINT)
     try:
         return make_url(url)
     except (ArgumentError, ValueError):
@@ -40,9 +40,9 @@ def parsed(url: Any) -> URL:
 
 
 def settings_url(url: Any, basedir: Path) -> str:
-    """The same database as litebot.toml names it: without driver, options and password.
+    """Return the url as litebot.toml has it: without driver, options and password.
 
-    Raises ConfigError where litebot.toml can't name it.
+    Raises ConfigError if litebot.toml can't name that database.
     """
     found = parsed(url)
     backend = found.get_backend_name()
@@ -50,15 +50,17 @@ def settings_url(url: Any, basedir: Path) -> str:
         path = sqlite_path(found, basedir)
         if path is None:
             raise ConfigError("a database in memory holds nothing after a stop")
-        path, home = path.parent.resolve() / path.name, basedir.resolve()
-        return SQLITE_PREFIX + str(path.relative_to(home) if path.is_relative_to(home) else path)
+        path, basedir_path = path.parent.resolve() / path.name, basedir.resolve()
+        return SQLITE_PREFIX + str(
+            path.relative_to(basedir_path) if path.is_relative_to(basedir_path) else path
+        )
     if backend != "postgresql":
         raise ConfigError(f"litebot keeps its state in SQLite or Postgres, not in {backend}")
     return found._replace(drivername="postgresql", password=None).render_as_string()
 
 
 def url_without_password(url: Any, basedir: Path) -> str:
-    """As `settings_url`; raises ConfigError where the url holds a password, too."""
+    """Like `settings_url`, but also raises ConfigError if the url holds a password."""
     found = settings_url(url, basedir)
     if parsed(url).password is not None:
         raise ConfigError(
@@ -70,7 +72,10 @@ def url_without_password(url: Any, basedir: Path) -> str:
 
 
 def sqlite_path(url: URL, basedir: Path) -> Path | None:
-    """The file that a sqlite url names, relative to the basedir; None for one in memory."""
+    """Return the file that a sqlite url names, or None for a database in memory.
+
+    A relative path is relative to the basedir.
+    """
     if not url.database or url.database == ":memory:":
         return None
     return basedir.absolute() / url.database.replace("%(basedir)s", str(basedir))

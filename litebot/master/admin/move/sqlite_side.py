@@ -19,17 +19,17 @@ from litebot.master.admin.move.side import Side
 from litebot.master.admin.move.tables import Moved
 from litebot.master.admin.move.tables import Row
 from litebot.master.db.sqlite.state_file import create_file
+from litebot.store.connection import checkpoint_at_64_mib
 from litebot.store.connection import connect
-from litebot.store.connection import keeps_its_log
-from litebot.store.connection import long_log
-from litebot.store.connection import reads_only
+from litebot.store.connection import keep_log_on_close
+from litebot.store.connection import query_only
 from litebot.store.connection import refusal
-from litebot.store.connection import sorts_in_files
+from litebot.store.connection import sort_in_files
 from litebot.store.connection import sync_at_checkpoints
 from litebot.store.dialect import engine_on
 
-SOURCE = (sorts_in_files, reads_only, keeps_its_log)
-TARGET = (sorts_in_files, sync_at_checkpoints, long_log)
+SOURCE = (sort_in_files, query_only, keep_log_on_close)
+TARGET = (sort_in_files, sync_at_checkpoints, checkpoint_at_64_mib)
 
 
 class SqliteSide(Side):

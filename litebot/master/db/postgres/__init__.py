@@ -1,8 +1,8 @@
-"""Postgres by psycopg 3: the only module that knows the driver.
+"""Postgres through psycopg 3: urls, passwords, engines and errors.
 
 A url in litebot.toml names no driver and holds no password.  The password is in the file
-secrets/database-password of the basedir, or where libpq looks: PGPASSWORD, the file that PGPASSFILE
-names, ~/.pgpass.
+secrets/database-password of the basedir, or where libpq looks for it: PGPASSWORD, the file that
+PGPASSFILE names, ~/.pgpass.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ DIALECT_URL = f"{DRIVER}://"
 EXTRA = "pip install 'litebot[postgres]'"
 CREATE_EMPTY = "createdb --encoding=UTF8 --template=template0 NAME"
 COMMAND_CONNECT_TIMEOUT_S = 10
-PASSWORD_FILE = "secrets/database-password"  # noqa: S105 (no password, but where one is)
+PASSWORD_FILE = "secrets/database-password"  # noqa: S105 (the path of one)
 
 
 def driver_url(url: str | URL) -> URL:
-    """A postgresql:// url as SQLAlchemy needs it for psycopg 3; not for another call of this."""
+    """Return a postgresql:// url as SQLAlchemy needs it for psycopg 3.  Do not apply it twice."""
     made = make_url(url)
-    # SQLAlchemy decodes all but this part, libpq all.
+    # SQLAlchemy decodes every part of a url but the name of the database; libpq decodes every part.
     return made.set(drivername=DRIVER, database=made.database and unquote(made.database))
 
 
 def application_name(masterid: int) -> str:
-    """What a master calls its connections, but for the one that says that it lives."""
+    """Return the application name of a master's connections, except that of its session."""
     return f"litebot master {masterid}"
 
 
 def shown(url: str | URL) -> str:
-    """A url to be printed, as litebot.toml has it: without driver and password."""
+    """Return a url for messages, as litebot.toml has it: without driver and password."""
     return make_url(url)._replace(drivername="postgresql", password=None).render_as_string()
 
 
 def password(basedir: Path) -> str | None:
-    """What a basedir's own file of the password holds; None leaves it to libpq to find one.
+    """Return the password in the basedir's file, or None, which leaves it to libpq to find one.
 
-    Raises OSError where the file can't be read.
+    Raises OSError if the file can't be read.
     """
     try:
         return (basedir / PASSWORD_FILE).read_text(encoding="utf-8").rstrip("\r\n")
@@ -60,7 +60,7 @@ def password(basedir: Path) -> str | None:
 
 
 def require_driver(url: str | URL) -> None:
-    """Raise StoreError where psycopg is not installed."""
+    """Raise StoreError if psycopg is not installed."""
     try:
         import psycopg  # noqa: F401
     except ImportError as error:
@@ -68,13 +68,14 @@ def require_driver(url: str | URL) -> None:
 
 
 def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
-    """An engine whose every connection is a new one, for the commands.
+    """Return an engine for commands, whose connections are each a new one to the server.
 
-    Of several hosts that the url names it is to the one that can be written to.
-    Raises StoreError where psycopg is not installed.
+    If the url names several hosts, it connects to the one that accepts writes.  Raises StoreError
+    if psycopg is not installed.
     """
     require_driver(url)
-    # An interrupt that comes while a connection is closed is told by the command, in its words.
+    # SQLAlchemy must not log an interrupt that comes while a connection is closed: the command
+    # reports it.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     secret = password(basedir)
     options: dict[str, Any] = {
@@ -93,7 +94,7 @@ def engine_for(url: str | URL, basedir: Path) -> sa.Engine:
 
 
 def refuse_encoding(encoding: str, name: str) -> None:
-    """Raise StoreError where a database, whose name is shown, does not hold every text."""
+    """Raise StoreError if the database, which messages call `name`, can't store every text."""
     if encoding != "UTF8":
         raise StoreError(
             f"{name} has the encoding {encoding}; logs and changes need UTF8", CREATE_EMPTY
@@ -102,7 +103,7 @@ def refuse_encoding(encoding: str, name: str) -> None:
 
 @contextmanager
 def translated_errors(url: str | URL) -> Iterator[None]:
-    """Raise what the server or the driver refuses as a StoreError with its own words."""
+    """Turn errors of the server or the driver into StoreErrors with the same message."""
     import psycopg
 
     try:
@@ -112,7 +113,7 @@ def translated_errors(url: str | URL) -> Iterator[None]:
 
 
 def refusal(url: str | URL, error: Exception) -> StoreError:
-    """What an error of psycopg's, or SQLAlchemy's of it, says, and what can be done."""
+    """Return a StoreError with the message of a psycopg or SQLAlchemy error, and a remedy."""
     import psycopg
 
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error

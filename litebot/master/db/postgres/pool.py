@@ -1,10 +1,11 @@
 """The database pool of a master on Postgres.
 
-Stands where Buildbot's DBThreadPool stands.  What is asked for in a turn of the reactor, and while
-the batch before is under way, is run in order as one batch in one transaction, each piece undone or
-kept by itself; the results are delivered after the commit.  So what anybody has been told is on
-disk.  Where the server is away all that waits goes on waiting, and nothing is lost or done twice:
-see `writer`.  Reads for visitors go to connections of their own, after what was asked before them.
+It takes the place of Buildbot's DBThreadPool.  Work that is submitted in one turn of the reactor,
+and while the previous batch runs, is run in order as one batch in one transaction; each piece of
+work is kept or undone by itself.  The results are delivered after the commit, so every delivered
+result is on disk.  While the server is away, all work goes on waiting, and nothing is lost or done
+twice: see `writer`.  Reads for requests run on connections of their own, after the work submitted
+before them.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ from litebot.master.db.pool import Work
 from litebot.master.db.postgres.read_pool import READ_WAITS_S
 from litebot.master.db.postgres.read_pool import PostgresReadPool
 from litebot.master.db.postgres.server import Server
-from litebot.master.db.postgres.server import away
+from litebot.master.db.postgres.server import away_error
 from litebot.master.db.postgres.watch import Watch
 from litebot.master.db.postgres.writer import Hook
 from litebot.master.db.postgres.writer import Writer
 from litebot.store.sql import Sql
 
-# Pieces that are run in one transaction at most: who asked for the first waits for the last.
-MOST = 200
+# The most pieces of work in one transaction; the result of the first waits for the last.
+MAX_BATCH_SIZE = 200
 
 
 class PostgresPool(Pool):
     """See the module.
 
-    `on_failure` is called once, with a StoreFailed, where the pool gives up; `on_outage` with each
-    outage that begins, and with None at its end.
+    `on_failure` is called once, with a StoreFailed, when the pool gives up.  `on_outage` is called
+    with each outage that begins, and with None at its end.
     """
 
     def __init__(
@@ -58,10 +59,10 @@ class PostgresPool(Pool):
         self.failure: StoreFailed | None = None
         self._server = server
         self._writer = Writer(
-            server, lambda outage: reactor.callFromThread(self._note_outage, outage)
+            server, lambda outage: reactor.callFromThread(self._outage_began, outage)
         )
         self.engine = self._writer.engine
-        self._watch = Watch(server, self._writer, reactor, self._note_outage)
+        self._watch = Watch(server, self._writer, reactor, self._outage_began)
         self._thread = twisted.ThreadPool(minthreads=0, maxthreads=1, name="database")
         self._readers: PostgresReadPool = PostgresReadPool(server, reactor)
         self._on_failure = on_failure
@@ -71,13 +72,13 @@ class PostgresPool(Pool):
         self._running: list[Work] | None = None
         self._patience_s: float | None = None
 
-    # what others set
+    # settings that change while it runs
 
     @property
     def before_batch_after_reconnect(self) -> Hook | None:
         """Called with a connection, in the transaction of the first batch after a reconnection.
 
-        What it raises fails the pool.
+        An exception that it raises fails the pool.
         """
         return self._writer.before_batch_after_reconnect
 
@@ -87,7 +88,7 @@ class PostgresPool(Pool):
 
     @property
     def application_name(self) -> str:
-        """What the server calls these connections in pg_stat_activity."""
+        """The name of these connections in the server's pg_stat_activity."""
         return self._server.application_name
 
     @application_name.setter
@@ -97,10 +98,10 @@ class PostgresPool(Pool):
             d = self.do_sql(_rename, name)
             d.addErrback(lambda failure: failure.trap(StoreFailed))
 
-    # what Buildbot calls
+    # the interface that Buildbot calls
 
     def open(self) -> defer.Deferred[None]:
-        """Connect, and accept work.  Fails with StoreError where that can't be done."""
+        """Connect, and then accept work.  Fails with StoreError if it can't connect."""
         self._thread.start()
         self._watch.start()
         d: defer.Deferred[None] = defer.Deferred()
@@ -120,14 +121,14 @@ class PostgresPool(Pool):
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Finish what was asked so far, cut visitors' reads short, and close every connection."""
+        """Finish the work submitted so far, abort reads for requests, and close all connections."""
         if not self.running:
             return
         while self.failure is None and (self._queue or self._running):
             try:
                 yield self.do(lambda _conn: None)
             except StoreError:
-                break  # on_failure was told; closing is all that is left
+                break  # on_failure was called; only the connections remain to be closed
         self.running = False
         self._readers.stop()
         closed: defer.Deferred[None] = defer.Deferred()
@@ -140,7 +141,7 @@ class PostgresPool(Pool):
         self._thread.stop()
 
     def committed(self) -> defer.Deferred[None]:
-        """Fires when a kill won't undo what anybody was told.  Fails with StoreFailed."""
+        """Fires at once: results are delivered after their commit.  Fails with StoreFailed."""
         if self.failure is not None:
             return defer.fail(StoreFailed(self.failure.what, self.failure.hint))
         return defer.succeed(None)
@@ -148,19 +149,19 @@ class PostgresPool(Pool):
     on_disk = committed
 
     def commit(self) -> None:
-        """Nothing that was delivered is ever held back."""
+        """Does nothing, because results are delivered after their commit."""
 
     # batches
 
-    def _queue_up(self, work: Work) -> None:
+    def _enqueue(self, work: Work) -> None:
         self._queue.append(work)
         if work.for_reader and self.outage is not None:
-            self._after(READ_WAITS_S, self.outage, self._refuse_visitors, [work])
+            self._call_later_if_away(READ_WAITS_S, self.outage, self._refuse_reads, [work])
         self._schedule()
 
     def _schedule(self) -> None:
-        # callFromThread and not callLater: it is the cheaper of the two, and under a test
-        # reactor it runs at once, as Buildbot's tests expect of their thread pool.
+        # callFromThread is cheaper than callLater, and a test reactor runs it at once, as
+        # Buildbot's tests expect of their thread pool.
         if not self._scheduled and self._running is None:
             self._scheduled = True
             self.reactor.callFromThread(self._turn)
@@ -170,8 +171,8 @@ class PostgresPool(Pool):
         if self._running is not None or not self.running:
             return
         batch: list[Work] = []
-        while self._queue and len(batch) < MOST:
-            # Starts when what was asked before it is committed, so that it sees that.
+        while self._queue and len(batch) < MAX_BATCH_SIZE:
+            # A read starts when all work submitted before it is committed, so that it sees it.
             if self._queue[0].for_reader:
                 if batch:
                     break
@@ -181,9 +182,9 @@ class PostgresPool(Pool):
         if batch:
             self._running = batch
             self._watch.begin()
-            self._thread.callInThreadWithCallback(self._has_run, self._writer.run, batch)
+            self._thread.callInThreadWithCallback(self._batch_has_run, self._writer.run, batch)
 
-    def _has_run(self, success: bool, result: Any) -> None:
+    def _batch_has_run(self, success: bool, result: Any) -> None:
         self.reactor.callFromThread(self._deliver, None if success else result)
 
     def _deliver(self, failure: Failure | None) -> None:
@@ -208,9 +209,9 @@ class PostgresPool(Pool):
         if self._queue:
             self._schedule()
 
-    # reads for visitors
+    # reads for requests
 
-    def _wrote(self, error: BaseException) -> bool:
+    def _is_refused_write(self, error: BaseException) -> bool:
         return isinstance(error, errors.ReadOnlySqlTransaction)
 
     # when the server is away
@@ -218,43 +219,45 @@ class PostgresPool(Pool):
     def give_up_after(self, seconds: float) -> None:
         self._patience_s = seconds
         if self.outage is not None:
-            self._lose_patience(self.outage)
+            self._schedule_give_up(self.outage)
 
-    def _note_outage(self, outage: Outage) -> None:
+    def _outage_began(self, outage: Outage) -> None:
         if self.outage is not None or self._running is None:
-            return  # that is known; or it is over
+            return  # the outage is known already, or it has ended
         log.msg(f"{self._server.shown} is away: {outage.words}; waiting for it")
         self._set_outage(outage)
-        # What runs there for visitors will not be answered either.
-        self._after(READ_WAITS_S, outage, self._readers.interrupt)
-        self._after(READ_WAITS_S, outage, self._refuse_visitors, [*self._queue])
-        self._lose_patience(outage)
+        # The reads that run will not be answered either.
+        self._call_later_if_away(READ_WAITS_S, outage, self._readers.interrupt)
+        self._call_later_if_away(READ_WAITS_S, outage, self._refuse_reads, [*self._queue])
+        self._schedule_give_up(outage)
 
     def _set_outage(self, outage: Outage | None) -> None:
         self.outage = outage
         if self._on_outage is not None:
             self._on_outage(outage)
 
-    def _lose_patience(self, outage: Outage) -> None:
+    def _schedule_give_up(self, outage: Outage) -> None:
         if self._patience_s is not None:
-            self._after(self._patience_s, outage, self._give_up)
+            self._call_later_if_away(self._patience_s, outage, self._give_up)
 
-    def _after(self, seconds: float, outage: Outage, do: Callable[..., object], *args: Any) -> None:
-        """Do it then, where the outage still lasts."""
+    def _call_later_if_away(
+        self, seconds: float, outage: Outage, do: Callable[..., object], *args: Any
+    ) -> None:
+        """Call `do` after so many seconds, if the outage still lasts then."""
 
-        def look() -> None:
+        def do_if_still_away() -> None:
             if self.outage is outage and self.failure is None:
                 do(*args)
 
-        self.reactor.callLater(seconds, look)
+        self.reactor.callLater(seconds, do_if_still_away)
 
-    def _refuse_visitors(self, works: list[Work]) -> None:
-        """They are not kept waiting like those who have something stored."""
+    def _refuse_reads(self, works: list[Work]) -> None:
+        """Refuse the reads for requests among `works`; all other work waits for the server."""
         assert self.outage is not None
         for work in works:
             if work.for_reader and work in self._queue:
                 self._queue.remove(work)
-                work.refuse(away(self._server, self.outage.words))
+                work.refuse(away_error(self._server, self.outage.words))
 
     def _give_up(self) -> None:
         assert self.outage is not None
@@ -264,7 +267,7 @@ class PostgresPool(Pool):
         self.fail(StoreFailed(f"{what}; the master stops without it", hint))
 
     def fail(self, error: Exception) -> StoreFailed:
-        """Fail all work that waits and all that comes, and say so once; what it fails with."""
+        """Fail all queued and all later work, and call on_failure once; return the failure."""
         if self.failure is None:
             what, hint = str(error), getattr(error, "hint", None)
             self.failure = error if isinstance(error, StoreFailed) else StoreFailed(what, hint)

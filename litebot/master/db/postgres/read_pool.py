@@ -1,4 +1,4 @@
-"""Read-only connections in threads, for what visitors ask: see litebot.master.db.read_pool."""
+"""Read-only connections to Postgres, in threads: see litebot.master.db.read_pool."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from psycopg import IsolationLevel
 from sqlalchemy.pool import NullPool
 
 from litebot.master.db.postgres import DIALECT_URL
-from litebot.master.db.postgres.connection import Shared
+from litebot.master.db.postgres.connection import SharedConnection
 from litebot.master.db.postgres.server import Server
-from litebot.master.db.postgres.server import away
+from litebot.master.db.postgres.server import away_error
 from litebot.master.db.postgres.server import cut_off
-from litebot.master.db.postgres.server import waits
-from litebot.master.db.postgres.server import words_of
+from litebot.master.db.postgres.server import one_line
+from litebot.master.db.postgres.server import reconnect_delays
 from litebot.master.db.postgres.sql import PostgresSql
 from litebot.master.db.read_pool import Reader
 from litebot.master.db.read_pool import ReadPool
 
-# A visitor waits so long for a server that is away.
+# How long a read waits for a server that is away.
 READ_WAITS_S = 5.0
 
 
 class PostgresReader:
-    """A Reader of a server, which connects when it is first used, and anew when it must."""
+    """A `Reader` of a server; it connects at its first use, and again after each loss."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._conn: Shared | None = None
+        self._conn: SharedConnection | None = None
         self._sql: PostgresSql | None = None
         self.engine = sa.create_engine(
-            DIALECT_URL, creator=self._connected, poolclass=NullPool, use_native_hstore=False
+            DIALECT_URL, creator=self._raw_connection, poolclass=NullPool, use_native_hstore=False
         )
 
-    def _connected(self) -> Shared:
+    def _raw_connection(self) -> SharedConnection:
         assert self._conn is not None
         return self._conn
 
@@ -49,16 +49,16 @@ class PostgresReader:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it has to connect anew."""
+        """Whether it has no usable connection."""
         return self._conn is None or self._conn.closed or self._conn.broken
 
     def begin(self) -> None:
         if not self.is_lost:
             return
-        self._conn = conn = self._server.connect(Shared)
+        self._conn = conn = self._server.connect(SharedConnection)
         conn.autocommit = False
         conn.read_only = True
-        conn.isolation_level = IsolationLevel.REPEATABLE_READ  # a page is of one moment
+        conn.isolation_level = IsolationLevel.REPEATABLE_READ  # so all its queries see one snapshot
         self._sql = PostgresSql(conn, self.engine.connect)
 
     def end(self) -> None:
@@ -77,9 +77,10 @@ class PostgresReader:
 
 
 class PostgresReadPool(ReadPool):
-    """What writes fails with psycopg's ReadOnlySqlTransaction (`orig` of SQLAlchemy's error).
+    """The ReadPool of a Postgres server.
 
-    Fails with ServerAway where the server does not answer within READ_WAITS_S.
+    Work that writes fails with psycopg's ReadOnlySqlTransaction (`orig` of SQLAlchemy's error).
+    Work fails with ServerAway if the server does not answer within READ_WAITS_S.
     """
 
     def __init__(self, server: Server, reactor: Any) -> None:
@@ -89,17 +90,17 @@ class PostgresReadPool(ReadPool):
     def _open(self) -> Reader:
         return PostgresReader(self._server)
 
-    def _start(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run_in_pool(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         until = time.monotonic() + READ_WAITS_S
-        return super()._start(partial(self._patiently, until, how), *args, **kwargs)
+        return super()._run_in_pool(partial(self._retry_until, until, how), *args, **kwargs)
 
     def _run(self, reader: Reader, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return how(*args, **kwargs)
 
-    def _patiently(self, until: float, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Again on a new connection where the old one is lost."""
+    def _retry_until(self, until: float, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run it, and run it again on a new connection each time the connection is lost."""
         reader = self._local.reader
-        for wait_s in waits():
+        for wait_s in reconnect_delays():
             try:
                 reader.begin()
                 return how(*args, **kwargs)
@@ -108,6 +109,6 @@ class PostgresReadPool(ReadPool):
                     raise
                 if self._stopping or time.monotonic() + wait_s > until:
                     cause = getattr(error, "orig", None) or error
-                    raise away(self._server, words_of(cause)) from error
+                    raise away_error(self._server, one_line(cause)) from error
             time.sleep(wait_s)
         raise AssertionError("unreachable")

@@ -1,4 +1,4 @@
-"""What can be done about an error of a Postgres server or its driver."""
+"""Remedies for errors of a Postgres server or its driver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 # Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 INSUFFICIENT_PRIVILEGE = "42501"
 
-MISSING = """
+IS_DATABASE_MISSING = """
 SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = :name),
     EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolcreatedb))
 """
@@ -21,10 +21,10 @@ PROBE_S = 3
 
 
 def remedy(error: Any, url: URL) -> str | None:
-    """What to type after an error of psycopg's, or None.  `url` is one for SQLAlchemy.
+    """Return what to type after an error of psycopg's, or None.  `url` is in SQLAlchemy's form.
 
-    The server gives no code to a connection that it refuses, so it is asked whether it has the
-    database at all.
+    psycopg has no error code for a connection that the server refuses, so the server is asked
+    whether the database exists.
     """
     if error.sqlstate == INSUFFICIENT_PRIVILEGE:
         return _become_owner(url)
@@ -32,7 +32,7 @@ def remedy(error: Any, url: URL) -> str | None:
     if tried is None or error.sqlstate is not None:
         return None
     if tried.needs_password:
-        line = f"{_part(tried.host) or 'localhost'}:{_part(tried.port)}:*:{_part(tried.user)}"
+        line = f"{_text(tried.host) or 'localhost'}:{_text(tried.port)}:*:{_text(tried.user)}"
         return (
             f"(umask 077; echo {shlex.quote(line + ':PASSWORD')} >> ~/.pgpass), or set PGPASSWORD"
         )
@@ -45,25 +45,25 @@ def _become_owner(url: URL) -> str:
 
 
 def _create(tried: Any, url: URL) -> str | None:
-    """How to create the database, where it is missing."""
-    name, host, user = _part(tried.db), _part(tried.host), _part(tried.user)
-    options = {"connect_timeout": PROBE_S, "password": _part(tried.password)}
+    """Return the command that creates the database, or None if it exists or can't be asked for."""
+    name, host, user = _text(tried.db), _text(tried.host), _text(tried.user)
+    options = {"connect_timeout": PROBE_S, "password": _text(tried.password)}
     engine = sa.create_engine(
         url.set(database="postgres"), connect_args=options, poolclass=NullPool
     )
     try:
         with engine.connect() as conn:
-            missing, may_create = conn.execute(sa.text(MISSING), {"name": name}).one()
+            missing, may_create = conn.execute(sa.text(IS_DATABASE_MISSING), {"name": name}).one()
     except DBAPIError:
         return None
     if not missing:
         return None
-    command = ["createdb", f"--port={_part(tried.port)}", "--encoding=UTF8", "--template=template0"]
+    command = ["createdb", f"--port={_text(tried.port)}", "--encoding=UTF8", "--template=template0"]
     command += [f"--host={host}"] if host else []
     command += [f"--username={user}"] if may_create else [f"--owner={user}"]
     line = shlex.join([*command, name])
     return line if may_create else f"as a superuser of the server: {line}"
 
 
-def _part(value: bytes) -> str:
+def _text(value: bytes) -> str:
     return value.decode(errors="replace")

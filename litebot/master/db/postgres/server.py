@@ -1,4 +1,4 @@
-"""The server that a master's database is on: how to connect to it, and when it is away."""
+"""The server of a master's database: how to connect to it, and which errors mean an outage."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from litebot.errors import StoreError
 from litebot.master.db import postgres
 
 CONNECT_TIMEOUT_S = 4
-# A peer that is gone without a word is noticed after 3 + 2 * 2 s when nothing is being said, and
-# after 8 s when something is.
+# A peer that vanishes is noticed after 3 + 2 * 2 s if the connection is idle, and after 8 s if data
+# are being sent.
 # Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
-OPTIONS = {
+CONNECT_OPTIONS = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "keepalives": 1,
     "keepalives_idle": 3,
@@ -41,9 +41,9 @@ OPTIONS = {
     "client_encoding": "utf8",
     "autocommit": True,
 }
-# The same for the server, so that a connection which we have lost holds no locks for long there;
-# and no limits that a role or a database has for statements of people.
-SETTINGS = """
+# The same on the server's side, so that a connection that we lost does not keep its locks for long.
+# Limits that a role or a database sets for the statements of people are switched off.
+SESSION_SETTINGS = """
 SELECT set_config('tcp_keepalives_idle', '3', false),
        set_config('tcp_keepalives_interval', '2', false),
        set_config('tcp_keepalives_count', '2', false),
@@ -59,19 +59,19 @@ SELECT set_config('tcp_keepalives_idle', '3', false),
        CASE WHEN current_setting('server_version_num')::int >= 170000
             THEN set_config('transaction_timeout', '0', false) END
 """
-OLDEST = 130000  # as docs/operating.md has it; MATERIALIZED in events.py needs 12
+OLDEST_SERVER_VERSION = 130000  # as docs/operating.md has it; MATERIALIZED in events.py needs 12
 
-# Not what libpq knows of a connection: a pooler makes that number up.
+# The pid that libpq knows of a connection can't be used: a pooler invents it.
 IDENTIFY = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-# A pooler may have given it to the new connection, or to somebody else, since.
+# A pooler may have given the process to the new connection since then, or to somebody else.
 END_FORMER = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = %s AND backend_start = %s AND pid <> pg_backend_pid()
 """
 
-# States in which a server does nothing for anybody, and after which it goes on.  A disk that is
-# full is one: there may be space again.
-AWAY = {
+# Errors of a server that can't work now, but may be able to later.  A full disk is one of them:
+# space may be freed.
+AWAY_SQLSTATES = {
     error.sqlstate
     for error in (
         errors.AdminShutdown,
@@ -82,7 +82,7 @@ AWAY = {
         errors.IdleInTransactionSessionTimeout,
         errors.TooManyConnections,
         errors.DiskFull,
-        errors.ReadOnlySqlTransaction,  # after a fail-over this one only follows
+        errors.ReadOnlySqlTransaction,  # after a fail-over this server is a standby
     )
 }
 
@@ -97,13 +97,13 @@ LONGEST_WAIT_S = 2.0
 C = TypeVar("C", bound=psycopg.Connection[Any])
 
 
-def words_of(error: BaseException) -> str:
-    """What an error of the driver says, in one line."""
+def one_line(error: BaseException) -> str:
+    """Return the message of an error of the driver, in one line."""
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
-def waits() -> Any:
-    """How long to wait before each attempt to connect again."""
+def reconnect_delays() -> Any:
+    """Yield how many seconds to wait before each attempt to connect again."""
     wait_s = FIRST_WAIT_S
     while True:
         yield wait_s
@@ -111,7 +111,7 @@ def waits() -> Any:
 
 
 def cut_off(conn: psycopg.Connection[Any]) -> None:
-    """Make a connection fail, in whatever thread it is used, as if the server had closed it."""
+    """Make a connection fail as if the server had closed it, in whatever thread it is in use."""
     with suppress(OSError, psycopg.Error):
         sock = socket.socket(fileno=os.dup(conn.fileno()))
         try:
@@ -121,14 +121,14 @@ def cut_off(conn: psycopg.Connection[Any]) -> None:
 
 
 class Traffic(NamedTuple):
-    """Bytes of a connection that the other side has acknowledged, and that have come from it."""
+    """The bytes of a connection that its peer has acknowledged, and those received from it."""
 
     acknowledged: int
     received: int
 
 
 def traffic(conn: psycopg.Connection[Any]) -> Traffic | None:
-    """What the kernel has counted; None where it does not: Linux does, and of TCP only."""
+    """Return the kernel's counts, or None: only Linux has them, and only for TCP."""
     if sys.platform != "linux":
         return None
     try:
@@ -139,10 +139,10 @@ def traffic(conn: psycopg.Connection[Any]) -> Traffic | None:
         return None
 
 
-def is_of_use(conn: psycopg.Connection[Any] | None, error: psycopg.Error) -> bool:
-    """Whether a connection, on which a statement of its own has failed so, can go on.
+def is_usable_after(conn: psycopg.Connection[Any] | None, error: psycopg.Error) -> bool:
+    """Whether a connection in autocommit mode can still be used after a statement failed so.
 
-    Not where the server only follows another one, which a new connection finds.
+    It can't if the server is a standby; a new connection finds the primary.
     """
     if conn is None or isinstance(error, errors.ReadOnlySqlTransaction):
         return False
@@ -150,14 +150,14 @@ def is_of_use(conn: psycopg.Connection[Any] | None, error: psycopg.Error) -> boo
 
 
 class Identity(NamedTuple):
-    """Of a connection, for the server: its process there, and when that was started."""
+    """How the server knows a connection: by its process, and when that was started."""
 
     pid: int
     started_at: datetime
 
 
 def identify(conn: psycopg.Connection[Any]) -> Identity:
-    """The identity of a connection.  Raises psycopg.Error."""
+    """Return the identity of a connection.  Raises psycopg.Error."""
     row = conn.execute(IDENTIFY).fetchone()
     if row is None:
         raise psycopg.OperationalError("the server does not know the connection")
@@ -165,67 +165,70 @@ def identify(conn: psycopg.Connection[Any]) -> Identity:
 
 
 def end_former(conn: psycopg.Connection[Any], former: Identity) -> bool:
-    """End what is left in the server of a connection that was lost; whether anything was."""
+    """End the server's process of a lost connection, and return whether it was still there.
+
+    Raises psycopg.Error.
+    """
     return conn.execute(END_FORMER, former).fetchone() is not None
 
 
 def refuse_shared(server: Server, conn: psycopg.Connection[Any]) -> None:
-    """Raise StoreError where the server uses one process for this connection and for another one.
+    """Raise StoreError if the server uses one process for this connection and for another one.
 
     Nobody may use `conn` meanwhile.  Raises psycopg.Error.
     """
     first = identify(conn)
     with server.connect(psycopg.Connection) as other:
         if identify(other) == first:
-            raise server.not_kept()
+            raise server.pooler_error()
 
 
-def refuses(error: psycopg.Error) -> bool:
-    """Whether it is a server that says no to a new connection, as where it has too many.
+def is_refused_by_server(error: psycopg.Error) -> bool:
+    """Whether a running server refused a new connection, for instance because it has too many.
 
-    The driver does not tell why, nor more than the words.
+    The driver gives no error code for that, only the message.
     """
     return "FATAL:" in str(error)
 
 
 class Server:
-    """A database on a server, as litebot.toml names it."""
+    """A database on a server, with the url that litebot.toml has."""
 
     def __init__(self, url: str | URL, basedir: Path) -> None:
-        """Raises OSError where the password of the basedir can't be read."""
+        """Raises OSError if the file with the password can't be read."""
         self.url = make_url(url)
         self.shown = postgres.shown(url)
         self._basedir = basedir
         self._password = postgres.password(basedir)
         made = postgres.driver_url(url)
         self._args, options = PGDialect_psycopg().create_connect_args(made)
-        self._options = {**OPTIONS, **options}
+        self._options = {**CONNECT_OPTIONS, **options}
         self.application_name: str = options.get("application_name", "litebot")
 
     def connect(self, kind: type[C]) -> C:
-        """A new connection, on which each statement is a transaction of its own.
+        """Return a new connection, on which each statement is a transaction of its own.
 
-        Of several hosts that the url names it is to the one that can be written to.
-        Raises psycopg.Error; StoreError where the server is too old.
+        If the url names several hosts, it connects to the one that accepts writes.  Raises
+        psycopg.Error, and StoreError if the server is too old.
         """
         options = {**self._options, "application_name": self.application_name}
         options.setdefault("target_session_attrs", "read-write")
-        with suppress(OSError):  # it may be another one by now
+        with suppress(OSError):  # the password may have been changed
             self._password = postgres.password(self._basedir)
         if self._password is not None:
             options["password"] = self._password
         conn = kind.connect(*self._args, **options)
-        if conn.info.server_version < OLDEST:
+        if conn.info.server_version < OLDEST_SERVER_VERSION:
             raise StoreError(
                 f"{self.shown} is Postgres {conn.info.server_version // 10000}; litebot needs 13"
             )
-        psycopg.Cursor(conn).execute(SETTINGS)
+        psycopg.Cursor(conn).execute(SESSION_SETTINGS)
         return conn
 
     def longest_connect_s(self) -> int:
-        """How long connect() takes where nobody answers: so long for each address of each host.
+        """Return how long connect() takes if nobody answers: the timeout for each address.
 
-        Asks for the addresses of names.
+        Resolves the names of hosts.
         """
         params = conninfo_to_dict(**self._options)
         try:
@@ -234,8 +237,8 @@ class Server:
             attempts = 1
         return attempts * timeout_from_conninfo(params)
 
-    def not_kept(self) -> StoreError:
-        """What to tell where a connection is not always the same one for the server."""
+    def pooler_error(self) -> StoreError:
+        """Return the error for a pooler that changes the server's process of a connection."""
         return StoreError(
             f"a pooler at {self.shown} gives connections away between two transactions, and with"
             " them the locks and the notifications that belong to a session",
@@ -244,6 +247,6 @@ class Server:
         )
 
 
-def away(server: Server, words: str) -> ServerAway:
-    """What to tell a visitor."""
+def away_error(server: Server, words: str) -> ServerAway:
+    """Return the error for a request that can't be answered while the server is away."""
     return ServerAway(f"{server.shown} is away: {words}", "try again later")

@@ -1,4 +1,4 @@
-"""store.sql.Sql on a connection of psycopg's, without SQLAlchemy in between."""
+"""store.sql.Sql on a psycopg connection, without SQLAlchemy in between."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from litebot.master.db.postgres.connection import Shared
+from litebot.master.db.postgres.connection import SharedConnection
 from litebot.store.sql import Row
 from litebot.store.sql import insert_statement
 from litebot.store.sql import update_statement
 
-# The column that numbers the rows, where it is not `id`.
-KEYS = {"changes": "changeid"}
+# The columns that number the rows of a table, where that is not `id`.
+KEY_COLUMNS = {"changes": "changeid"}
 
 
 @cache
-def as_psycopg_has_it(sql: str) -> str:
-    """A statement with `?` for its parameters, with %s for them."""
+def with_psycopg_placeholders(sql: str) -> str:
+    """Replace the placeholders `?` of a statement with psycopg's %s."""
     return sql.replace("%", "%%").replace("?", "%s")
 
 
 @cache
 def _insert(table: str, columns: tuple[str, ...]) -> str:
-    return f"{insert_statement(table, columns)} RETURNING {KEYS.get(table, 'id')}"
+    return f"{insert_statement(table, columns)} RETURNING {KEY_COLUMNS.get(table, 'id')}"
 
 
 class PostgresSql:
-    """Sql on a connection that `connect` makes one of SQLAlchemy's of.
+    """Sql on `conn`; `connect` returns a SQLAlchemy connection on the same one.
 
-    Raises SQLAlchemy's errors, as its own connections do.
+    Raises SQLAlchemy's errors, as SQLAlchemy's connections do.
     """
 
     keeps_order = False
 
-    def __init__(self, conn: Shared, connect: Callable[[], sa.engine.Connection]) -> None:
+    def __init__(self, conn: SharedConnection, connect: Callable[[], sa.engine.Connection]) -> None:
         self._conn = conn
         self._connect = connect
         self._cursor = conn.cursor()
 
     def run(self, callable: Callable[..., Any], *args: Any) -> Any:
-        """callable(self, *args); what it has written is undone where it raises."""
+        """Return callable(self, *args).  If it raises, what it wrote is undone."""
         try:
             result = callable(self, *args)
         except BaseException:
@@ -76,7 +76,7 @@ class PostgresSql:
         return callable(self._connect())
 
     def _execute(self, sql: str, parameters: tuple[Any, ...]) -> psycopg.Cursor[Any]:
-        statement: Any = as_psycopg_has_it(sql)
+        statement: Any = with_psycopg_placeholders(sql)
         try:
             return self._cursor.execute(statement, parameters)
         except psycopg.Error as error:

@@ -1,9 +1,9 @@
-"""Looks after a statement that takes long: the server is at work, or away, or has lost touch.
+"""Diagnoses a slow statement: the server works on it, is away, or its answer was lost.
 
-A server that is stopped, or a network that swallows what it is given, says nothing, and the thread
-that waits for an answer can't look elsewhere.  So somebody else connects anew and asks.  A server
-that waits for its client has not got all of the statement yet, or is telling its answer, or has
-told it and the answer was lost: the last where nothing moves on the connection.
+A stopped server, or a network that drops packets, sends nothing, and the thread that waits for an
+answer can't do anything else.  So another thread opens a second connection and asks the server.  If
+the server waits for its client, it has not received the whole statement yet, or is sending its
+answer, or has sent it and the answer was lost.  The last is so if no data move on the connection.
 """
 
 from __future__ import annotations
@@ -19,109 +19,116 @@ from twisted.python.failure import Failure
 
 from litebot.master.db.pool import Outage
 from litebot.master.db.postgres.server import Server
-from litebot.master.db.postgres.server import refuses
-from litebot.master.db.postgres.server import words_of
-from litebot.master.db.postgres.writer import Asking
+from litebot.master.db.postgres.server import is_refused_by_server
+from litebot.master.db.postgres.server import one_line
+from litebot.master.db.postgres.writer import PendingStatement
 from litebot.master.db.postgres.writer import Writer
 
-LOOK_AFTER_S = 4.0
-# For how long nothing may move before an answer is taken for lost.
-STILL_S = 2.0
+CHECK_AFTER_S = 4.0
+# An answer counts as lost after no data have moved for this long.
+IDLE_S = 2.0
 SAMPLE_EVERY_S = 0.05
 
-# And not the state, which is not kept where track_activities is off.
-WAITS_FOR = """
+# The column `state` can't be used: it is not kept if track_activities is off.
+WAIT_EVENT = """
 SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
 """
 
 
 class Watch:
-    """Watches what `writer` waits for, between begin() and end().  `say` is told of outages."""
+    """Watches the statements of `writer` between begin() and end().
+
+    `report_outage` is called on the reactor's thread with each outage that it finds.
+    """
 
     def __init__(
-        self, server: Server, writer: Writer, reactor: Any, say: Callable[[Outage], None]
+        self, server: Server, writer: Writer, reactor: Any, report_outage: Callable[[Outage], None]
     ) -> None:
         self._server = server
         self._writer = writer
         self._reactor = reactor
-        self._say = say
+        self._report_outage = report_outage
         self._thread = twisted.ThreadPool(minthreads=0, maxthreads=1, name="watch")
         self._timer: Any = None
         self._watching = False
-        self._patience_s = LOOK_AFTER_S
+        self._patience_s = CHECK_AFTER_S
 
     def start(self) -> None:
-        """Before all else."""
+        """Start the thread; call it before all other methods."""
         self._thread.start()
 
     def stop(self) -> None:
-        """After all else."""
+        """Stop the thread; call it after all other methods."""
         self.end()
         self._thread.stop()
 
     def begin(self) -> None:
-        """Work begins."""
+        """Begin to watch; a batch of work has started."""
         self._watching = True
-        self._patience_s = LOOK_AFTER_S
-        self._look_in(LOOK_AFTER_S)
+        self._patience_s = CHECK_AFTER_S
+        self._check_in(CHECK_AFTER_S)
 
     def end(self) -> None:
-        """It has ended."""
+        """Stop watching; the batch has ended."""
         self._watching = False
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _look_in(self, seconds: float) -> None:
-        self._timer = self._reactor.callLater(seconds, self._look)
+    def _check_in(self, seconds: float) -> None:
+        self._timer = self._reactor.callLater(seconds, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
-        asking = self._writer.asking
-        waited_s = time.monotonic() - asking.since if asking is not None else 0.0
-        if asking is None or waited_s < self._patience_s:
-            self._look_in(self._patience_s - waited_s)
+        statement = self._writer.pending_statement
+        waited_s = time.monotonic() - statement.since if statement is not None else 0.0
+        if statement is None or waited_s < self._patience_s:
+            self._check_in(self._patience_s - waited_s)
         else:
-            self._thread.callInThreadWithCallback(self._has_asked, self._ask, asking)
+            self._thread.callInThreadWithCallback(self._has_diagnosed, self._diagnose, statement)
 
-    def _ask(self, asking: Asking) -> Outage | None:
-        """In the thread: what is wrong, or None where the statement is being worked on."""
+    def _diagnose(self, statement: PendingStatement) -> Outage | None:
+        """In the thread, return the outage, or None if the server works on the statement."""
         try:
             conn = self._server.connect(psycopg.Connection)
             try:
-                row = conn.execute(WAITS_FOR, asking.identity).fetchone()
+                row = conn.execute(WAIT_EVENT, statement.identity).fetchone()
             finally:
                 conn.close()
         except psycopg.Error as error:
-            if refuses(error):
-                return None  # it may have no room for one more connection, and be at work
-            return Outage(f"it does not answer; {words_of(error)}")
-        if row is not None and (row[0] != "Client" or self._moves(asking)):
+            if is_refused_by_server(error):
+                return None  # it may accept no more connections, and still be at work
+            return Outage(f"it does not answer; {one_line(error)}")
+        if row is not None and (row[0] != "Client" or self._is_moving(statement)):
             return None
-        if self._writer.asking == asking:  # else the answer has come meanwhile
-            # Something between may hold what does not move here: it gets more time with each try.
+        if self._writer.pending_statement == statement:  # otherwise the answer has come meanwhile
+            # Something on the way may hold back the data, so each attempt allows more time.
             self._patience_s *= 2
             self._writer.cut_off()
             return Outage("it has answered, and the answer was lost")
         return None
 
-    def _moves(self, asking: Asking) -> bool:
-        """In the thread: whether the statement is still being sent, or its answer received."""
+    def _is_moving(self, statement: PendingStatement) -> bool:
+        """In the thread, return whether the statement or its answer is still on its way."""
         before = self._writer.traffic
-        until = time.monotonic() + STILL_S
-        while before is not None and self._writer.asking == asking and time.monotonic() < until:
+        until = time.monotonic() + IDLE_S
+        while (
+            before is not None
+            and self._writer.pending_statement == statement
+            and time.monotonic() < until
+        ):
             time.sleep(SAMPLE_EVERY_S)
             if self._writer.traffic not in (before, None):
                 return True
         return False
 
-    def _has_asked(self, success: bool, result: Any) -> None:
-        self._reactor.callFromThread(self._asked, result)
+    def _has_diagnosed(self, success: bool, result: Any) -> None:
+        self._reactor.callFromThread(self._deliver, result)
 
-    def _asked(self, result: Outage | Failure | None) -> None:
+    def _deliver(self, result: Outage | Failure | None) -> None:
         if isinstance(result, Failure):
-            log.err(result, "while looking for the database server")
+            log.err(result, "while checking on the database server")
         elif result is not None and self._watching:
-            self._say(result)
+            self._report_outage(result)
         if self._watching and self._timer is None:
-            self._look_in(LOOK_AFTER_S)
+            self._check_in(CHECK_AFTER_S)

@@ -1,1 +1,1 @@
-"""The state file: one connection writes, others read, and threads sync."""
+"""The database pool on a state file: one connection writes, others read, and threads sync."""

@@ -1,9 +1,10 @@
-"""How much a state file should hold, kept outside of it and of its log.
+"""The commit watermark: how many commits of a state file are on disk, recorded in a separate file.
 
-SQLite takes a log that was cut off, changed or deleted for the log of a crash: it uses what is
-whole, and says nothing.  So each commit counts itself in the table litebot_commits, and the count
-up to which all is on disk is kept in a file beside the state file.  That file is written without a
-sync, after what it speaks of: it may run behind, and is never ahead.
+SQLite can't tell a log that was cut off, changed or deleted from the log of a crash: it uses the
+part that is intact, and reports nothing.  So each commit increments the count in the table
+litebot_commits, and the count of the commits that are on disk is kept in a file beside the state
+file.  That file is written without a sync, after the commits it counts are on disk: it may be
+behind the state file, but never ahead of it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CAUSES = "its log was cut off, damaged or deleted, or an older copy was put in i
 
 @dataclass(frozen=True)
 class Content:
-    """What a database holds: its own name, how many commits, and the highest id of each kind."""
+    """What a database holds: its unique name, its number of commits, its highest ids."""
 
     database: str
     commits: int
@@ -43,12 +44,12 @@ class Content:
 
     @classmethod
     def of(cls, database: str, commits: int, *ids: int | None) -> Content:
-        """From COLUMNS; a table without rows has no highest id."""
+        """Make one from the values of COLUMNS; a table without rows has no highest id."""
         return cls(database, commits, *(highest or 0 for highest in ids))
 
     @property
     def highest(self) -> dict[str, int]:
-        """The highest id of each kind."""
+        """Return the highest id of each kind, by the name of the kind."""
         return {
             "change": self.change,
             "buildset": self.buildset,
@@ -61,14 +62,15 @@ UNREADABLE = Content("", 0, 0, 0, 0, 0)
 
 
 def path_of(state_file: Path) -> Path:
-    """The file that says what a state file should hold."""
+    """Return the file in which the commit watermark of a state file is kept."""
     return state_file.with_name(f"{state_file.name}-tally")
 
 
 def read(state_file: Path) -> Content | None:
-    """What the state file should hold, at least; None where nothing says so.
+    """Return what the state file should hold at least, or None if there is no commit watermark.
 
-    Read it before the state file, which a master may be writing.  UNREADABLE where it is damaged.
+    Returns UNREADABLE if the file is damaged.  Call it before reading the state file, which a
+    master may be writing.
     """
     try:
         return Content(**json.loads(path_of(state_file).read_bytes()))
@@ -79,69 +81,72 @@ def read(state_file: Path) -> Content | None:
 
 
 def content_of(conn: sa.engine.Connection) -> Content | None:
-    """What a database holds; None where no litebot has counted its commits."""
+    """Return what a database holds, or None if no litebot has counted its commits."""
     if not sa.inspect(conn).has_table("litebot_commits"):
         return None
     row = conn.exec_driver_sql(QUERY).first()
     return None if row is None else Content.of(*row)
 
 
-def missing(should: Content | None, has: Content | None) -> str | None:
-    """What a database lacks of what it should hold, in words; None where nothing is known to be.
+def missing(expected: Content | None, actual: Content | None) -> str | None:
+    """Describe what a database lacks of what it should hold, or return None if nothing is missing.
 
     A stock Buildbot counts no commits, so nothing is missing after it.  A copy has the name and the
-    count of what it was copied from.
+    count of the database that it was copied from.
     """
-    if should is None:
+    if expected is None:
         return None
-    if should == UNREADABLE:
-        return "the tally beside the state file is damaged, so nobody knows whether it is complete"
-    if has is None or has.database != should.database:
-        ids = ", ".join(f"{kind} {last}" for kind, last in should.highest.items() if last)
+    if expected == UNREADABLE:
         return (
-            "the state file is not the one that this master has used till now, which went up to"
+            "the commit watermark beside the state file is damaged, so nobody knows whether the"
+            " state file is complete"
+        )
+    if actual is None or actual.database != expected.database:
+        ids = ", ".join(f"{kind} {last}" for kind, last in expected.highest.items() if last)
+        return (
+            "the state file is not the one that this master has used until now, which went up to"
             f" {ids or 'no build yet'}; was another one put in its place?"
         )
-    lacks = should.commits - has.commits
-    if lacks <= 0:
+    lost_commits = expected.commits - actual.commits
+    if lost_commits <= 0:
         return None
-    here = has.highest
-    lost = [
-        f"{kind} {here[kind] + 1}" + (f" to {last}" if last > here[kind] + 1 else "")
-        for kind, last in should.highest.items()
-        if last > here[kind]
+    present = actual.highest
+    lost_ids = [
+        f"{kind} {present[kind] + 1}" + (f" to {last}" if last > present[kind] + 1 else "")
+        for kind, last in expected.highest.items()
+        if last > present[kind]
     ]
-    of_these = ", ".join(lost) or "no change or build of its own, only what became of some"
+    lost = ", ".join(lost_ids) or "no whole change or build, only updates of some"
     return (
-        f"the state file lacks the last {lacks} of the commits that this master had on disk:"
-        f" {of_these}; {CAUSES}"
+        f"the state file lacks the last {lost_commits} of the commits that this master had on disk:"
+        f" {lost}; {CAUSES}"
     )
 
 
 class CommitWatermark:
-    """Counts commits, and keeps the count of those that are on disk.
+    """Counts commits, and records how many of them are on disk.
 
-    Only the master that owns the state file may have one.  Raises OSError where the file can't be
-    made, which then is on disk.
+    Only the master that owns the state file may have one.  The file exists on disk once the object
+    is made.  Raises OSError if the file can't be written.
     """
 
     def __init__(self, state_file: Path, content: Content) -> None:
         self.committed = content
         path = path_of(state_file)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.keep(content)
+        self.record(content)
         os.fsync(self._fd)
         sync(path.parent)
 
     def count(self, sql: Sql) -> Content:
-        """Count a commit, as the last thing before it."""
+        """Count a commit; must be the last statement before it."""
         return Content.of(*sql.rows(COUNT)[0])
 
-    def keep(self, content: Content) -> None:
-        """Write down that so much is on disk; from any thread.  Raises OSError."""
+    def record(self, content: Content) -> None:
+        """Record that `content` is on disk.  May be called in any thread.  Raises OSError."""
         text = json.dumps(vars(content)).encode().ljust(SIZE_BYTES - 1) + b"\n"
-        os.pwrite(self._fd, text, 0)  # less than a sector: all of it or nothing
+        os.pwrite(self._fd, text, 0)  # it is less than a sector, so all of it is written or nothing
 
     def close(self) -> None:
-        """Keep nothing any more."""
+        """Close the file."""
         os.close(self._fd)

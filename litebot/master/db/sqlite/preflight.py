@@ -1,4 +1,4 @@
-"""What must hold before a master may start; each refusal names what is wrong and a remedy."""
+"""Checks the state file before a master may start; each error names the problem and a remedy."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from litebot.master.db.sqlite import commit_watermark
 from litebot.master.db.sqlite.commit_watermark import Content
 from litebot.settings import Settings
 from litebot.store.connection import connect
-from litebot.store.connection import keeps_its_log
+from litebot.store.connection import keep_log_on_close
 from litebot.store.connection import refusal
 from litebot.users import UserFile
 
 
 def check(files: Basedir, settings: Settings) -> str | None:
-    """Raise a LitebotError for the first thing that would keep the master from running well.
+    """Raise a LitebotError for the first problem that would keep the master from running well.
 
-    Returns what was mended on the way, if anything was.
+    Returns a message about what was repaired, or None.
     """
     files.require_writable()
     if files.users_file.exists():
@@ -33,13 +33,13 @@ def check(files: Basedir, settings: Settings) -> str | None:
     if path is None:
         return None
     check_state_file(path, files)
-    return close_state_file(path)
+    return make_private(path)
 
 
-def close_state_file(path: Path) -> str | None:
-    """Let its owner alone read a state file; what was done, for the user, or None.
+def make_private(path: Path) -> str | None:
+    """Let only its owner read a state file; return a message about what was changed, or None.
 
-    Raises StoreError where that is not possible.
+    Raises StoreError if that is not possible.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -59,45 +59,46 @@ def close_state_file(path: Path) -> str | None:
 
 
 def check_state_file(path: Path, files: Basedir) -> None:
-    """Raise StoreError where a state file is missing, unusable, or of another Buildbot."""
+    """Raise StoreError if a state file is missing, unusable or of another version of Buildbot."""
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise StoreError(
             f"{path} can't be read and written by this user (uid {os.geteuid()})",
             f"chown {os.geteuid()} {shlex.quote(str(path))}",
         )
-    should_hold = commit_watermark.read(path)
-    db = connect(path, (keeps_its_log,))  # nothing is changed before all is known to be well
+    expected = commit_watermark.read(path)
+    db = connect(path, (keep_log_on_close,))  # changes nothing before all checks have passed
     try:
         check_schema(db, path, files)
-        check_content(db, path, should_hold)
+        check_content(db, path, expected)
     except apsw.Error as error:
         raise refusal(path, error) from error
     finally:
         db.close()
 
 
-def check_content(db: apsw.Connection, path: Path, should_hold: Content | None) -> None:
-    """Raise StoreError where commits are missing and what is left makes no whole.
+def check_content(db: apsw.Connection, path: Path, expected: Content | None) -> None:
+    """Raise StoreError if commits are missing and the rest is not consistent.
 
-    A part of a log over a file that has the rest of it already mixes old pages with new ones.
+    If a part of the log is lost whose rest was already moved into the file, old pages are mixed
+    with new ones.
     """
-    if should_hold is None:
+    if expected is None:
         return
     is_counted = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'litebot_commits'").get
     row = db.execute(commit_watermark.QUERY).fetchone() if is_counted else None
-    missing = commit_watermark.missing(should_hold, None if row is None else Content.of(*row))
+    missing = commit_watermark.missing(expected, None if row is None else Content.of(*row))
     if missing is None:
         return
-    found = db.execute("PRAGMA integrity_check(1)").get
-    if found != "ok":
+    fault = db.execute("PRAGMA integrity_check(1)").get
+    if fault != "ok":
         raise StoreError(
-            f"{path} is damaged: {found}; {missing}",
+            f"{path} is damaged: {fault}; {missing}",
             f"restore a backup of it, and remove {shlex.quote(str(path))}-wal with the old file",
         )
 
 
 def check_schema(db: apsw.Connection, path: Path, files: Basedir) -> None:
-    """Raise StoreError where the tables are not exactly those of this Buildbot."""
+    """Raise StoreError unless the tables are exactly those of this version of Buildbot."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
     if not tables:
         raise StoreError(f"{path} holds no tables", f"litebot create-master --force {files.quoted}")

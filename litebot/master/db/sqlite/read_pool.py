@@ -1,4 +1,4 @@
-"""Read-only connections to the state file: inline, on the reactor's thread, or in threads."""
+"""Read-only connections to the state file, inline on the reactor's thread or in threads."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ from litebot.store.dialect import engine_on
 from litebot.store.sql import CountingSql
 from litebot.store.sql import Counts
 
-# How often SQLite asks whether a glance goes on (in steps of its virtual machine: about each row),
-# and for how long it does.
+# SQLite asks after so many steps of its virtual machine, at about each row, whether an inline read
+# has timed out.
 INLINE_READ_STEPS = 50
-
-
+# How long an inline read may take.
 INLINE_READ_S = 0.004
-
-
-# For how long none begins after one that took longer, so that those cost builds next to nothing.
-INLINE_READ_AGAIN_S = 0.2
+# No inline read begins for this long after one that timed out, so that slow reads cost builds next
+# to nothing.
+INLINE_READ_PAUSE_S = 0.2
 
 
 class InlineReadRefused(Exception):
-    """It has to go to a thread at once."""
+    """Inline reads are paused; the work must run in a thread."""
 
 
 class SqliteReader:
-    """A Reader of the state file."""
+    """A `Reader` of the state file."""
 
     def __init__(self, path: Path, counts: Counts) -> None:
         self._handle = connect(path, READER)
@@ -52,45 +50,49 @@ class SqliteReader:
 
 
 class InlineReader(SqliteReader):
-    """For the reactor's thread: a read that takes over INLINE_READ_S, or would wait, fails."""
+    """A reader on the reactor's thread: reads that take over INLINE_READ_S, or must wait, fail."""
 
     def __init__(self, path: Path, counts: Counts) -> None:
         super().__init__(path, counts)
         self._ends_at = math.inf
         self._handle.set_busy_timeout(0)
-        self._handle.set_progress_handler(self.is_over, INLINE_READ_STEPS)
+        self._handle.set_progress_handler(self.has_timed_out, INLINE_READ_STEPS)
 
     def begin(self) -> None:
         super().begin()
         self._ends_at = time.monotonic() + INLINE_READ_S
 
     def end(self) -> None:
-        # SQLite counts the steps of all statements together: ROLLBACK, too, would be interrupted,
-        # and an old snapshot keeps the log from ever being emptied.
+        # SQLite counts the steps of all statements together, so ROLLBACK would be interrupted too;
+        # and an old snapshot would keep the log from ever starting over.
         self._ends_at = math.inf
         super().end()
 
-    def is_over(self) -> bool:
-        """Whether what has begun takes too long."""
+    def has_timed_out(self) -> bool:
+        """Whether the current read has taken over INLINE_READ_S."""
         return time.monotonic() > self._ends_at
 
 
 class SqliteReadPool(ReadPool):
-    """Of the state file.  What writes fails with ReadOnlyError (`orig` of SQLAlchemy's error)."""
+    """The ReadPool of a state file.
+
+    Work that writes fails with ReadOnlyError (`orig` of SQLAlchemy's error).
+    """
 
     def __init__(self, path: Path, reactor: Any) -> None:
         super().__init__(reactor)
         self._path = path
         self._counts: Counts = {}
         self._inline: InlineReader | None = None
-        self._inline_from = 0.0
+        self._inline_allowed_at = 0.0
 
     def read_inline(self, callable: Callable[..., Any], *args: Any) -> Any:
-        """As run_sql, but at once, on the reactor's thread; the result.  May fail half-way.
+        """Like run_sql, but at once, on the reactor's thread; return the result.
 
-        Fails with InlineReadRefused for a while after one that took too long.
+        Raises an error when the read times out, and InlineReadRefused for INLINE_READ_PAUSE_S after
+        that.
         """
-        if time.monotonic() < self._inline_from:
+        if time.monotonic() < self._inline_allowed_at:
             raise InlineReadRefused
         if self._inline is None:
             self._inline = InlineReader(self._path, self._counts)
@@ -98,8 +100,8 @@ class SqliteReadPool(ReadPool):
             self._inline.begin()
             return self._inline.run_sql(callable, *args)
         except Exception:
-            if self._inline.is_over():
-                self._inline_from = time.monotonic() + INLINE_READ_AGAIN_S
+            if self._inline.has_timed_out():
+                self._inline_allowed_at = time.monotonic() + INLINE_READ_PAUSE_S
             raise
         finally:
             self._inline.end()

@@ -1,4 +1,4 @@
-"""Making a state file."""
+"""Creates state files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from litebot.store.dialect import engine_on
 
 
 def create_file(path: Path) -> None:
-    """Make an empty state file that only its owner can read.  Raises OSError."""
+    """Create an empty state file that only its owner can read.  Raises OSError."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connect(path, NEW_FILE).close()
 
 
 def make_state_file(path: Path) -> None:
-    """A new state file with Buildbot's tables and litebot's.  Raises StoreError."""
+    """Create a state file with the tables of Buildbot and litebot.  Raises OSError, StoreError."""
     create_file(path)
     handle = connect(path)
     with engine_on(handle).connect() as conn:

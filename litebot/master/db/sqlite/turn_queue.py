@@ -1,13 +1,17 @@
-"""The turn queue: all database work of one reactor turn, or of a few, in one transaction.
+"""The turn queue: runs all database work of one reactor turn, or of a few, in one transaction.
 
-Stands where Buildbot's DBThreadPool stands and has its interface, so that every connector
-component and plugin runs on it unchanged.  Work is queued; once per reactor turn the queue is
-drained in order inside BEGIN IMMEDIATE ... COMMIT, each piece in a savepoint of its own, and the
-results are delivered in a later turn than the one that asked, as from a thread.  The commit comes
-before that; or, as a *group commit*, up to `group_commit_s` later, so that a page which many pieces
-change is written once.  Whoever acts on the outside waits for committed() or on_disk() first, so a
-kill takes only what nothing outside has come of, all of it or nothing.  What only reads for a
-visitor sees what was committed, on connections of its own: a page at once, all else in threads.
+It takes the place of Buildbot's DBThreadPool and has the same interface, so that every connector
+component and plugin runs on it unchanged.  Work is queued.  Once per reactor turn the queue is
+drained in order between BEGIN IMMEDIATE and COMMIT, each piece of work in a savepoint of its own.
+Results are delivered in a later turn than the one that submitted the work, as from a thread.
+
+The commit comes before the delivery; or, as a *group commit*, up to `group_commit_s` later, so that
+a page which many pieces of work change is written once.  Whoever acts on the outside world waits
+for committed() or on_disk() first.  So a kill can only undo work that had no effect outside, and it
+undoes all or nothing of a transaction.
+
+Work that only reads for a request sees committed data, on connections of its own: short reads
+inline, all others in threads.
 """
 
 from __future__ import annotations
@@ -42,21 +46,21 @@ from litebot.store.dialect import engine_on
 from litebot.store.sql import ApswSql
 
 BUSY_RETRY_S = 0.010
-BUSY_SAY_EVERY_S = 5.0
+BUSY_LOG_EVERY_S = 5.0
 BUSY_GIVE_UP_S = 60.0
 
-# How a sync says it, where space is only looked for when data are written out.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# A sync reports a full disk by these, where space is only allocated when data are written out.
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TurnQueue(Pool):
-    """Runs database work on the thread that made it (the reactor's), a transaction a turn.
+    """Runs database work on the thread that made the queue (the reactor's), one transaction a turn.
 
-    `handle` is the one connection that writes and `path` its file, or None for one in memory,
-    which nobody else can read and nothing has to checkpoint.  `on_failure` is called once, with a
-    StoreFailed, when the disk fails; from then on all work fails with it.  With `sync_later`, for
-    a handle that does not sync at a commit, on_disk() does.  `group_commit_s` is how many seconds
-    a commit may wait for more work, and the least time between two; with 0 each turn has its own.
+    `handle` is the only connection that writes.  `path` is its file, or None for a database in
+    memory, which nobody else can read and which needs no checkpoints.  `on_failure` is called once,
+    with a StoreFailed, when the disk fails; from then on all work fails with it.  `sync_later` is
+    for a handle that does not sync at a commit; on_disk() then does.  `group_commit_s` is how long
+    a commit may wait for more work, and the minimum time between two; with 0 each turn commits.
     """
 
     _readers: SqliteReadPool | None
@@ -72,7 +76,7 @@ class TurnQueue(Pool):
         group_commit_s: float = 0.0,
     ) -> None:
         super().__init__()
-        self.engine = engine_on(handle, check=self._check_thread, on_fatal=self._note_fatal)
+        self.engine = engine_on(handle, check=self._check_thread, on_fatal=self._record_fatal_error)
         self.reactor = reactor
         self.path = path
         self.failure: StoreFailed | None = None
@@ -82,42 +86,42 @@ class TurnQueue(Pool):
         self._checkpointer = Checkpointer(handle, path, reactor, self.fail) if path else None
         self._syncer = Syncer(path, reactor, self.fail) if path and sync_later else None
         self._watermark: CommitWatermark | None = None
-        self._changes = handle.total_changes()
+        self._changes_at_commit = handle.total_changes()
         self._group_commit_s = group_commit_s
         self._group_commit: Any = None
         self._committed_at = 0.0
-        self._waiting: list[defer.Deferred[None]] = []  # for what is held
+        self._awaiting_commit: list[defer.Deferred[None]] = []
         self._on_failure = on_failure
         self._queue: deque[Work] = deque()
-        self._reads: deque[Work] = deque()  # whose commit has come
+        self._inline_reads: deque[Work] = deque()  # inline reads whose commit is done
         self._inline_scheduled = False
-        self._dispatcher = Dispatcher(reactor, self._settle_all)
+        self._dispatcher = Dispatcher(reactor, self._commit_all)
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
-        self._sql = ApswSql(handle, self.engine, self._note_fatal)
-        self._fatal: dbapi.Error | None = None
+        self._sql = ApswSql(handle, self.engine, self._record_fatal_error)
+        self._fatal_error: dbapi.Error | None = None
         self._busy_since: float | None = None
-        self._busy_said_at = 0.0
+        self._busy_logged_at = 0.0
 
-    # what Buildbot calls
+    # the interface that Buildbot calls
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Finish what was asked so far, cut visitors' reads short, and close every connection."""
+        """Finish the work submitted so far, abort reads for requests, and close all connections."""
         if not self.running:
             return
         try:
             while self._queue:
                 yield self.do(lambda _conn: None)
         except StoreFailed:
-            pass  # on_failure was told; closing is all that is left
+            pass  # on_failure was called; only the connections remain to be closed
         self.commit()
         self.running = False
         if self._readers is not None:
             self._readers.stop()
-        while self._reads:
-            self._refuse(self._reads.popleft())
+        while self._inline_reads:
+            self._refuse(self._inline_reads.popleft())
         self._dispatcher.stop()
         if self._checkpointer is not None:
             yield self._checkpointer.stop()
@@ -131,16 +135,17 @@ class TurnQueue(Pool):
         self._handle.close()
 
     def committed(self) -> defer.Deferred[None]:
-        """Fires when what has been done so far is committed, so that a kill won't undo it.
+        """Fires when all work done so far is committed, so that a kill won't undo it.
 
-        At once where the last commit is `group_commit_s` ago.  Fails with StoreFailed.
+        Commits at once if the last commit was at least `group_commit_s` ago.  Fails with
+        StoreFailed.
         """
         if self.failure is not None:
             return defer.fail(StoreFailed(self.failure.what, self.failure.hint))
         if self._group_commit is None:
             return defer.succeed(None)
         d: defer.Deferred[None] = defer.Deferred()
-        self._waiting.append(d)
+        self._awaiting_commit.append(d)
         wait_s = self._committed_at + self._group_commit_s - self.reactor.seconds()
         if wait_s > 0:
             self._group_commit.reset(min(wait_s, self._group_commit_s))
@@ -149,10 +154,7 @@ class TurnQueue(Pool):
         return d
 
     def on_disk(self) -> defer.Deferred[None]:
-        """Fires when what has been done so far will survive a power loss.
-
-        Fails with StoreFailed.
-        """
+        """Fires when all work done so far will survive a power loss.  Fails with StoreFailed."""
         d = self.committed()
         if self._syncer is not None:
             syncer = self._syncer
@@ -160,49 +162,50 @@ class TurnQueue(Pool):
         return d
 
     def admit(self, snapshot: ReadSnapshot) -> defer.Deferred[None]:
-        """Fires when a visit may begin: see `door`."""
+        """Fires when a request may begin to read: see `dispatcher`."""
         return self._dispatcher.admit(snapshot, builds_run=self._group_commit is not None)
 
-    def _settle_all(self) -> bool:
+    def _commit_all(self) -> bool:
+        """Commit, and return whether no work is left in the queue."""
         self.commit()
         return not self._queue
 
     def count_commits(self, watermark: CommitWatermark) -> None:
-        """Count all commits from now on; `watermark` keeps how many are on disk."""
+        """Count all commits from now on, and record in `watermark` how many are on disk."""
         self._watermark = watermark
         if self._syncer is not None:
             self._syncer.watermark = watermark
 
     def commit(self) -> None:
-        """Commit at once what is held."""
+        """Commit at once what waits for a group commit."""
         if self._group_commit is None:
             return
         try:
             self._commit()
         except (apsw.Error, dbapi.Error, OSError) as error:
             self.fail(error)
-        self._tell_committed()
+        self._fire_committed()
 
     # the turn
 
-    def _queue_up(self, work: Work) -> None:
-        if work.is_short and work.for_reader and self._may_read(work):
-            self._read_committed(work)
+    def _enqueue(self, work: Work) -> None:
+        if work.is_short and work.for_reader and self._can_skip_queue(work):
+            self._read_when_committed(work)
             return
         self._queue.append(work)
         self._schedule()
 
-    def _may_read(self, work: Work) -> bool:
-        """Whether a visitor's work need not wait for what is in the queue.
+    def _can_skip_queue(self, work: Work) -> bool:
+        """Whether the work of a request need not wait for the work in the queue.
 
-        Nothing is, or the work is of a visit that has seen something before.
+        That is so if the queue is empty, or if the request has waited for a commit already.
         """
         assert work.snapshot is not None
         return not self._in_turn and (work.snapshot.has_waited or not self._queue)
 
     def _schedule(self) -> None:
-        # callFromThread and not callLater: it is the cheaper of the two, and under a test
-        # reactor it runs at once, as Buildbot's tests expect of their thread pool.
+        # callFromThread is cheaper than callLater, and a test reactor runs it at once, as
+        # Buildbot's tests expect of their thread pool.
         if not self._scheduled and not self._in_turn:
             self._scheduled = True
             self.reactor.callFromThread(self._turn)
@@ -222,18 +225,18 @@ class TurnQueue(Pool):
                 else:
                     self._commit()
         except (apsw.Error, dbapi.Error, sa.exc.DBAPIError, OSError) as error:
-            # None of it is on disk, so all of it fails together with what waits.
+            # None of this turn's work is committed, so it fails together with what is queued.
             self._queue.extendleft(reversed(done + reads))
             done, reads = [], []
             self.fail(error)
         finally:
             self._in_turn = False
         if self._group_commit is None:
-            self._tell_committed()
+            self._fire_committed()
         for work in reads:
-            self._read_committed(work)
+            self._read_when_committed(work)
         for work in done:
-            if self.failure is not None:  # of a commit that a visitor was waiting for
+            if self.failure is not None:  # a commit that a read waited for has just failed
                 self._refuse(work)
             else:
                 work.deliver()
@@ -241,7 +244,7 @@ class TurnQueue(Pool):
             self._schedule()
 
     def _commit_soon(self) -> None:
-        """Commit in a moment, with what comes until then."""
+        """Commit after `group_commit_s`, together with the work that comes until then."""
         if self._group_commit is None:
             self._group_commit = self.reactor.callLater(self._group_commit_s, self.commit)
 
@@ -250,8 +253,8 @@ class TurnQueue(Pool):
             if self._group_commit.active():
                 self._group_commit.cancel()
             self._group_commit = None
-        wrote = self._handle.total_changes() != self._changes
-        if self._handle.in_transaction:  # what runs outside of one ends the one that was held
+        wrote = self._handle.total_changes() != self._changes_at_commit
+        if self._handle.in_transaction:  # not where VACUUM has ended it
             content = (
                 self._watermark.count(self._sql) if self._watermark is not None and wrote else None
             )
@@ -259,24 +262,24 @@ class TurnQueue(Pool):
             if self._watermark is not None and content is not None:
                 self._watermark.committed = content
                 if self._syncer is None:
-                    self._watermark.keep(content)
+                    self._watermark.record(content)
         self._committed_at = self.reactor.seconds()
-        self._changes = self._handle.total_changes()
+        self._changes_at_commit = self._handle.total_changes()
         if self._syncer is not None and wrote:
             self._syncer.committed()
 
-    def _tell_committed(self) -> None:
-        """Tell those who wait for a commit; where it failed they have been told so."""
-        waiting, self._waiting = self._waiting, []
+    def _fire_committed(self) -> None:
+        """Fire the Deferreds that wait for a commit.  If it failed, fail() has emptied the list."""
+        waiting, self._awaiting_commit = self._awaiting_commit, []
         for d in waiting:
             d.callback(None)
 
     def _drain(self, done: list[Work], reads: list[Work]) -> None:
-        """Run queued work until TURN_S is over.  Raises where the disk fails."""
+        """Run queued work for at most TURN_S.  Raises an error of the disk."""
         ends_at = time.monotonic() + TURN_S
         while self._queue:
             if self._queue[0].for_reader:
-                # Starts after the commit, so that it sees all that was asked before it.
+                # It starts after the commit, so that it sees all work submitted before it.
                 reads.append(self._queue.popleft())
                 continue
             if not self._handle.in_transaction and not self._begin():
@@ -284,14 +287,17 @@ class TurnQueue(Pool):
             work = self._queue.popleft()
             done.append(work)
             work.result = self._run(work)
-            self._settle()
-            if self._fatal is not None:
-                raise self._fatal
+            self._clean_up_connection()
+            if self._fatal_error is not None:
+                raise self._fatal_error
             if time.monotonic() > ends_at:
                 return
 
     def _begin(self) -> bool:
-        """Take the write lock; false where another process has it and the turn has to wait."""
+        """Take the write lock, and return whether that worked.
+
+        If another process has the lock, the turn is tried again later.
+        """
         try:
             self._handle.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
@@ -301,22 +307,22 @@ class TurnQueue(Pool):
         return True
 
     def _run(self, work: Work) -> Any:
-        """The result of one piece of work, or its Failure."""
+        """Return the result of one piece of work, or its Failure."""
         try:
             return self._call(work)
-        except BaseException as error:  # whatever it is, those around it must get their answers
-            if not isinstance(error, EXPECTED) and self._fatal is None:
+        except BaseException as error:  # the other pieces must get their results
+            if not isinstance(error, EXPECTED) and self._fatal_error is None:
                 log.err(error, "Got fatal Exception on DB")
             return Failure()
 
-    def _settle(self) -> None:
-        """Undo what a piece of work did not commit or read to its end, and what it set."""
+    def _clean_up_connection(self) -> None:
+        """Close unread cursors, and undo what a piece of work did not commit and what it set."""
         conn = self._connection
         if conn is None or conn.closed:
             return
-        of_dbapi = conn.connection.dbapi_connection
-        assert isinstance(of_dbapi, dbapi.Connection)
-        of_dbapi.close_cursors()
+        dbapi_connection = conn.connection.dbapi_connection
+        assert isinstance(dbapi_connection, dbapi.Connection)
+        dbapi_connection.close_cursors()
         conn.rollback()
         if conn.get_execution_options():
             conn.close()
@@ -337,23 +343,23 @@ class TurnQueue(Pool):
                 " master.db.pool.do"
             )
 
-    def _read_committed(self, work: Work) -> None:
-        """Read for a visitor when what has been done so far is committed."""
+    def _read_when_committed(self, work: Work) -> None:
+        """Read for a request as soon as all work done so far is committed."""
         assert work.snapshot is not None
         if work.snapshot.has_waited:
-            self._read_soon(None, work)
+            self._read_now(None, work)
             return
         self.committed().addCallbacks(
-            self._read_soon, self._refuse_to_read, callbackArgs=(work,), errbackArgs=(work,)
+            self._read_now, self._refuse_read, callbackArgs=(work,), errbackArgs=(work,)
         )
 
-    def _read_soon(self, _committed: None, work: Work) -> None:
+    def _read_now(self, _committed: None, work: Work) -> None:
         assert work.snapshot is not None
-        work.snapshot.note_waited()
+        work.snapshot.mark_waited()
         if not work.is_short:
             self._read(work)
             return
-        self._reads.append(work)
+        self._inline_reads.append(work)
         self._read_inline_soon()
 
     def _read_inline_soon(self) -> None:
@@ -362,28 +368,28 @@ class TurnQueue(Pool):
             self.reactor.callFromThread(self._read_all_inline)
 
     def _read_all_inline(self) -> None:
-        """Do short reads on this thread until TURN_S is over."""
+        """Do short reads on this thread for at most TURN_S."""
         ends_at = time.monotonic() + TURN_S
-        while self._reads and time.monotonic() < ends_at:
-            self._read_inline(self._reads.popleft())
+        while self._inline_reads and time.monotonic() < ends_at:
+            self._read_inline(self._inline_reads.popleft())
         self._inline_scheduled = False
-        if self._reads:
+        if self._inline_reads:
             self._read_inline_soon()
 
     def _read_inline(self, work: Work) -> None:
-        """Read at once and tell the one who asked, or in a thread where that takes long."""
+        """Read inline and deliver the result, or read in a thread if that takes too long."""
         assert self._readers is not None
         try:
             work.result = self._readers.read_inline(work.callable, *work.args)
-        except Exception:  # it may go well where it has the time; or fails there as it should
+        except Exception:  # in a thread it has time to succeed, or fails with its own error
             self._read(work)
         else:
             work.deliver()
 
-    def _refuse_to_read(self, _failure: Failure, work: Work) -> None:
+    def _refuse_read(self, _failure: Failure, work: Work) -> None:
         self._refuse(work)
 
-    def _wrote(self, error: BaseException) -> bool:
+    def _is_refused_write(self, error: BaseException) -> bool:
         return isinstance(error, dbapi.ReadOnlyError)
 
     def _is_fatal(self, error: BaseException) -> bool:
@@ -391,33 +397,33 @@ class TurnQueue(Pool):
             self.fail(error)
         return self.failure is not None
 
-    # when the disk does not do its part
+    # when the disk fails
 
-    def _note_fatal(self, error: dbapi.Error) -> None:
-        self._fatal = error
+    def _record_fatal_error(self, error: dbapi.Error) -> None:
+        self._fatal_error = error
 
     def _wait_for_lock(self) -> None:
-        """Try again soon: another process writes to the file, which it should not.
+        """Try the turn again soon: another process writes to the file, although none should.
 
-        Raises BusyError when that has gone on for BUSY_GIVE_UP_S.
+        Raises BusyError when that has lasted for BUSY_GIVE_UP_S.
         """
         now = time.monotonic()
         if self._busy_since is None:
-            self._busy_since = self._busy_said_at = now
+            self._busy_since = self._busy_logged_at = now
         waited_s = now - self._busy_since
         if waited_s > BUSY_GIVE_UP_S:
             raise dbapi.BusyError(f"locked for {BUSY_GIVE_UP_S:.0f} s")
-        if now - self._busy_said_at > BUSY_SAY_EVERY_S:
-            self._busy_said_at = now
+        if now - self._busy_logged_at > BUSY_LOG_EVERY_S:
+            self._busy_logged_at = now
             log.msg(
                 f"{self._handle.filename} has been locked by another process for"
-                f" {waited_s:.0f} s; waiting until it lets go"
+                f" {waited_s:.0f} s; waiting until it is unlocked"
             )
         self._scheduled = True
         self.reactor.callLater(BUSY_RETRY_S, self._turn)
 
     def fail(self, error: Exception) -> StoreFailed:
-        """Fail all work that waits and all that comes, and say so once; what it fails with."""
+        """Fail all queued and all later work, and call on_failure once; return the failure."""
         if self.failure is None:
             self.failure = store_failed(self._handle.filename, error)
             if self._handle.in_transaction:
@@ -429,19 +435,19 @@ class TurnQueue(Pool):
                 self._on_failure(self.failure)
         while self._queue:
             self._refuse(self._queue.popleft())
-        waiting, self._waiting = self._waiting, []
+        waiting, self._awaiting_commit = self._awaiting_commit, []
         for d in waiting:
             d.errback(StoreFailed(self.failure.what, self.failure.hint))
         return self.failure
 
 
 def store_failed(filename: str, error: Exception) -> StoreFailed:
-    """What to tell the user when the disk failed under a running master."""
+    """Return the error that tells the user how the disk failed under a running master."""
     error = getattr(error, "orig", None) or error
     if isinstance(error, apsw.Error):
         error = dbapi.translate(error)
     kept = ", and nothing that it had acknowledged is lost"
-    if isinstance(error, dbapi.FullDiskError) or getattr(error, "errno", None) in NO_SPACE:
+    if isinstance(error, dbapi.FullDiskError) or getattr(error, "errno", None) in NO_SPACE_ERRNOS:
         what, hint = "no space is left to write it", "free some space, then: litebot start BASEDIR"
     elif isinstance(error, dbapi.DamagedError):
         what, hint = "a page of it is damaged", "restore a backup of it; the old file may tell more"
@@ -453,7 +459,7 @@ def store_failed(filename: str, error: Exception) -> StoreFailed:
     else:
         what, hint = "the operating system refused to read or write it", "check the disk: dmesg"
     code = getattr(error, "code", None)
-    because = f"{error}, code {code}" if code is not None else f"{error}"
+    reason = f"{error}, code {code}" if code is not None else f"{error}"
     return StoreFailed(
-        f"{filename}: {what} ({because}); the master stops{kept}", hint.replace("FILE", filename)
+        f"{filename}: {what} ({reason}); the master stops{kept}", hint.replace("FILE", filename)
     )

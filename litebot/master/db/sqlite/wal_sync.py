@@ -1,8 +1,9 @@
-"""Durability "acknowledged": answers to the outside wait for an fsync, the master never does.
+"""Durability "acknowledged": answers to the outside wait for an fsync, but the master never does.
 
-Commits go to the write-ahead log without a sync.  Whoever has promised something asks for
-on_disk(); one fdatasync of the log, in a thread, covers all commits made before it began, so one
-serves all who wait.  What nobody waits for is on disk LAZY_S later.
+Commits are written to the write-ahead log without a sync.  Whoever is about to acknowledge
+something waits for on_disk().  One fdatasync of the log, in a thread, covers all commits made
+before it began, so it serves all who wait for those.  Commits that nobody waits for are synced
+LAZY_S later.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ LAZY_S = 1.0
 class Syncer:
     """Syncs the write-ahead log of a state file.
 
-    `fail` is called when the disk refuses, and returns what those who wait fail with.  `watermark`
-    is told what is on disk.
+    `fail` is called with the error of a failed sync, and returns the error for those who wait.
+    `watermark` records what is on disk.
     """
 
     watermark: CommitWatermark | None = None
@@ -46,16 +47,16 @@ class Syncer:
         self._on_disk = 0
         self._waiting: list[tuple[int, defer.Deferred[None]]] = []
         self._running: defer.Deferred[Any] | None = None
-        self._lazy: Any = None
+        self._lazy_timer: Any = None
 
     def committed(self) -> None:
-        """Note that the log has grown."""
+        """Count a commit, which is to be synced within LAZY_S."""
         self._committed += 1
-        if self._lazy is None:
-            self._lazy = self._reactor.callLater(LAZY_S, self._lazily)
+        if self._lazy_timer is None:
+            self._lazy_timer = self._reactor.callLater(LAZY_S, self._sync_lazily)
 
     def on_disk(self) -> defer.Deferred[None]:
-        """Fires when all commits so far will survive a power loss; fails with StoreFailed."""
+        """Fires when all commits so far will survive a power loss.  Fails with StoreFailed."""
         d: defer.Deferred[None] = defer.Deferred()
         if self._on_disk == self._committed:
             d.callback(None)
@@ -66,10 +67,10 @@ class Syncer:
 
     @defer.inlineCallbacks
     def stop(self) -> Any:
-        """Sync what has been committed, and let go of the log."""
-        if self._lazy is not None:
-            self._lazy.cancel()
-            self._lazy = None
+        """Sync what has been committed, and close the log."""
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+            self._lazy_timer = None
         if self._on_disk < self._committed:
             self._start()
         while self._running is not None:
@@ -79,14 +80,14 @@ class Syncer:
             os.close(self._fd)
             self._fd = None
 
-    def _lazily(self) -> None:
-        self._lazy = None
+    def _sync_lazily(self) -> None:
+        self._lazy_timer = None
         if self._on_disk < self._committed:
             self._start()
 
     def _start(self) -> None:
         if self._running is not None:
-            return  # looks again when it is done
+            return  # when it is done it starts the next one
         content = self.watermark.committed if self.watermark is not None else None
         self._running = threads.deferToThreadPool(self._reactor, self._pool, self._sync, content)
         self._running.addCallbacks(self._synced, self._failed, callbackArgs=(self._committed,))
@@ -94,27 +95,28 @@ class Syncer:
     def _sync(self, content: Content | None) -> None:
         if self._fd is None:
             self._fd = os.open(self._log, os.O_RDONLY)
-            # SQLite syncs a log's entry in its directory when it first syncs the log: here that is
-            # after the header of a new one, and never where one is left that nobody has synced.
+            # SQLite syncs the log's entry in its directory when it first syncs the log.  Here it
+            # does so after it has written the header of a new log, but never for a log that is left
+            # over and that nobody has synced.
             # Source: https://sqlite.org/src/file/src/os_unix.c, unixSync
             sync(self._log.parent)
         os.fdatasync(self._fd)
         if self.watermark is not None and content is not None:
-            self.watermark.keep(content)
+            self.watermark.record(content)
 
     def _synced(self, _result: None, committed: int) -> None:
         self._running = None
         self._on_disk = committed
-        fire = [d for number, d in self._waiting if number <= committed]
+        ready = [d for number, d in self._waiting if number <= committed]
         self._waiting = [pair for pair in self._waiting if pair[0] > committed]
         if self._waiting:
             self._start()
-        for d in fire:
+        for d in ready:
             d.callback(None)
 
     def _failed(self, failure: Failure) -> None:
-        # After a failed fsync the kernel may have dropped what it could not write, so that a
-        # second one proves nothing.  Source: https://wiki.postgresql.org/wiki/Fsync_Errors
+        # After a failed fsync the kernel may have dropped what it could not write, so a second
+        # fsync that succeeds proves nothing.  Source: https://wiki.postgresql.org/wiki/Fsync_Errors
         self._running = None
         self._on_disk = self._committed
         waiting, self._waiting = self._waiting, []
