@@ -2,8 +2,8 @@
 
 Two tables exist only because of that.  `litebot_move` is in the target, until all rows are there
 and, after a move, litebot.toml names it.  `litebot_moved` is in a Postgres database that was the
-source of a move, so that nobody goes on using it: see `move_away`.  They belong to no schema and are
-not moved themselves.
+source of a move, so that nobody goes on using it: see `move_away`.  They belong to no schema, and
+are not moved themselves.
 """
 
 from __future__ import annotations
