@@ -1,1 +1,1 @@
-"""Buildbot's data API with litebot's resource types: what is written, told and controlled."""
+"""Buildbot's data API with litebot's resource types, which write rows and send events."""

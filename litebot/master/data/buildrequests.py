@@ -1,4 +1,4 @@
-"""Build requests in the data API: events made of what was written.
+"""Build requests in the data API: their events are made from the rows that were written.
 
 Source: buildbot/data/buildrequests.py, whose names these keep.
 """
@@ -17,14 +17,14 @@ from buildbot.db import buildrequests
 from twisted.internet import defer
 
 from litebot.master.data.builds import NO_REASON
-from litebot.master.data.events import MakesItsMessages
+from litebot.master.data.events import UncopiedMessages
 from litebot.master.db.components.buildrequests import Model
 from litebot.master.delivery.controls import BUILDREQUESTS
 from litebot.master.delivery.controls import add
 
 
 class BuildRequestEndpoint(data_buildrequests.BuildRequestEndpoint):
-    """Buildbot's; a request that is told to be cancelled stays so."""
+    """Buildbot's, but keeps a cancellation as a pending control, which outlives a crash."""
 
     pathPatterns: ClassVar[list[str]] = data_buildrequests.BuildRequestEndpoint.pathPatterns
 
@@ -40,8 +40,8 @@ class BuildRequestEndpoint(data_buildrequests.BuildRequestEndpoint):
         yield super().control(action, args, kwargs)
 
 
-class BuildRequest(MakesItsMessages, data_buildrequests.BuildRequest):
-    """Buildbot's, with events from what was written."""
+class BuildRequest(UncopiedMessages, data_buildrequests.BuildRequest):
+    """Buildbot's, with events from the rows that were written."""
 
     endpoints: ClassVar[list[Any]] = [
         BuildRequestEndpoint,
@@ -62,7 +62,7 @@ class BuildRequest(MakesItsMessages, data_buildrequests.BuildRequest):
     def claimBuildRequests(
         self, brids: list[int], claimed_at: datetime.datetime | None = None
     ) -> Any:
-        """Claim requests for this master; false where one was claimed already."""
+        """Claim requests for this master; return False if one was claimed already."""
         try:
             models = yield self.master.db.buildrequests.claimBuildRequests(brids, claimed_at)
         except buildrequests.AlreadyClaimedError:
@@ -75,7 +75,7 @@ class BuildRequest(MakesItsMessages, data_buildrequests.BuildRequest):
     def completeBuildRequests(
         self, brids: list[int], results: int, complete_at: datetime.datetime | None = None
     ) -> Any:
-        """Complete requests, and their buildsets; false where one was complete already."""
+        """Complete requests and their buildsets; return False if one was complete already."""
         try:
             models, done = yield self.master.db.buildrequests.complete(brids, results, complete_at)
         except buildrequests.NotClaimedError:

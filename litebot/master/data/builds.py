@@ -1,4 +1,4 @@
-"""Builds in the data API: events made of what was written.
+"""Builds in the data API: their events are made from the rows that were written.
 
 Source: buildbot/data/builds.py, whose names these keep.
 """
@@ -14,15 +14,15 @@ from buildbot.data.resultspec import ResultSpec
 from buildbot.db import builds
 from twisted.internet import defer
 
-from litebot.master.data.events import MakesItsMessages
+from litebot.master.data.events import UncopiedMessages
 from litebot.master.delivery.controls import BUILDREQUESTS
 from litebot.master.delivery.controls import add
 
-NO_REASON = "no reason"  # Buildbot's words
+NO_REASON = "no reason"  # as in Buildbot
 
 
 class BuildEndpoint(data_builds.BuildEndpoint):
-    """Buildbot's; a build that is told to stop stays so."""
+    """Buildbot's, but keeps a stop as a pending control, which outlives a crash."""
 
     pathPatterns: ClassVar[list[str]] = data_builds.BuildEndpoint.pathPatterns
 
@@ -39,8 +39,8 @@ class BuildEndpoint(data_builds.BuildEndpoint):
         yield super().actionStop(args, {**kwargs, "buildid": build["buildid"]})
 
 
-class Build(MakesItsMessages, data_builds.Build):
-    """Buildbot's, with events from what was written."""
+class Build(UncopiedMessages, data_builds.Build):
+    """Buildbot's, with events from the rows that were written."""
 
     endpoints: ClassVar[list[Any]] = [
         BuildEndpoint,
@@ -55,10 +55,10 @@ class Build(MakesItsMessages, data_builds.Build):
     @base.updateMethod
     @defer.inlineCallbacks
     def generateNewBuildEvent(self, buildid: int) -> Any:
-        """Tell that a build is new, once its properties are known.
+        """Announce a new build, once its properties are known, and wait until it is committed.
 
-        Its first step begins after this, and may kill the master: that the build was there must
-        be known then.
+        Its first step begins after this and may kill the master; the next start must then know that
+        the build existed.
         """
         build = yield self.master.db.builds.getBuild(buildid)
         self._announce(build, "new")
@@ -66,7 +66,7 @@ class Build(MakesItsMessages, data_builds.Build):
 
     @base.updateMethod
     def setBuildStateString(self, buildid: int, state_string: str) -> Any:
-        """Note what a build is doing."""
+        """Set the text that says what a build is doing."""
         d = self.master.db.builds.setBuildStateString(buildid, state_string)
         return d.addCallback(self._announce, "update")
 
@@ -78,6 +78,6 @@ class Build(MakesItsMessages, data_builds.Build):
 
     @base.updateMethod
     def finishBuild(self, buildid: int, results: int) -> Any:
-        """Note that a build is over."""
+        """Mark a build as finished."""
         d = self.master.db.builds.finishBuild(buildid, results)
         return d.addCallback(self._announce, "finished")

@@ -1,4 +1,4 @@
-"""Buildsets in the data API: events made of what was written, and collapsing only where it is on.
+"""Buildsets in the data API: events from the written rows, and collapsing only where it is on.
 
 Source: buildbot/data/buildsets.py, whose names these keep.
 """
@@ -15,14 +15,17 @@ from buildbot.process.buildrequest import BuildRequestCollapser
 from twisted.internet import defer
 from twisted.python import log
 
-from litebot.master.data.events import MakesItsMessages
+from litebot.master.data.events import UncopiedMessages
 from litebot.master.db.components.buildsets import Properties
 from litebot.master.db.components.buildsets import SourceStamp
 from litebot.master.db.components.values import epoch2datetime
 
 
-class Buildset(MakesItsMessages, data_buildsets.Buildset):
-    """Buildbot's, with events from what was written, and collapsing only where it is on."""
+class Buildset(UncopiedMessages, data_buildsets.Buildset):
+    """Buildbot's, with events from the rows that were written.
+
+    Runs the collapser only for builders that collapse requests.
+    """
 
     @base.updateMethod
     @defer.inlineCallbacks
@@ -40,7 +43,7 @@ class Buildset(MakesItsMessages, data_buildsets.Buildset):
         parent_relationship: str | None = None,
         priority: int = 0,
     ) -> Any:
-        """Add a buildset; its id, and {builderid: brid} of its requests, once that is on disk."""
+        """Add a buildset; return its id and {builderid: brid}, once it is on disk."""
         submitted_at = int(self.master.reactor.seconds())
         bsid, brids = yield self.master.db.buildsets.addBuildset(
             sourcestamps=sourcestamps or [],
@@ -90,7 +93,7 @@ class Buildset(MakesItsMessages, data_buildsets.Buildset):
     @base.updateMethod
     @defer.inlineCallbacks
     def maybeBuildsetComplete(self, bsid: int) -> Any:
-        """Complete a buildset whose requests all are complete, and say so once."""
+        """Complete a buildset whose requests all are complete, and announce that once."""
         model = yield self.master.db.buildsets.complete_if_done(bsid)
         if model is not None:
             yield self.announce_complete(model)

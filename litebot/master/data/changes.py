@@ -1,4 +1,4 @@
-"""Changes in the data API: those that come together are stored together.
+"""Changes in the data API: changes that arrive together are stored in one transaction.
 
 Source: buildbot/data/changes.py, whose names these keep.
 """
@@ -23,12 +23,12 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master.db.components.changes import LIST
-from litebot.master.db.components.changes import OTHERS
+from litebot.master.db.components.changes import OTHER_TEXTS
 from litebot.master.db.components.values import epoch2datetime
 from litebot.master.db.components.values import epoch_of
-from litebot.master.db.components.values import fitting
+from litebot.master.db.components.values import fit_text
 
-# What the data API shows of a change as it is.
+# The attributes of a change that the data API shows as they are.
 SHOWN = (
     *("changeid", "author", "committer", "comments", "branch", "revision", "revlink", "category"),
     *("parent_changeids", "repository", "codebase", "project", "files", "properties"),
@@ -36,7 +36,7 @@ SHOWN = (
 
 
 def _shown(model: changes.ChangeModel, stamp: SourceStampModel | None) -> dict[str, Any]:
-    """A change as the data API shows it."""
+    """Return a change as the data API shows it."""
     shown = {name: getattr(model, name) for name in SHOWN}
     shown["when_timestamp"] = epoch_of(model.when_timestamp)
     shown["sourcestamp"] = None if stamp is None else sourcestamps._db2data(stamp)
@@ -44,14 +44,14 @@ def _shown(model: changes.ChangeModel, stamp: SourceStampModel | None) -> dict[s
 
 
 class ChangesEndpoint(data_changes.ChangesEndpoint):
-    """Buildbot's, without asking the data API for the sourcestamp of each change."""
+    """Buildbot's, but does not ask the data API for the sourcestamp of each change."""
 
     pathPatterns: ClassVar[list[str]] = data_changes.ChangesEndpoint.pathPatterns
     rootLinkName = data_changes.ChangesEndpoint.rootLinkName
 
     @defer.inlineCallbacks
     def get(self, resultSpec: Any, kwargs: dict[str, Any]) -> Any:
-        """As Buildbot's; sourcestamps come with their changes."""
+        """Do as Buildbot does, but read the sourcestamps together with their changes."""
         if kwargs or resultSpec is None or not LIST.can_select(resultSpec):
             return (yield super().get(resultSpec, kwargs))
         found = yield self.master.db.changes.get_stamped(resultSpec)
@@ -64,7 +64,7 @@ class ChangesEndpoint(data_changes.ChangesEndpoint):
 
 
 class Change(data_changes.Change):
-    """Buildbot's, which adds many at once and waits for the disk after it has told of them."""
+    """Buildbot's, but adds many changes at once; waits for the disk after announcing them."""
 
     endpoints: ClassVar[list[Any]] = [data_changes.ChangeEndpoint, ChangesEndpoint]
 
@@ -88,9 +88,9 @@ class Change(data_changes.Change):
         src: str | None = None,
         _test_changeid: int | None = None,
     ) -> Any:
-        """Store a change; its id, when a power loss won't take it any more.
+        """Store a change; return its id once a power loss can't undo it.
 
-        None where its origin says that it was stored before.
+        Returns None if its origin has recorded that it was stored before.
         """
         change = {
             "files": files,
@@ -115,17 +115,18 @@ class Change(data_changes.Change):
     @base.updateMethod
     @defer.inlineCallbacks
     def addChanges(self, changes: Sequence[dict[str, Any]]) -> Any:
-        """Store all of these changes, each as addChange takes it, or none; their ids.
+        """Store all of these changes or none; return their ids once they are on disk.
 
-        Without ids where their origin says that they were stored before.
+        Each change is a dict of addChange's arguments.  Returns an empty list if their origin has
+        recorded that they were stored before.
         """
         metrics.MetricCountEvent.log("added_changes", len(changes))
-        prepared = [self._prepared(dict(change)) for change in changes]
+        prepared = [self._prepare(dict(change)) for change in changes]
         for change in prepared:
             src = change.pop("src", None)
             if src:
-                # The shortest of the columns in which it is kept.
-                name = fitting(self.master.db, Model.users_info.c.attr_data, change.get("author"))
+                # This is the shortest of the columns in which the name is kept.
+                name = fit_text(self.master.db, Model.users_info.c.attr_data, change.get("author"))
                 change["uid"] = yield createUserObject(self.master, name, src)
         changeids = yield self.master.db.changes.addChanges(prepared)
         for changeid in changeids:
@@ -135,8 +136,8 @@ class Change(data_changes.Change):
         yield self.master.db.on_disk()
         return changeids
 
-    def _prepared(self, change: dict[str, Any]) -> dict[str, Any]:
-        """A change with what the configuration makes of it, as the database takes it."""
+    def _prepare(self, change: dict[str, Any]) -> dict[str, Any]:
+        """Return a change as the database takes it, with what the configuration adds to it."""
         config = self.master.config
         given = change.get("properties") or {}
         change["properties"] = {name: (value, "Change") for name, value in given.items()}
@@ -145,21 +146,21 @@ class Change(data_changes.Change):
             change["revlink"] = config.revlink(revision, repository) or ""
         category = change.get("category")
         if callable(category):
-            change["category"] = category(self._as_seen(change, without="category"))
+            change["category"] = category(self._as_argument(change, without="category"))
         if change.get("codebase") is None and config.codebaseGenerator is not None:
-            change["codebase"] = str(config.codebaseGenerator(self._as_seen(change)))
+            change["codebase"] = str(config.codebaseGenerator(self._as_argument(change)))
         change["codebase"] = change.get("codebase") or ""
-        for name in OTHERS:
-            change[name] = fitting(self.master.db, Model.changes.c[name], change.get(name))
+        for name in OTHER_TEXTS:
+            change[name] = fit_text(self.master.db, Model.changes.c[name], change.get(name))
         change["when_timestamp"] = epoch2datetime(change.get("when_timestamp"))
         return change
 
-    def _as_seen(self, change: dict[str, Any], without: str = "") -> dict[str, Any]:
-        """A change as functions of the configuration take it."""
+    def _as_argument(self, change: dict[str, Any], without: str = "") -> dict[str, Any]:
+        """Return a change as the functions of the configuration take it."""
         names = (
             *("author", "committer", "files", "comments", "revision", "when_timestamp", "branch"),
             *("category", "revlink", "properties", "repository", "project"),
         )
-        seen = {name: change.get(name) for name in names if name != without}
-        made: dict[str, Any] = self.master.config.preChangeGenerator(**seen)
+        arguments = {name: change.get(name) for name in names if name != without}
+        made: dict[str, Any] = self.master.config.preChangeGenerator(**arguments)
         return made

@@ -15,7 +15,7 @@ from buildbot.util import pathmatch
 from litebot.store.sql import LARGEST
 from litebot.store.sql import SMALLEST
 
-# Modules of Buildbot's in whose places there are litebot's, of the same names.
+# The modules of Buildbot that are replaced by litebot's of the same names.
 REPLACED = (
     *("builds", "buildrequests", "buildsets", "changes", "forceschedulers", "logs", "masters"),
     *("properties", "steps", "workers"),
@@ -24,7 +24,10 @@ MODULES = {f"buildbot.data.{name}": f"litebot.master.data.{name}" for name in RE
 
 
 class Matcher(pathmatch.Matcher):
-    """Buildbot's, which never notes that it has compiled its patterns and does so at each look."""
+    """Buildbot's, but compiles its patterns once.
+
+    Buildbot's never records that it has compiled them, and does so again at each lookup.
+    """
 
     def _compile(self) -> None:
         super()._compile()
@@ -32,15 +35,15 @@ class Matcher(pathmatch.Matcher):
 
 
 class Query(ResultSpec):
-    """What a request asks for; says so where values can't be compared.
+    """A ResultSpec that can be executed again and that reports values which can't be compared.
 
-    Database work that executes it may be run again: each run begins with what was asked.
+    Database work that executes it may be run again; each run begins with what was asked for.
     """
 
     _asked: dict[str, Any] | None = None
 
     def thd_execute(self, conn: Any, q: Any, dictFromRow: Any) -> Any:
-        """As Buildbot's, which leaves here what is still to be done to the rows, by apply()."""
+        """Do as Buildbot does, which leaves in this object what apply() has to do to the rows."""
         if self._asked is None:
             names = ("filters", "order", "limit", "offset")
             self._asked = {name: getattr(self, name) for name in names}
@@ -49,7 +52,7 @@ class Query(ResultSpec):
         return super().thd_execute(conn, q, dictFromRow)
 
     def apply(self, data: Any) -> Any:
-        """As Buildbot's.  Raises InvalidQueryParameter."""
+        """Do as Buildbot does.  Raises InvalidQueryParameter if values can't be compared."""
         try:
             return super().apply(data)
         except TypeError as error:
@@ -76,12 +79,12 @@ class Data(connector.DataConnector):
         limit: int | None = None,
         offset: int | None = None,
     ) -> Any:
-        """As Buildbot's, by a Query."""
+        """Do as Buildbot does, with a Query."""
         query = Query(filters, fields, None, order, limit, offset)
         return self.get_with_resultspec(path, query)
 
     def resultspec_from_jsonapi(self, req_args: Any, entityType: Any, is_collection: bool) -> Query:
-        """As Buildbot's.  Raises InvalidQueryParameter for all that no query can be made of."""
+        """Do as Buildbot does.  Raises InvalidQueryParameter for all that is not a valid query."""
         for arg, values in req_args.items():
             name, *values = (_text(each) for each in (arg, *values))
             if name in {"field", "order"} and not all(value.lstrip("-") for value in values):
@@ -106,9 +109,9 @@ def _text(value: bytes | str) -> str:
     try:
         text: str = bytes2unicode(value)
     except UnicodeDecodeError as error:
-        raise InvalidQueryParameter(f"it is not UTF-8: {value!r}") from error
+        raise InvalidQueryParameter(f"{value!r} is not UTF-8") from error
     if "\0" in text:
-        raise InvalidQueryParameter(f"it has a NUL character: {text!r}")
+        raise InvalidQueryParameter(f"{text!r} has a NUL character")
     return text
 
 

@@ -1,17 +1,17 @@
-"""Events whose message was made for them."""
+"""Events whose messages need no copy."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class MakesItsMessages:
-    """For a resource type that hands a message of its own making to each produceEvent.
+class UncopiedMessages:
+    """A mixin for a resource type that makes a new message for each call of produceEvent.
 
-    Buildbot's copies what it is given, because others may still change it.
+    Buildbot's copies each message, because others may still change it.
     """
 
     @staticmethod
     def sanitizeMessage(msg: Any) -> Any:
-        """The message itself."""
+        """Return the message itself."""
         return msg

@@ -1,4 +1,4 @@
-"""Logs in the data API: lines are gathered, and events made of what was written.
+"""Logs in the data API: lines are gathered, and events are made from the rows that were written.
 
 Source: buildbot/data/logs.py, whose names these keep.
 """
@@ -13,17 +13,17 @@ from buildbot.db import logs
 from buildbot.util import identifiers
 from twisted.internet import defer
 
-from litebot.master.data.events import MakesItsMessages
+from litebot.master.data.events import UncopiedMessages
 
 
-class Log(MakesItsMessages, data_logs.Log):
-    """Buildbot's, with gathered lines, and with events from what was written."""
+class Log(UncopiedMessages, data_logs.Log):
+    """Buildbot's, with gathered lines, and with events from the rows that were written."""
 
     def __init__(self, master: Any) -> None:
         super().__init__(master)
-        master.db.logs.on_append = self._appended
+        master.db.logs.on_append = self._on_append
 
-    def _appended(self, model: logs.LogModel) -> None:
+    def _on_append(self, model: logs.LogModel) -> None:
         self._announce(model, "append")
 
     def _announce(self, model: logs.LogModel, event: str) -> None:
@@ -43,7 +43,7 @@ class Log(MakesItsMessages, data_logs.Log):
     @base.updateMethod
     @defer.inlineCallbacks
     def addLog(self, stepid: int, name: str, type: str) -> Any:
-        """Start a log, with a slug of its own among the step's; its id."""
+        """Start a log under a slug that no other log of the step has; return its id."""
         slug = identifiers.forceIdentifier(50, name)
         while True:
             try:
@@ -58,7 +58,7 @@ class Log(MakesItsMessages, data_logs.Log):
 
     @base.updateMethod
     def appendLog(self, logid: int, content: str) -> Any:
-        """Append whole lines, which are stored soon."""
+        """Append whole lines; if the log is open, they are stored soon."""
         if self.master.db.logs.is_open(logid):
             return self.master.db.logs.gather(logid, content)
         return super().appendLog(logid, content)
@@ -66,7 +66,7 @@ class Log(MakesItsMessages, data_logs.Log):
     @base.updateMethod
     @defer.inlineCallbacks
     def finishLog(self, logid: int) -> Any:
-        """Store what waits and mark the log as complete."""
+        """Store the lines that wait, and mark the log as complete."""
         model = yield self.master.db.logs.finishLog(logid)
         if model is not None:
             self._announce(model, "finished")

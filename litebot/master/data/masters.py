@@ -1,4 +1,4 @@
-"""The data type of masters: who is dead is not judged by heartbeats.
+"""Masters in the data API: litebot's masters are not declared dead for missing heartbeats.
 
 Source: buildbot/data/masters.py, whose endpoints these keep.
 """
@@ -15,14 +15,14 @@ from twisted.internet import defer
 
 
 class Master(data_masters.Master):
-    """Buildbot's; a master that proves by a lock that it is alive is never taken for dead."""
+    """Buildbot's, but never deactivates a master that proves by a lock that it is alive."""
 
     endpoints: ClassVar[list[Any]] = [data_masters.MasterEndpoint, data_masters.MastersEndpoint]
 
     @base.updateMethod
     @defer.inlineCallbacks
     def expireMasters(self, forceHouseKeeping: bool = False) -> Any:
-        """Clean up after masters that have not been heard of for ten minutes: stock ones.
+        """Deactivate stock masters that have sent no heartbeat for ten minutes.
 
         Masters of litebot on one database hold a lock as long as they live; see cluster.peers.
         """

@@ -1,4 +1,4 @@
-"""Properties of builds: one transaction for all that a build has at a moment.
+"""Properties of builds in the data API: all that have changed are stored in one transaction.
 
 Source: buildbot/data/properties.py, whose names these keep.
 """
@@ -11,7 +11,7 @@ from buildbot.data import base
 from buildbot.data import properties
 from twisted.internet import defer
 
-# The data API takes what it finds in a module; this one is Buildbot's.
+# The data API uses each resource type that it finds in a module; this one is Buildbot's.
 Property = properties.Property
 
 
@@ -21,7 +21,7 @@ class Properties(properties.Properties):
     @base.updateMethod
     @defer.inlineCallbacks
     def setBuildProperties(self, buildid: int, properties: Any) -> Any:
-        """Store those of a build's properties that are new or have changed."""
+        """Store the properties of a build that are new or have changed."""
         real = properties.getProperties()
         values = real.asDict()
         to_render = {name: value for name, value in values.items() if not _is_plain(value[0])}
@@ -34,13 +34,13 @@ class Properties(properties.Properties):
     @base.updateMethod
     @defer.inlineCallbacks
     def setBuildProperty(self, buildid: int, name: str, value: Any, source: str) -> Any:
-        """Store one of a build's properties."""
+        """Store one property of a build."""
         yield self.master.db.builds.setBuildProperty(buildid, name, value, source)
         yield self.generateUpdateEvent(buildid, {name: (value, source)})
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether there is nothing in it to render, which would take a Deferred for each part."""
+    """Return whether a value has nothing to render; rendering takes a Deferred for each part."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     if isinstance(value, dict):

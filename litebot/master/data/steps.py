@@ -1,4 +1,4 @@
-"""Steps in the data API: events made of what was written.
+"""Steps in the data API: their events are made from the rows that were written.
 
 Source: buildbot/data/steps.py, whose names these keep.
 """
@@ -12,11 +12,11 @@ from buildbot.data import steps as data_steps
 from buildbot.db import steps
 from twisted.internet import defer
 
-from litebot.master.data.events import MakesItsMessages
+from litebot.master.data.events import UncopiedMessages
 
 
-class Step(MakesItsMessages, data_steps.Step):
-    """Buildbot's, with events from what was written."""
+class Step(UncopiedMessages, data_steps.Step):
+    """Buildbot's, with events from the rows that were written."""
 
     def _announce(self, step: steps.StepModel | None, event: str) -> None:
         if step is not None:
@@ -25,7 +25,7 @@ class Step(MakesItsMessages, data_steps.Step):
     @base.updateMethod
     @defer.inlineCallbacks
     def addStep(self, buildid: int, name: str) -> Any:
-        """Add a step; its id, number and name."""
+        """Add a step; return its id, number and name."""
         step = yield self.master.db.steps.add(buildid, name, "pending")
         self._announce(step, "new")
         return step.id, step.number, step.name
@@ -34,7 +34,7 @@ class Step(MakesItsMessages, data_steps.Step):
     def startStep(
         self, stepid: int, started_at: int | None = None, locks_acquired: bool = False
     ) -> Any:
-        """Note when a step started, in seconds since the epoch; default: now."""
+        """Record when a step started, in seconds since the epoch; the default is now."""
         if started_at is None:
             started_at = int(self.master.reactor.seconds())
         d = self.master.db.steps.startStep(stepid, started_at, locks_acquired)
@@ -42,7 +42,7 @@ class Step(MakesItsMessages, data_steps.Step):
 
     @base.updateMethod
     def set_step_locks_acquired_at(self, stepid: int, locks_acquired_at: int | None = None) -> Any:
-        """Note when a step got its locks, in seconds since the epoch; default: now."""
+        """Record when a step got its locks, in seconds since the epoch; the default is now."""
         if locks_acquired_at is None:
             locks_acquired_at = int(self.master.reactor.seconds())
         d = self.master.db.steps.set_step_locks_acquired_at(stepid, locks_acquired_at)
@@ -50,12 +50,12 @@ class Step(MakesItsMessages, data_steps.Step):
 
     @base.updateMethod
     def setStepStateString(self, stepid: int, state_string: str) -> Any:
-        """Note what a step is doing."""
+        """Set the text that says what a step is doing."""
         d = self.master.db.steps.setStepStateString(stepid, state_string)
         return d.addCallback(self._announce, "updated")
 
     @base.updateMethod
     def finishStep(self, stepid: int, results: int, hidden: bool) -> Any:
-        """Note that a step is over."""
+        """Mark a step as finished."""
         d = self.master.db.steps.finishStep(stepid, results, hidden)
         return d.addCallback(self._announce, "finished")

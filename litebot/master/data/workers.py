@@ -1,4 +1,4 @@
-"""Workers in the data API: a worker that is told to pause or to end stays so.
+"""Workers in the data API: pausing or stopping a worker outlives a crash of the master.
 
 Source: buildbot/data/workers.py, whose endpoints these keep.
 """
@@ -19,7 +19,7 @@ from litebot.master.delivery.controls import add
 
 
 class WorkerEndpoint(data_workers.WorkerEndpoint):
-    """Buildbot's; a worker that is told to pause or to end stays so."""
+    """Buildbot's, but records a pause in the worker's row and a stop as a pending control."""
 
     pathPatterns: ClassVar[list[str]] = data_workers.WorkerEndpoint.pathPatterns
 
@@ -29,20 +29,20 @@ class WorkerEndpoint(data_workers.WorkerEndpoint):
         worker = yield self.get(None, kwargs)
         if worker is not None:
             reason = kwargs.get("reason", args.get("reason", NO_REASON))
-            yield self._keep(action, worker, reason)
+            yield self._record(action, worker, reason)
         yield super().control(action, args, kwargs)
 
-    async def _keep(self, action: str, worker: dict[str, Any], reason: str) -> None:
+    async def _record(self, action: str, worker: dict[str, Any], reason: str) -> None:
         workerid, db = worker["workerid"], self.master.db
         if action == "pause":
             await db.workers.set_worker_paused(workerid, True, reason)
         elif action == "unpause":
             await db.workers.set_worker_paused(workerid, False)
-        elif action in {"stop", "kill"} and self._outlives_the_master(worker):
+        elif action in {"stop", "kill"} and self._reconnects(worker):
             await db.pool.do_with_transaction(add, WORKERS, workerid, action, reason)
 
-    def _outlives_the_master(self, worker: dict[str, Any]) -> bool:
-        """Whether it is a process of its own, which will come back to the next master."""
+    def _reconnects(self, worker: dict[str, Any]) -> bool:
+        """Return whether the worker is a process of its own, which connects to the next master."""
         found = self.master.workers.workers.get(worker["name"])
         is_process = isinstance(found, RemoteWorker) and not isinstance(found, LocalWorker)
         return is_process and bool(worker["connected_to"])

@@ -17,7 +17,7 @@ from litebot.master.db.components.builds import BuildsConnectorComponent
 from litebot.master.db.components.buildsets import BuildsetsConnectorComponent
 from litebot.master.db.components.changes import ChangeOrigin
 from litebot.master.db.components.changes import ChangesConnectorComponent
-from litebot.master.db.components.values import AlsoEnds
+from litebot.master.db.components.values import EndEffect
 from litebot.master.delivery import effects
 from litebot.master.delivery import origins
 from litebot.master.delivery import outbox
@@ -174,7 +174,7 @@ class Builds(BuildsConnectorComponent):
             yield self.set_properties(added[0], properties)
         return added
 
-    def also_ends(self, buildid: int) -> AlsoEnds | None:
+    def end_effect(self, buildid: int) -> EndEffect | None:
         """Return what records which reporters have to report the end of this build."""
         return _outbox_effect(self.db.master, "builds", buildid)
 
@@ -182,7 +182,7 @@ class Builds(BuildsConnectorComponent):
 class Buildsets(BuildsetsConnectorComponent):
     """Adds a buildset together with the deliveries of which it is the effect."""
 
-    def also_writes(self, scheduler: str | None, reason: str) -> Effects | None:
+    def addition_effect(self, scheduler: str | None, reason: str) -> Effects | None:
         """Return what is recorded with a buildset that this task adds for a scheduler."""
         found = Effects(
             self.db,
@@ -193,12 +193,12 @@ class Buildsets(BuildsetsConnectorComponent):
         )
         return found if found.any else None
 
-    def also_ends(self, bsid: int) -> AlsoEnds | None:
+    def end_effect(self, bsid: int) -> EndEffect | None:
         """Return what records which reporters have to report the end of this buildset."""
         return _outbox_effect(self.db.master, "buildsets", bsid)
 
 
-def _outbox_effect(master: Any, kind: str, id: int) -> AlsoEnds | None:
+def _outbox_effect(master: Any, kind: str, id: int) -> EndEffect | None:
     reporters = master.outbox.wanting(kind, id)
     if not reporters and not master.cluster.others_may_report:
         return None

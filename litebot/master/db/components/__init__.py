@@ -1,7 +1,7 @@
-"""Buildbot's parts on the path of a build, in plain SQL and with events from what was written.
+"""Components in plain SQL: Buildbot's database components that each build uses.
 
-A module holds a subclass of a Buildbot connector component and of the data API's resource type
-over it.  Their methods have Buildbot's names, arguments, models and exceptions; those that change
-a row also return it as a model, which the event is then made of.  What is not overridden here runs
-as in Buildbot.
+Each module has a subclass of one of Buildbot's connector components.  Its methods have Buildbot's
+names, arguments, models and exceptions.  A method that changes a row also returns it as a model,
+from which the data API (litebot.master.data) makes the event.  What is not overridden here runs as
+in Buildbot.
 """

@@ -1,4 +1,4 @@
-"""Build data: what is old is deleted in pieces.  Source: buildbot/db/build_data.py"""
+"""Build data: old rows are deleted in pieces.  Source: buildbot/db/build_data.py"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from litebot.master.db.components.pruning import delete_build_data
 
 
 class BuildDataConnectorComponent(build_data.BuildDataConnectorComponent):
-    """Buildbot's, which deletes in pieces."""
+    """Buildbot's, but deletes in pieces."""
 
     def deleteOldBuildData(self, older_than_timestamp: int) -> defer.Deferred[int]:
         return defer.ensureDeferred(delete_build_data(self.db, older_than_timestamp))

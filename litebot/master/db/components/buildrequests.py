@@ -1,4 +1,4 @@
-"""Build requests: found by an index on what is unfinished, completed together with their buildset.
+"""Build requests: found by an index of the unfinished, completed together with their buildsets.
 
 Source: buildbot/db/buildrequests.py and buildbot/data/buildrequests.py, whose names and models
 these keep.
@@ -31,8 +31,8 @@ SELECT = (
 )
 UNCLAIMED = "c.brid IS NULL AND r.complete <> 1"
 
-# The builders that have unfinished requests; of the unclaimed ones, the highest priority and the
-# oldest submitted_at.  One statement, as it is asked for at each start of a build.
+# Each builder that has unfinished requests, with the highest priority and the oldest submitted_at
+# of its unclaimed ones.  It is one statement, as it runs at each start of a build.
 _OF_BUILDER = (
     " FROM buildrequests r LEFT JOIN buildrequest_claims c ON c.brid = r.id"
     f" WHERE {UNCLAIMED} AND r.builderid = unfinished.builderid"
@@ -52,7 +52,7 @@ Model: TypeAlias = buildrequests.BuildRequestModel
 
 
 def model_of(row: Row) -> Model:
-    """The model of a row of SELECT."""
+    """Return the model of a row of SELECT."""
     id, buildsetid, builderid, buildername, submitted, completed, complete, results, *rest = row
     waited_for, priority, claimed, masterid = rest
     return Model(
@@ -87,10 +87,10 @@ LIST = lists.List(
 
 
 class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorComponent):
-    """Buildbot's; what changes requests returns them."""
+    """Buildbot's, in plain SQL."""
 
     def getBuildRequest(self, brid: int) -> Any:
-        """A request by its id, or None."""
+        """Return a request by its id, or None."""
 
         def thd(sql: Sql) -> Model | None:
             row = sql.row(f"{SELECT} WHERE r.id = ?", brid)
@@ -99,8 +99,8 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         return self.db.do_sql(thd)
 
     def get_some(self, brids: Iterable[int]) -> Any:
-        """The requests with these ids, in their order, without those that don't exist."""
-        return self.db.do_sql(_thd_some, list(brids))
+        """Return the requests with these ids, in the same order; skips those that don't exist."""
+        return self.db.do_sql(_thd_requests, list(brids))
 
     def getBuildRequests(
         self,
@@ -112,7 +112,10 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         repository: str | None = None,
         resultSpec: Any = None,
     ) -> Any:
-        """Requests that match what is not None; `claimed` may be the id of a master."""
+        """Return the requests that match each argument that is not None.
+
+        `claimed` may be the id of the master that has claimed them.
+        """
         spec = ResultSpec() if resultSpec is None else resultSpec
         if not (branch is repository is None and LIST.can_select(spec)):
             return super().getBuildRequests(
@@ -134,10 +137,13 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
             where.append("r.buildsetid = ?")
             parameters.append(bsid)
         d = self.db.do_sql(LIST.page, spec, where, parameters)
-        return d.addCallback(lists.nothing_left, spec)
+        return d.addCallback(lists.mark_applied, spec)
 
     def get_unclaimed(self, builderid: int, after: Model | None, limit: int) -> Any:
-        """The builder's next requests, highest priority and then oldest first."""
+        """Return up to `limit` unclaimed requests of a builder, those that follow `after`.
+
+        The highest priority comes first, and of the same priority the oldest.
+        """
 
         def thd(sql: Sql) -> list[Model]:
             where, parameters = f"{UNCLAIMED} AND r.builderid = ?", [builderid]
@@ -150,9 +156,9 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         return self.db.do_sql(thd)
 
     def get_urgency(self) -> Any:
-        """{builderid: (highest priority, oldest submitted_at in seconds)} of unclaimed requests.
+        """Return {builderid: (highest priority, oldest submitted_at)} of the unclaimed requests.
 
-        Walks along the index of what is unfinished, from one builder to the next.
+        The query steps along the index of unfinished requests, from one builder to the next.
         """
 
         def thd(sql: Sql) -> dict[int, tuple[int, int]]:
@@ -164,7 +170,10 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
     def claimBuildRequests(
         self, brids: Iterable[int], claimed_at: datetime.datetime | None = None
     ) -> Any:
-        """Claim requests for this master, all or none.  Raises AlreadyClaimedError."""
+        """Claim requests for this master, all or none; return them.
+
+        Raises AlreadyClaimedError if one is claimed already or does not exist.
+        """
 
         def thd(sql: Sql) -> list[Model]:
             for brid in ids:
@@ -178,7 +187,7 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
                     raise buildrequests.AlreadyClaimedError from error
                 if not claimed:
                     raise buildrequests.AlreadyClaimedError
-            return _thd_some(sql, ids)
+            return _thd_requests(sql, ids)
 
         ids, seconds = list(brids), self._seconds(claimed_at)
         return self.db.do_sql(thd)
@@ -186,17 +195,20 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
     def completeBuildRequests(
         self, brids: Iterable[int], results: int, complete_at: datetime.datetime | None = None
     ) -> Any:
-        """Complete requests.  Raises NotClaimedError where one is complete already."""
+        """Complete requests.  Raises NotClaimedError if one is complete already."""
         return self.db.do_sql(_thd_complete, list(brids), results, self._seconds(complete_at))
 
     def complete(
         self, brids: Iterable[int], results: int, complete_at: datetime.datetime | None = None
     ) -> Any:
-        """As completeBuildRequests, with the buildsets of which these were the last; both."""
+        """Do as completeBuildRequests, and complete the buildsets of which these were the last.
+
+        Returns the models of the requests and of the buildsets that were completed.
+        """
 
         def thd(sql: Sql) -> tuple[list[Model], list[BuildSetModel]]:
             _thd_complete(sql, ids, results, seconds)
-            models = _thd_some(sql, ids)
+            models = _thd_requests(sql, ids)
             sets = {model.buildsetid for model in models}
             component = self.db.buildsets
             done = [component.thd_complete_if_done(sql, bsid, now) for bsid in sorted(sets)]
@@ -206,21 +218,21 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         return self.db.do_sql(thd)
 
     def set_build_requests_priority(self, brids: Iterable[int], priority: int) -> Any:
-        """Give requests that are not complete a priority; Buildbot's fails on SQLAlchemy 2."""
+        """Set the priority of requests, except complete ones.  Buildbot's fails on SQLAlchemy 2."""
 
         def thd(sql: Sql) -> None:
             for brid in ids:
                 query = "UPDATE buildrequests SET priority = ? WHERE id = ? AND complete <> 1"
                 sql.write(query, priority, brid)
 
-        ids = list(brids)  # as it may be run again
+        ids = list(brids)  # thd may be run again
         return self.db.do_sql(thd)
 
     def _seconds(self, at: datetime.datetime | None) -> int:
         return int(self.master.reactor.seconds()) if at is None else int(datetime2epoch(at))
 
 
-def _thd_some(sql: Sql, brids: list[int]) -> list[Model]:
+def _thd_requests(sql: Sql, brids: list[int]) -> list[Model]:
     rows = [sql.row(f"{SELECT} WHERE r.id = ?", brid) for brid in brids]
     return [model_of(row) for row in rows if row is not None]
 

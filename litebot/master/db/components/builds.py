@@ -1,4 +1,4 @@
-"""Builds and their properties: one transaction for all properties, events from what was written.
+"""Builds and their properties, which are all set in one transaction.
 
 Source: buildbot/db/builds.py and buildbot/data/builds.py, whose names and models these keep.
 """
@@ -14,7 +14,7 @@ from twisted.internet import defer
 
 from litebot.master.db.components import lists
 from litebot.master.db.components.values import INTEGRITY_ERRORS
-from litebot.master.db.components.values import AlsoEnds
+from litebot.master.db.components.values import EndEffect
 from litebot.master.db.components.values import epoch2datetime
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -29,7 +29,7 @@ Properties = dict[str, tuple[Any, str]]
 
 
 def model_of(row: Row) -> builds.BuildModel:
-    """The model of a row of COLUMNS."""
+    """Return the model of a row of COLUMNS."""
     id, number, builderid, buildrequestid, workerid, masterid, started, complete, *rest = row
     locks_duration_s, state_string, results = rest
     return builds.BuildModel(
@@ -57,14 +57,14 @@ LIST = lists.List(
 
 
 class BuildsConnectorComponent(builds.BuildsConnectorComponent):
-    """Buildbot's; what changes a build returns it."""
+    """Buildbot's, in plain SQL; a method that changes a build returns its model."""
 
     def getBuild(self, buildid: int) -> Any:
-        """A build by its id, or None."""
+        """Return a build by its id, or None."""
         return self.db.do_sql(_thd_build, "id = ?", buildid)
 
     def getBuildByNumber(self, builderid: int, number: int) -> Any:
-        """A build by its builder and number, or None."""
+        """Return a build by its builder and number, or None."""
         return self.db.do_sql(_thd_build, "builderid = ? AND number = ?", builderid, number)
 
     def getBuilds(
@@ -75,7 +75,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         complete: bool | None = None,
         resultSpec: Any = None,
     ) -> Any:
-        """Builds that match what is not None."""
+        """Return the builds that match each argument that is not None."""
         spec = ResultSpec() if resultSpec is None else resultSpec
         if not LIST.can_select(spec):
             return super().getBuilds(builderid, buildrequestid, workerid, complete, resultSpec)
@@ -85,7 +85,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         if complete is not None:
             where.append(f"complete_at IS {'NOT ' if complete else ''}NULL")
         d = self.db.do_sql(LIST.page, spec, where, list(given.values()))
-        return d.addCallback(lists.nothing_left, spec)
+        return d.addCallback(lists.mark_applied, spec)
 
     @defer.inlineCallbacks
     def addBuild(
@@ -97,7 +97,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         state_string: str,
         _race_hook: Any = None,
     ) -> Any:
-        """Start a build now, under its builder's next number; its id and number."""
+        """Start a build now, under its builder's next number; return its id and number."""
 
         def thd(sql: Sql) -> tuple[int, int]:
             self.db.cluster.lock_build_numbers(sql, builderid)
@@ -127,24 +127,24 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
                 pass  # another master took the number
 
     def setBuildStateString(self, buildid: int, state_string: str) -> Any:
-        """Note what a build is doing."""
-        return self._change(buildid, state_string=state_string)
+        """Set the text that says what a build is doing."""
+        return self._update(buildid, state_string=state_string)
 
     def finishBuild(self, buildid: int, results: int) -> Any:
-        """Note that a build is over, now."""
+        """Mark a build as finished, now."""
 
         def thd(sql: Sql) -> builds.BuildModel | None:
             sql.update("builds", buildid, complete_at=now, results=results)
-            if also is not None:
-                sql.with_connection(also)
+            if effect is not None:
+                sql.with_connection(effect)
             return _thd_build(sql, "id = ?", buildid)
 
         now = int(self.master.reactor.seconds())
-        also = self.also_ends(buildid)
+        effect = self.end_effect(buildid)
         return self.db.do_sql(thd)
 
-    def also_ends(self, buildid: int) -> AlsoEnds | None:
-        """What belongs into the transaction that ends this build; None: nothing."""
+    def end_effect(self, buildid: int) -> EndEffect | None:
+        """Return what to write in the transaction that ends this build, or None for nothing."""
         return None
 
     def add_build_locks_duration(self, buildid: int, duration_s: int) -> Any:
@@ -160,7 +160,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         return self.db.do_sql(thd)
 
     def getBuildProperties(self, bid: int, resultSpec: Any = None) -> Any:
-        """The properties of a build: name -> (value, source)."""
+        """Return the properties of a build: {name: (value, source)}."""
         if resultSpec is not None:
             return super().getBuildProperties(bid, resultSpec)
         return self.db.do_sql(_thd_properties, bid)
@@ -170,7 +170,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         return self.set_properties(bid, {name: (value, source)})
 
     def set_properties(self, bid: int, properties: Properties) -> Any:
-        """Set properties of a build that it has not, or has otherwise; those that were."""
+        """Set the properties that are new or that differ; return those that were set."""
 
         def thd(sql: Sql) -> Properties:
             query = "SELECT name, value, source FROM build_properties WHERE buildid = ?"
@@ -197,7 +197,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
 
         return self.db.do_sql(thd)
 
-    def _change(self, buildid: int, **values: Any) -> Any:
+    def _update(self, buildid: int, **values: Any) -> Any:
         def thd(sql: Sql) -> builds.BuildModel | None:
             sql.update("builds", buildid, **values)
             return _thd_build(sql, "id = ?", buildid)

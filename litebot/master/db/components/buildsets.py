@@ -1,4 +1,4 @@
-"""Buildsets: made with their sourcestamps and requests in one transaction.
+"""Buildsets: added together with their sourcestamps and requests, in one transaction.
 
 Source: buildbot/db/buildsets.py and buildbot/data/buildsets.py, whose names and models these keep.
 """
@@ -21,9 +21,9 @@ from buildbot.util import datetime2epoch
 from buildbot.util.sautils import hash_columns
 from twisted.internet import defer
 
-from litebot.master.db.components.values import AlsoEnds
+from litebot.master.db.components.values import EndEffect
 from litebot.master.db.components.values import epoch2datetime
-from litebot.master.db.components.values import fitting
+from litebot.master.db.components.values import fit_text
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -34,12 +34,12 @@ COLUMNS = (
 
 # name -> (value, source)
 Properties = dict[str, tuple[Any, str]]
-# What SourceStampsConnectorComponent.findSourceStampId takes, or the id of one.
+# The arguments of SourceStampsConnectorComponent.findSourceStampId, or the id of a sourcestamp.
 SourceStamp = dict[str, Any] | int
 
 
 def thd_buildset(sql: Sql, bsid: int) -> buildsets.BuildSetModel | None:
-    """A buildset by its id, or None."""
+    """Return a buildset by its id, or None."""
     row = sql.row(f"SELECT {COLUMNS} FROM buildsets WHERE id = ?", bsid)
     return None if row is None else _model_of(sql, row)
 
@@ -63,18 +63,18 @@ def _model_of(sql: Sql, row: Row) -> buildsets.BuildSetModel:
     )
 
 
-class Also(Protocol):
-    """What else is written with a buildset."""
+class AdditionEffect(Protocol):
+    """What is written in the transaction that adds a buildset."""
 
     def write(self, conn: sa.engine.Connection, bsid: int, ssids: list[int]) -> None:
         """Write it; commits nothing."""
 
     def written(self) -> None:
-        """It is committed."""
+        """Note that the transaction is committed."""
 
 
 class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
-    """Buildbot's, with a buildset and all that belongs to it in one transaction."""
+    """Buildbot's, but adds a buildset and all that belongs to it in one transaction."""
 
     @defer.inlineCallbacks
     def addBuildset(
@@ -91,15 +91,15 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         parent_relationship: str | None = None,
         priority: int = 0,
     ) -> Any:
-        """Add a buildset; its id, and {builderid: brid} of its requests."""
+        """Add a buildset; return its id and {builderid: brid} of its requests."""
         assert isinstance(waited_for, bool), f"waited_for should be boolean: {waited_for!r}"
         stamps, builderids = list(sourcestamps), list(builderids)
         properties = properties or {}
         scheduler = properties.get("scheduler", (None, ""))[0] if rebuilt_buildid is None else None
-        also = self.also_writes(scheduler, reason)
+        effect = self.addition_effect(scheduler, reason)
         now = int(self.master.reactor.seconds())
         submitted = now if submitted_at is None else datetime2epoch(submitted_at)
-        # One with a patch has a row of its own, and is rare.
+        # A sourcestamp with a patch is rare, and always gets a row of its own.
         for at, stamp in enumerate(stamps):
             if not isinstance(stamp, int) and stamp.get("patch_body"):
                 stamps[at] = yield self.db.sourcestamps.findSourceStampId(**stamp)
@@ -108,7 +108,7 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
             bsid = sql.insert(
                 "buildsets",
                 submitted_at=submitted,
-                reason=fitting(self.db, Model.buildsets.c.reason, reason),
+                reason=fit_text(self.db, Model.buildsets.c.reason, reason),
                 rebuilt_buildid=rebuilt_buildid,
                 complete=0,
                 results=-1,
@@ -137,27 +137,27 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
                     submitted_at=submitted,
                     waited_for=int(waited_for),
                 )
-            if also is not None:
-                sql.with_connection(lambda conn: also.write(conn, bsid, ssids))
+            if effect is not None:
+                sql.with_connection(lambda conn: effect.write(conn, bsid, ssids))
             return bsid, brids
 
         bsid, brids = yield self.db.do_sql(thd)
-        if also is not None:
-            also.written()
+        if effect is not None:
+            effect.written()
         self.getBuildsetProperties.cache.put(bsid, buildsets.BsProps(properties))
         return bsid, brids
 
-    def also_writes(self, scheduler: str | None, reason: str) -> Also | None:
-        """What belongs into the transaction of a buildset that this task adds; None: nothing."""
+    def addition_effect(self, scheduler: str | None, reason: str) -> AdditionEffect | None:
+        """Return what to write in the transaction of a buildset that this task adds, or None."""
         return None
 
     def getBuildset(self, bsid: int) -> Any:
-        """A buildset by its id, or None."""
+        """Return a buildset by its id, or None."""
         return self.db.do_sql(thd_buildset, bsid)
 
     @cached("BuildsetProperties")
     def getBuildsetProperties(self, bsid: int) -> Any:
-        """The properties of a buildset: name -> (value, source)."""
+        """Return the properties of a buildset: {name: (value, source)}."""
 
         def thd(sql: Sql) -> buildsets.BsProps:
             query = (
@@ -183,14 +183,17 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
         return self.db.do_sql(thd)
 
     def complete_if_done(self, bsid: int) -> Any:
-        """Complete a buildset that is not, but whose requests all are; its model, or None."""
+        """Complete a buildset whose requests are all complete.
+
+        Returns its model, or None if a request is not complete or the buildset already is.
+        """
         now = int(self.master.reactor.seconds())
         return self.db.do_sql(self.thd_complete_if_done, bsid, now)
 
     def thd_complete_if_done(
         self, sql: Sql, bsid: int, complete_at: int
     ) -> buildsets.BuildSetModel | None:
-        """As complete_if_done, in a transaction; `complete_at` in seconds since the epoch."""
+        """Do as complete_if_done, inside a transaction; `complete_at` is in epoch seconds."""
         self.db.cluster.lock_buildset(sql, bsid)
         query = "SELECT 1 FROM buildrequests WHERE buildsetid = ? AND complete <> 1 LIMIT 1"
         if sql.row(query, bsid) is not None:
@@ -207,13 +210,13 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
             " WHERE id = ? AND (complete IS NULL OR complete <> 1)",
             *(results, complete_at, bsid),
         )
-        also = self.also_ends(bsid) if changed else None
-        if also is not None:
-            sql.with_connection(also)
+        effect = self.end_effect(bsid) if changed else None
+        if effect is not None:
+            sql.with_connection(effect)
         return changed == 1
 
-    def also_ends(self, bsid: int) -> AlsoEnds | None:
-        """What belongs into the transaction that ends this buildset; None: nothing."""
+    def end_effect(self, bsid: int) -> EndEffect | None:
+        """Return what to write in the transaction that ends this buildset, or None for nothing."""
         return None
 
 
@@ -231,7 +234,7 @@ def thd_stamp(
     patch_comment: Any = None,
     patch_subdir: Any = None,
 ) -> int:
-    """The id of the sourcestamp, which is made where there is none."""
+    """Return the id of a sourcestamp; adds it if there is none."""
     assert codebase is not None, "codebase cannot be None"
     assert project is not None, "project cannot be None"
     assert repository is not None, "repository cannot be None"
@@ -242,7 +245,7 @@ def thd_stamp(
     sql.write(
         "INSERT INTO sourcestamps"
         " (ss_hash, branch, revision, repository, codebase, project, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # another master may add it, too
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # another master may add it
         *(ss_hash, branch, revision, repository, codebase, project, created_at),
     )
     [[ssid]] = sql.rows("SELECT id FROM sourcestamps WHERE ss_hash = ?", ss_hash)

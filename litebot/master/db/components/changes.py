@@ -1,4 +1,4 @@
-"""Changes: those that come together are stored together, and answered when they are on disk.
+"""Changes: those that arrive together are added in one transaction, and lists read in few queries.
 
 Source: buildbot/db/changes.py and buildbot/data/changes.py, whose names these keep.
 """
@@ -29,12 +29,12 @@ COLUMNS = (
     "changeid, author, committer, comments, branch, revision, revlink, when_timestamp, category, "
     "sourcestampid, parent_changeids, repository, codebase, project"
 )
-# What the data API can filter and sort by; others are found in the models.
+# What SQL can filter and sort by; for other fields the data API does so on the models.
 FIELDS = set(COLUMNS.split(", ")) - {"committer", "parent_changeids"}
 
 
 def model_of(row: Row) -> changes.ChangeModel:
-    """The model of a row of COLUMNS, as yet without files and properties."""
+    """Return the model of a row of COLUMNS, still without files and properties."""
     *before, when_timestamp, category, sourcestampid, parent, repository, codebase, project = row
     return changes.ChangeModel(
         *before,
@@ -57,13 +57,13 @@ LIST = lists.List(
 )
 
 
-STAMPS = (
+SELECT_STAMPS = (
     "SELECT s.id, s.branch, s.revision, s.repository, s.created_at, s.codebase, s.project,"
     " p.id, p.patch_base64, p.patchlevel, p.patch_author, p.patch_comment, p.subdir"
     " FROM sourcestamps s LEFT JOIN patches p ON p.id = s.patchid"
 )
-# Changes whose files are read at once; SQLite takes some 32,000 parameters.
-AT_ONCE = 500
+# How many ids a query has as parameters; SQLite takes some 32,000.
+IDS_PER_QUERY = 500
 
 
 # The columns of a change, by name.
@@ -74,42 +74,46 @@ class ChangeOrigin(Protocol):
     """Where changes come from."""
 
     def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
-        """Write down that they were taken; false where they had been, and must not be added."""
+        """Record that these changes are added; commits nothing.
+
+        Returns False if they were added before, and must not be added again.
+        """
 
     def written(self, changes: Sequence[Columns]) -> None:
-        """It is committed."""
+        """Note that the transaction is committed."""
 
 
 STAMP = ("branch", "revision", "repository", "codebase", "project")
-OTHERS = ("author", "committer", "comments", "revlink", "category")
-KNOWN = {
-    *(*STAMP, *OTHERS, "when_timestamp", "files", "properties", "uid"),
+OTHER_TEXTS = ("author", "committer", "comments", "revlink", "category")
+ARGUMENTS = {
+    *(*STAMP, *OTHER_TEXTS, "when_timestamp", "files", "properties", "uid"),
     *("is_dir", "_test_changeid"),
 }
 
 
 class ChangesConnectorComponent(changes.ChangesConnectorComponent):
-    """Buildbot's; adds many at once, and a list is read at once instead of change by change."""
+    """Buildbot's, in plain SQL; adds many changes at once, and reads a list in few queries."""
 
     @defer.inlineCallbacks
     def addChange(self, **change: Any) -> Any:
-        """Add a change; its id, or None where its origin says that it was added before."""
+        """Add a change; return its id, or None if it was added before, by its origin."""
         (changeid,) = (yield self.addChanges([change])) or [None]
         return changeid
 
     @defer.inlineCallbacks
     def addChanges(self, changes: Sequence[dict[str, Any]]) -> Any:
-        """Add all of these changes, each as addChange of Buildbot's takes it, or none; their ids.
+        """Add all of these changes or none; return their ids.
 
-        What their origin has to say of them is written with them.  Without ids where they were
-        added before.
+        Each change is a dict of the arguments of Buildbot's addChange.  What their origin records
+        is written in the same transaction.  Returns an empty list if the origin has recorded that
+        they were added before.
         """
         now = int(self.master.reactor.seconds())
-        came_from = self.change_origin()
+        origin = self.change_origin()
         rows = [_columns(change, now) for change in changes]
-        changeids = yield self.db.do_sql(self._thd_add, rows, list(changes), came_from, now)
-        if came_from is not None:
-            came_from.written(rows)
+        changeids = yield self.db.do_sql(self._thd_add, rows, list(changes), origin, now)
+        if origin is not None:
+            origin.written(rows)
         return changeids
 
     def _thd_add(
@@ -117,54 +121,57 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
         sql: Sql,
         rows: list[Columns],
         changes: list[dict[str, Any]],
-        came_from: ChangeOrigin | None,
+        origin: ChangeOrigin | None,
         now: int,
     ) -> list[int]:
         self.db.cluster.order_changes(sql)
-        if came_from is not None and not came_from.write(sql, rows):
+        if origin is not None and not origin.write(sql, rows):
             return []
         pairs = zip(rows, changes, strict=True)
         return [_thd_add_one(sql, row, change, now) for row, change in pairs]
 
     def change_origin(self) -> ChangeOrigin | None:
-        """Where the changes come from that this task adds."""
+        """Return where the changes come from that this task adds; None if nothing records that."""
         return None
 
     @cached("chdicts")
     def getChange(self, changeid: int) -> Any:
-        """A change by its id, or None."""
+        """Return a change by its id, or None."""
 
         def thd(sql: Sql) -> changes.ChangeModel | None:
             row = sql.row(f"SELECT {COLUMNS} FROM changes WHERE changeid = ?", changeid)
-            return None if row is None else _complete(sql, [model_of(row)])[0]
+            return None if row is None else _add_details(sql, [model_of(row)])[0]
 
         return self.db.do_sql(thd)
 
     def getChanges(self, resultSpec: Any = None) -> Any:
-        """Changes that a ResultSpec asks for, the last of them first, as Buildbot has it."""
+        """Return the changes that a ResultSpec asks for, in reverse order, as Buildbot does."""
         spec = ResultSpec() if resultSpec is None else resultSpec
         if not LIST.can_select(spec):
             return super().getChanges(resultSpec)
 
         def thd(sql: Sql) -> list[changes.ChangeModel]:
-            models = _complete(sql, LIST.models(sql, spec))
+            models = _add_details(sql, LIST.models(sql, spec))
             return models if resultSpec is None else models[::-1]
 
-        return self.db.do_sql(thd).addCallback(lists.nothing_left, spec)
+        return self.db.do_sql(thd).addCallback(lists.mark_applied, spec)
 
     def get_stamped(self, spec: Any) -> Any:
-        """As getChanges, each with its sourcestamp, or None; where LIST.can_select(spec)."""
+        """Do as getChanges, but return pairs of a change and its sourcestamp or None.
+
+        `spec` must be one that LIST can select.
+        """
 
         def thd(sql: Sql) -> list[tuple[changes.ChangeModel, SourceStampModel | None]]:
-            models = _complete(sql, LIST.models(sql, spec))[::-1]
+            models = _add_details(sql, LIST.models(sql, spec))[::-1]
             stamps = _thd_stamps(sql, list({model.sourcestampid for model in models}))
             return [(model, stamps.get(model.sourcestampid)) for model in models]
 
-        return self.db.do_sql(thd).addCallback(lists.nothing_left, spec)
+        return self.db.do_sql(thd).addCallback(lists.mark_applied, spec)
 
     @defer.inlineCallbacks
     def getChangeFromSSid(self, sourcestampid: int) -> Any:
-        """The latest change with this sourcestamp, or None."""
+        """Return the newest change with this sourcestamp, or None."""
 
         def thd(sql: Sql) -> int | None:
             query = "SELECT max(changeid) FROM changes WHERE sourcestampid = ?"
@@ -176,11 +183,11 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
 
 
 def _columns(change: dict[str, Any], now: int) -> Columns:
-    """Of the row of a change, but for those that tell of other rows."""
-    if unknown := change.keys() - KNOWN:
+    """Return the columns of a change's row, except those that refer to other rows."""
+    if unknown := change.keys() - ARGUMENTS:
         raise TypeError(f"a change has no {', '.join(sorted(unknown))}")
     when = change.get("when_timestamp")
-    row = {name: change.get(name) for name in (*STAMP, *OTHERS)}
+    row = {name: change.get(name) for name in (*STAMP, *OTHER_TEXTS)}
     row["author"] = row["author"] or ""
     row["comments"] = row["comments"] or ""
     row["revlink"] = change.get("revlink", "")
@@ -214,7 +221,7 @@ def _thd_add_one(sql: Sql, row: Columns, change: dict[str, Any], now: int) -> in
 
 
 def _thd_parent(sql: Sql, row: Columns) -> int | None:
-    """The newest change of the same branch and repository, as Buildbot has it."""
+    """Return the newest change of the same branch and repository, which Buildbot calls parent."""
     names = ("repository", "project", "codebase")
     values = [row[name] for name in names]
     branch = "branch IS NULL"
@@ -229,31 +236,33 @@ def _thd_parent(sql: Sql, row: Columns) -> int | None:
     return None if found is None else found[0]
 
 
-def _complete(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.ChangeModel]:
-    """The same with their files and properties."""
-    for start in range(0, len(models), AT_ONCE):
-        of = {model.changeid: model for model in models[start : start + AT_ONCE]}
-        some = f"WHERE changeid IN ({', '.join('?' * len(of))})"
-        for changeid, name in sql.rows(f"SELECT changeid, filename FROM change_files {some}", *of):
-            of[changeid].files.append(name)
+def _add_details(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.ChangeModel]:
+    """Return the same models, with their files and properties added."""
+    for start in range(0, len(models), IDS_PER_QUERY):
+        by_id = {model.changeid: model for model in models[start : start + IDS_PER_QUERY]}
+        some = f"WHERE changeid IN ({', '.join('?' * len(by_id))})"
+        for changeid, name in sql.rows(
+            f"SELECT changeid, filename FROM change_files {some}", *by_id
+        ):
+            by_id[changeid].files.append(name)
         query = f"SELECT changeid, property_name, property_value FROM change_properties {some}"
-        for changeid, name, text in sql.rows(query, *of):
+        for changeid, name, text in sql.rows(query, *by_id):
             try:
                 value = json.loads(text)
             except ValueError:
                 continue
             # A development version of Buildbot stored the value alone.
             pair = isinstance(value, (list, str)) and len(value) == 2 and value[1] == "Change"
-            of[changeid].properties[name] = (value[0], "Change") if pair else (value, "Change")
+            by_id[changeid].properties[name] = (value[0], "Change") if pair else (value, "Change")
     return models
 
 
 def _thd_stamps(sql: Sql, ssids: list[int]) -> dict[int, SourceStampModel]:
-    """Sourcestamps by their ids."""
+    """Return sourcestamps by their ids."""
     stamps = {}
-    for start in range(0, len(ssids), AT_ONCE):
-        some = ssids[start : start + AT_ONCE]
-        query = f"{STAMPS} WHERE s.id IN ({', '.join('?' * len(some))})"
+    for start in range(0, len(ssids), IDS_PER_QUERY):
+        some = ssids[start : start + IDS_PER_QUERY]
+        query = f"{SELECT_STAMPS} WHERE s.id IN ({', '.join('?' * len(some))})"
         for ssid, branch, revision, repository, created_at, *rest in sql.rows(query, *some):
             codebase, project, patchid, body, *others = rest
             patch = None

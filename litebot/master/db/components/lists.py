@@ -1,6 +1,6 @@
 """Pages of long lists: filters, order and limit in SQL, and a total without joins.
 
-Source: buildbot/data/resultspec.py, whose meaning of filters and order this keeps.
+Filters and order mean the same as in Buildbot.  Source: buildbot/data/resultspec.py
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ T = TypeVar("T")
 
 COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
-# Conditions of the few rows that have an index of their own.  SQLite, which does not know that they
-# are few, is kept from others by a + before what else is asked.
+# The conditions of the partial indexes.  SQLite does not know that few rows meet them; a + before
+# the other columns that are compared keeps it from using the indexes of those instead.
 UNFINISHED = ("complete_at IS NULL", "r.complete <> 1")
 
-# Conditions that a row meets always or never.
-NEVER_CHANGE = ("builderid = ?", "r.builderid = ?")
+# Conditions that a row either always meets or never.
+FIXED = ("builderid = ?", "r.builderid = ?")
 
 
 @dataclass(frozen=True)
 class List:
-    """What the data API lists of a table.
+    """How the rows of a table are listed by the data API.
 
-    `select` is a query without conditions whose rows `model_of` takes, and `count` the table that
-    it selects from; what it joins must not add rows.  `fields` maps the data API's names to
-    columns, which are qualified where they are not the table's, and `key` is the one that numbers
-    the rows.
+    `select` is a query without conditions, and `model_of` makes a model of each of its rows.
+    `count` is the table that the query selects from; its joins must not add rows.  `fields` maps
+    the data API's names to columns, and `key` is the column that numbers the rows.  A column of a
+    joined table has a qualified name.
     """
 
     select: str
@@ -46,17 +46,17 @@ class List:
     key: str
 
     def can_select(self, spec: Any) -> bool:
-        """Whether all that a ResultSpec asks for can be said in SQL."""
+        """Return whether the filters and the order of a ResultSpec can be expressed in SQL."""
         names = [f.field for f in spec.filters] + [name.lstrip("-") for name in spec.order or ()]
         return all(name in self.fields for name in names)
 
     def page(
         self, sql: Sql, spec: Any, where: Sequence[str] = (), parameters: Sequence[Any] = ()
     ) -> Any:
-        """The models that a ResultSpec asks for; where it asks for a part, with the total.
+        """Return the models that a ResultSpec asks for, with the total if it asks for a page.
 
-        `where` are further conditions.  The ResultSpec stays as it is, as what is interrupted is
-        done again: see nothing_left.
+        `where` are further conditions, and `parameters` theirs.  The ResultSpec is not changed, as
+        an interrupted query is run again; call mark_applied afterwards.
         """
         conditions, values = self._conditions(spec, where, parameters)
         models = self._models(sql, spec, conditions, values)
@@ -66,13 +66,13 @@ class List:
         return ListResult(models, offset=spec.offset, total=total, limit=spec.limit)
 
     def models(self, sql: Sql, spec: Any) -> list[Any]:
-        """As page, without a total."""
+        """Do as page, without a total."""
         return self._models(sql, spec, *self._conditions(spec))
 
     def _conditions(
         self, spec: Any, where: Sequence[str] = (), parameters: Sequence[Any] = ()
     ) -> tuple[list[str], list[Any]]:
-        """Those of a ResultSpec, and their parameters, after others."""
+        """Return `where` and the conditions of a ResultSpec, and the parameters of both."""
         conditions, values = list(where), list(parameters)
         is_unfinished = any(condition in UNFINISHED for condition in where)
         for f in spec.filters:
@@ -88,8 +88,8 @@ class List:
         return [self.model_of(row) for row in rows]
 
     def _total(self, sql: Sql, conditions: list[str], values: list[Any]) -> int:
-        """How many rows meet these conditions."""
-        if all(condition in NEVER_CHANGE for condition in conditions):
+        """Return how many rows meet these conditions."""
+        if all(condition in FIXED for condition in conditions):
             return sql.count(self.count, " AND ".join(conditions) or "TRUE", *values)
         joins = any(condition.lstrip("+").startswith("c.") for condition in conditions)
         source = self.select.partition(" FROM ")[2] if joins else self.count
@@ -97,8 +97,8 @@ class List:
         return int(total)
 
     def _tail(self, spec: Any, sql: Sql) -> str:
-        """ORDER BY, LIMIT and OFFSET."""
-        order = [self._by(name) for name in spec.order or ()]
+        """Return the ORDER BY, LIMIT and OFFSET of a ResultSpec."""
+        order = [self._order_term(name) for name in spec.order or ()]
         if not sql.keeps_order:
             order.append(self.key)
         tail = f" ORDER BY {', '.join(order)}" if order else ""
@@ -108,8 +108,8 @@ class List:
             tail += f" LIMIT {2**62}"  # SQLite has no offset without a limit
         return f"{tail} OFFSET {int(spec.offset)}" if spec.offset is not None else tail
 
-    def _by(self, name: str) -> str:
-        """What to order by; as in Python, where NULL is less than all else."""
+    def _order_term(self, name: str) -> str:
+        """Return a term of ORDER BY.  NULL sorts before all else, as in Buildbot's Python."""
         column = self.fields[name.lstrip("-")]
         own = Model.metadata.tables[self.count.split()[0]].c
         foreign, _, plain = column.rpartition(".")
@@ -118,8 +118,8 @@ class List:
         return f"{column}{' DESC' if name.startswith('-') else ''}{is_last if may_be_null else ''}"
 
 
-def nothing_left(models: T, spec: Any) -> T:
-    """The models of a page: all that a ResultSpec asks for has been done to them."""
+def mark_applied(models: T, spec: Any) -> T:
+    """Return the models; removes from a ResultSpec what was applied to them in SQL."""
     spec.filters, spec.order, spec.offset, spec.limit = [], None, None, None
     return models
 
@@ -129,7 +129,7 @@ def _where(conditions: Sequence[str]) -> str:
 
 
 def _condition(column: str, op: str, values: list[Any]) -> tuple[str, list[Any]]:
-    """The SQL of a filter, and its parameters."""
+    """Return the SQL of a filter, and its parameters."""
     values = [int(value) if isinstance(value, bool) else value for value in values]
     if op == "contains":
         likes = [f"{column} LIKE '%' || ? || '%'"] * len(values)

@@ -1,4 +1,4 @@
-"""Logs: what is appended within a moment becomes one chunk in one transaction.
+"""Logs: lines that are appended within GATHER_S become one chunk, written in one transaction.
 
 Source: buildbot/db/logs.py and buildbot/data/logs.py, whose names and models these keep.
 """
@@ -25,31 +25,31 @@ from litebot.store.sql import Sql
 
 GATHER_S = 0.050
 GATHER_BYTES = logs.LogsConnectorComponent.MAX_CHUNK_SIZE
-# Where a log is written faster than it can be stored, whoever writes it waits from here on.
+# If a log grows faster than it can be stored, appending to it waits from this size on.
 BACKLOG_BYTES = 16 * GATHER_BYTES
-# Up to here compressing takes less time than handing it to a thread.
+# Up to this size compressing takes less time than handing it to a thread.
 COMPRESS_HERE_BYTES = 4096
 READ_CHUNKS = 16
-ANSWERS_AT_ONCE = 20
+YIELD_EVERY = 20
 
 COLUMNS = "id, name, slug, stepid, complete, num_lines, type"
 
-# Content without its last newline, the id of its compression, and how many lines it is.
+# Content without its last newline, the id of its compression, and its number of lines.
 Chunk = tuple[bytes, int, int]
 
 
 def model_of(row: Row) -> logs.LogModel:
-    """The model of a row of COLUMNS."""
+    """Return the model of a row of COLUMNS."""
     id, name, slug, stepid, complete, num_lines, type = row
     return logs.LogModel(id, name, slug, stepid, bool(complete), num_lines, type)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Gathered:
-    """Lines of one log on their way to the database; `model` is the log as it stands there."""
+    """Lines of one log that are not in the database yet; `model` is the log as it is there."""
 
     model: logs.LogModel
-    num_lines: int = 0  # with those that wait
+    num_lines: int = 0  # including the lines that are not stored yet
     lines: list[bytes] = dataclasses.field(default_factory=list)
     size: int = 0
     writing: defer.Deferred[None] | None = None
@@ -57,9 +57,9 @@ class Gathered:
 
 
 class LogsConnectorComponent(logs.LogsConnectorComponent):
-    """Buildbot's, with chunks within its limits, and with `gather`.
+    """Buildbot's, with `gather`; splits chunks so that they keep Buildbot's limits.
 
-    `on_append` is called with the LogModel each time that gathered lines have been stored.
+    `on_append` is called with the LogModel each time gathered lines have been stored.
     """
 
     on_append: Callable[[logs.LogModel], None] | None = None
@@ -67,13 +67,13 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
     def __init__(self, connector: Any) -> None:
         super().__init__(connector)
         self._gathered: dict[int, Gathered] = {}
-        self._waiting: set[Gathered] = set()
+        self._to_write: set[Gathered] = set()
         self._timer: Any = None
-        self._answers = 0
+        self._answer_count = 0
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
-        """Store what waits."""
+        """Store the lines that wait, and stop."""
         for logid in list(self._gathered):
             yield self._flush(logid)
         if self._timer is not None:
@@ -113,17 +113,17 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
     async def iter_log_lines(
         self, logid: int, first_line: int = 0, last_line: int | None = None
     ) -> AsyncGenerator[str, None]:
-        """Each line, with its newline, from a thread that decompresses a chunk at a time."""
+        """Yield each line with its newline.  A thread decompresses one chunk at a time."""
         await self._flush(logid)
         until = 2**62 if last_line is None else last_line
         while chunks := await self.db.do_sql(_thd_chunks, logid, first_line, until):
             for start, end, content, compressed in chunks:
-                lines = await self._defer_to_compression_pool(self._lines, content, compressed)
+                lines = await self._defer_to_compression_pool(self._decompress, content, compressed)
                 for line in lines[max(0, first_line - start) : until - start + 1]:
                     yield line
                 first_line = end + 1
 
-    def _lines(self, content: bytes, compressed: int) -> list[str]:
+    def _decompress(self, content: bytes, compressed: int) -> list[str]:
         text = self._get_compressor(compressed).read(content).decode()
         return [f"{line}\n" for line in text.split("\n")]
 
@@ -151,22 +151,25 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
 
     @defer.inlineCallbacks
     def appendLog(self, logid: int, content: str) -> Any:
-        """Store whole lines; the numbers of the first and the last, or None without the log."""
+        """Store whole lines.
+
+        Returns the numbers of the first and the last line, or None if there is no such log.
+        """
         assert content[-1] == "\n"
         yield self._flush(logid)
-        chunks = yield self._compressed(logid, content.encode())
+        chunks = yield self._compress(logid, content.encode())
         return (yield self.db.do_sql(_thd_append, logid, chunks, False))
 
     def open(self, model: logs.LogModel) -> None:
-        """Gather what is appended to this log, which is new, until finishLog."""
+        """Gather what is appended to this new log, until finishLog."""
         self._gathered[model.id] = Gathered(model)
 
     def is_open(self, logid: int) -> bool:
-        """Whether what is appended to this log is gathered."""
+        """Return whether what is appended to this log is gathered."""
         return logid in self._gathered
 
     def gather(self, logid: int, content: str) -> Any:
-        """As appendLog, for an open log: stored soon, together with what follows."""
+        """Do as appendLog for an open log, but store the lines soon, together with what follows."""
         gathered = self._gathered[logid]
         if gathered.failure is not None:
             return defer.fail(gathered.failure)
@@ -186,11 +189,13 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         return when_fired(writing).addCallback(lambda _: lines)
 
     def _answer(self, lines: tuple[int, int]) -> defer.Deferred[tuple[int, int]]:
-        """At once, or in a later turn: whoever waits for a log's lock is answered within the answer
-        to the one before, and many in a row would be more calls than a stack takes.
+        """Return a Deferred that has fired; each YIELD_EVERY-th fires in a later turn.
+
+        Callers that wait for a log's lock run each inside the answer to the one before, so many
+        immediate answers in a row would overflow the stack.
         """
-        self._answers += 1
-        if self._answers % ANSWERS_AT_ONCE:
+        self._answer_count += 1
+        if self._answer_count % YIELD_EVERY:
             return defer.succeed(lines)
         d: defer.Deferred[tuple[int, int]] = defer.Deferred()
         self.master.reactor.callLater(0, d.callback, lines)
@@ -198,7 +203,10 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
 
     @defer.inlineCallbacks
     def finishLog(self, logid: int) -> Any:
-        """Store what waits and mark the log as complete; its model, or None without the log."""
+        """Store the lines that wait, and mark the log as complete.
+
+        Returns its model, or None if there is no such log.
+        """
         gathered = self._gathered.get(logid)
         if gathered is None:
             yield self.db.do_sql(_thd_append, logid, [], True)
@@ -208,24 +216,24 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         if gathered.failure is None:
             yield when_fired(self._write(gathered, complete=True))
         self._gathered.pop(logid, None)
-        self._waiting.discard(gathered)
+        self._to_write.discard(gathered)
         if gathered.failure is not None:
             gathered.failure.raiseException()
         return gathered.model
 
     def _write_soon(self, gathered: Gathered) -> None:
-        self._waiting.add(gathered)
+        self._to_write.add(gathered)
         if self._timer is None:
             self._timer = self.master.reactor.callLater(GATHER_S, self._write_waiting)
 
     def _write_waiting(self) -> None:
         self._timer = None
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._to_write = self._to_write, set()
         for gathered in waiting:
             self._write(gathered)
 
     def _write(self, gathered: Gathered, *, complete: bool = False) -> defer.Deferred[None]:
-        """Store what waits; fires when it has been, and never fails."""
+        """Store the lines that wait.  Fires when they are stored or lost, and never fails."""
         if gathered.writing is None:
             gathered.writing = defer.Deferred()
             d = self._write_all(gathered, complete)
@@ -238,10 +246,10 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         while gathered.lines or gathered.model.complete != complete:
             data, num_lines = b"".join(gathered.lines), gathered.num_lines
             gathered.lines, gathered.size = [], 0
-            chunks = yield self._compressed(gathered.model.id, data)
+            chunks = yield self._compress(gathered.model.id, data)
             yield self.db.do_sql(_thd_append, gathered.model.id, chunks, complete)
             if data:
-                self._written(gathered, num_lines)
+                self._on_written(gathered, num_lines)
             gathered.model.complete = complete
             if gathered.size < GATHER_BYTES and not complete:
                 break
@@ -250,7 +258,7 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
 
     def _write_failed(self, failure: Failure, gathered: Gathered) -> None:
         gathered.failure = failure
-        # Stored now, these would stand in the places of those that are lost.
+        # If these lines were stored now, they would get the numbers of the lines that were lost.
         gathered.lines, gathered.size = [], 0
         log.err(failure, f"while storing lines of log {gathered.model.id}")
 
@@ -259,43 +267,46 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         assert writing is not None
         writing.callback(None)
 
-    def _written(self, gathered: Gathered, num_lines: int) -> None:
+    def _on_written(self, gathered: Gathered, num_lines: int) -> None:
         gathered.model.num_lines = num_lines
         if self.on_append is not None:
             self.on_append(gathered.model)
 
     @defer.inlineCallbacks
     def _flush(self, logid: int) -> Any:
-        """Fires when what was gathered so far can be read; visitors don't wait for it."""
+        """Fires when what was gathered so far can be read.
+
+        For work that reads from a read snapshot it fires at once.
+        """
         gathered = self._gathered.get(logid)
         if gathered is None or read_snapshot.get():
             return
         if gathered.writing is not None:
             yield when_fired(gathered.writing)
-        if gathered.lines or gathered.writing is not None:  # which came after those
+        if gathered.lines or gathered.writing is not None:  # lines that came meanwhile
             yield when_fired(self._write(gathered))
 
     @defer.inlineCallbacks
     def _flush_step(self, stepid: int | None) -> Any:
-        """As _flush, for the logs of a step, or for all."""
+        """Do as _flush for the logs of a step, or for all logs if `stepid` is None."""
         for logid, gathered in list(self._gathered.items()):
             if stepid in (None, gathered.model.stepid):
                 yield self._flush(logid)
 
     # chunks
 
-    def _compressed(self, logid: int, data: bytes) -> defer.Deferred[list[Chunk]]:
-        """The chunks that these lines become; in a thread where it takes long."""
+    def _compress(self, logid: int, data: bytes) -> defer.Deferred[list[Chunk]]:
+        """Make chunks of these lines, in a thread if that takes long."""
         if len(data) <= COMPRESS_HERE_BYTES:
-            return defer.succeed(self._chunks(logid, data))
-        return self._defer_to_compression_pool(self._chunks, logid, data)
+            return defer.succeed(self._make_chunks(logid, data))
+        return self._defer_to_compression_pool(self._make_chunks, logid, data)
 
-    def _chunks(self, logid: int, data: bytes) -> list[Chunk]:
+    def _make_chunks(self, logid: int, data: bytes) -> list[Chunk]:
         compression = self._get_configured_compressor()
-        return [self._chunk(logid, part, *compression) for part in self._parts(data)]
+        return [self._make_chunk(logid, part, *compression) for part in self._split(data)]
 
-    def _parts(self, data: bytes) -> Iterator[bytes]:
-        """Whole lines within the limits of a chunk, or one that is longer."""
+    def _split(self, data: bytes) -> Iterator[bytes]:
+        """Yield whole lines within the limits of a chunk, or one line that is longer."""
         start = 0
         while start < len(data):
             end = start + self.MAX_CHUNK_SIZE
@@ -308,11 +319,13 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
             yield part
             start += len(part)
 
-    def _chunk(self, logid: int, part: bytes, id: int, compressor: Any) -> Chunk:
+    def _make_chunk(self, logid: int, part: bytes, id: int, compressor: Any) -> Chunk:
         count = part.count(b"\n")
         raw = part[:-1]
         content = compressor.dumps(raw)
-        if min(len(raw), len(content)) > self.MAX_CHUNK_SIZE:  # one line that won't get shorter
+        if (
+            min(len(raw), len(content)) > self.MAX_CHUNK_SIZE
+        ):  # one line that can't be compressed enough
             log.msg(f"truncating long line for log {logid}")
             raw = raw[: self.MAX_CHUNK_SIZE - 1].decode(errors="ignore").encode()
             content = compressor.dumps(raw)
@@ -322,7 +335,7 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
 
     @defer.inlineCallbacks
     def compressLog(self, logid: int, force: bool = False) -> Any:
-        """Join small chunks; how many bytes that saved."""
+        """Join small chunks; return how many bytes that saved."""
 
         def thd(sql: Sql) -> bool:
             query = "SELECT 1 FROM logchunks WHERE logid = ? LIMIT 2"

@@ -1,6 +1,6 @@
-"""Deleting what is old a bounded piece at a time, so that nobody waits for a whole history.
+"""Deletes old rows in pieces of bounded size, so that no other work waits for a whole history.
 
-Buildbot's janitor deletes all of it in one statement.  Source: deleteOldLogChunks of
+Buildbot's janitor deletes all of them in one statement.  Source: deleteOldLogChunks of
 buildbot/db/logs.py and deleteOldBuildData of buildbot/db/build_data.py
 """
 
@@ -11,22 +11,23 @@ from typing import Any
 from litebot.store.sql import Sql
 
 LOGS_A_PIECE = 500
-CHUNKS_A_PIECE = 50  # of up to 64 KiB
+CHUNKS_A_PIECE = 50  # a chunk has up to 64 KiB
 BUILD_DATA_A_PIECE = 50
 
 
 async def delete_log_chunks(db: Any, older_than: int) -> int:
-    """Make the logs of steps that began before `older_than` deleted ones; how many chunks went.
+    """Delete the chunks of logs whose steps began before `older_than`, in epoch seconds.
 
-    Also takes what an earlier, interrupted one has left.
+    Marks these logs as deleted, and returns how many chunks were deleted.  Also deletes what an
+    earlier run left when it was interrupted.
     """
     deleted = 0
     last_step = await db.do_sql(_last_old_step, older_than)
     first, end = await db.do_sql(_range_of, "logs")
     while first <= end:
         logs = (first, first + LOGS_A_PIECE)
-        # First the type, so that no page offers lines that are gone.
-        await db.do_sql(_mark, logs, last_step)
+        # The logs are marked first, so that no page offers lines that are gone.
+        await db.do_sql(_mark_deleted, logs, last_step)
         while piece := await db.do_sql(_delete_chunks, logs):
             deleted += piece
         first = logs[1]
@@ -34,7 +35,10 @@ async def delete_log_chunks(db: Any, older_than: int) -> int:
 
 
 async def delete_build_data(db: Any, older_than: int) -> int:
-    """Delete the data of builds that were complete before `older_than`; how many rows went."""
+    """Delete the data of builds that were complete before `older_than`, in epoch seconds.
+
+    Returns how many rows were deleted.
+    """
     deleted = 0
     first, end = await db.do_sql(_range_of, "build_data")
     while first <= end:
@@ -46,18 +50,18 @@ async def delete_build_data(db: Any, older_than: int) -> int:
 
 
 def _range_of(sql: Sql, table: str) -> tuple[int, int]:
-    """The first and the last id of a table; of an empty one (0, -1)."""
+    """Return the lowest and the highest id of a table, or (0, -1) if it is empty."""
     row = sql.row(f"SELECT min(id), max(id) FROM {table}")
     return (0, -1) if row is None or row[0] is None else (row[0], row[1])
 
 
 def _last_old_step(sql: Sql, older_than: int) -> int:
-    # Steps are numbered in the order in which they begin.
+    # The ids of steps follow the order in which they begin.
     row = sql.row("SELECT id FROM steps WHERE started_at < ? ORDER BY id DESC LIMIT 1", older_than)
     return row[0] if row else 0
 
 
-def _mark(sql: Sql, logs: tuple[int, int], last_step: int) -> int:
+def _mark_deleted(sql: Sql, logs: tuple[int, int], last_step: int) -> int:
     return sql.write(
         "UPDATE logs SET type = 'd' WHERE id >= ? AND id < ? AND stepid <= ? AND type != 'd'",
         *logs,

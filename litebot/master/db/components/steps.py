@@ -1,4 +1,4 @@
-"""Steps: a change is written and read back in one transaction, and the event is made of it.
+"""Steps: an update writes a row and reads it back in one transaction, for the event.
 
 Source: buildbot/db/steps.py and buildbot/data/steps.py, whose names and models these keep.
 """
@@ -23,7 +23,7 @@ NAME_LENGTH = 50
 
 
 def model_of(row: Row) -> steps.StepModel:
-    """The model of a row of COLUMNS."""
+    """Return the model of a row of COLUMNS."""
     id, number, name, buildid, started, locked, complete, state, results, urls, hidden = row
     listed = [] if urls == "[]" else json.loads(urls)
     return steps.StepModel(
@@ -42,7 +42,7 @@ def model_of(row: Row) -> steps.StepModel:
 
 
 class StepsConnectorComponent(steps.StepsConnectorComponent):
-    """Buildbot's; what changes a step returns it."""
+    """Buildbot's, in plain SQL; a method that changes a step returns its model."""
 
     def getStep(
         self,
@@ -51,7 +51,7 @@ class StepsConnectorComponent(steps.StepsConnectorComponent):
         number: int | None = None,
         name: str | None = None,
     ) -> Any:
-        """A step by its id, or by its build and its number or name."""
+        """Return a step by its id, or by its build and its number or name; or None."""
         if stepid is not None:
             return self.db.do_sql(_thd_step, "id = ?", stepid)
         if buildid is None:
@@ -63,7 +63,7 @@ class StepsConnectorComponent(steps.StepsConnectorComponent):
         raise RuntimeError("must supply either number or name")
 
     def getSteps(self, buildid: int) -> Any:
-        """The steps of a build in their order."""
+        """Return the steps of a build in their order."""
 
         def thd(sql: Sql) -> list[steps.StepModel]:
             query = f"SELECT {COLUMNS} FROM steps WHERE buildid = ? ORDER BY number"
@@ -72,10 +72,10 @@ class StepsConnectorComponent(steps.StepsConnectorComponent):
         return self.db.do_sql(thd)
 
     def add(self, buildid: int, name: str, state_string: str) -> Any:
-        """Add a step, under a name of its own among the build's; its model."""
+        """Add a step under a name that no other step of the build has; return its model."""
 
         def thd(sql: Sql) -> steps.StepModel:
-            # Only the master that runs the build adds steps to it, so nobody comes between.
+            # Only the master that runs the build adds steps to it, so no other can add one now.
             rows = sql.rows("SELECT number, name FROM steps WHERE buildid = ?", buildid)
             number = max((row[0] for row in rows), default=-1) + 1
             free = _free_name(name, {row[1] for row in rows})
@@ -89,30 +89,30 @@ class StepsConnectorComponent(steps.StepsConnectorComponent):
 
     @defer.inlineCallbacks
     def addStep(self, buildid: int, name: str, state_string: str) -> Any:
-        """As add; the step's id, number and name."""
+        """Do as add; return the step's id, number and name."""
         step = yield self.add(buildid, name, state_string)
         return step.id, step.number, step.name
 
     def startStep(self, stepid: int, started_at: int, locks_acquired: bool) -> Any:
-        """Note when a step started, in seconds since the epoch."""
+        """Record when a step started, in seconds since the epoch."""
         if locks_acquired:
-            return self._change(stepid, started_at=started_at, locks_acquired_at=started_at)
-        return self._change(stepid, started_at=started_at)
+            return self._update(stepid, started_at=started_at, locks_acquired_at=started_at)
+        return self._update(stepid, started_at=started_at)
 
     def set_step_locks_acquired_at(self, stepid: int, locks_acquired_at: int) -> Any:
-        """Note when a step got its locks, in seconds since the epoch."""
-        return self._change(stepid, locks_acquired_at=locks_acquired_at)
+        """Record when a step got its locks, in seconds since the epoch."""
+        return self._update(stepid, locks_acquired_at=locks_acquired_at)
 
     def setStepStateString(self, stepid: int, state_string: str) -> Any:
-        """Note what a step is doing."""
-        return self._change(stepid, state_string=state_string)
+        """Set the text that says what a step is doing."""
+        return self._update(stepid, state_string=state_string)
 
     def finishStep(self, stepid: int, results: int, hidden: bool) -> Any:
-        """Note that a step is over, now."""
+        """Mark a step as finished, now."""
         now = int(self.master.reactor.seconds())
-        return self._change(stepid, complete_at=now, results=results, hidden=1 if hidden else 0)
+        return self._update(stepid, complete_at=now, results=results, hidden=1 if hidden else 0)
 
-    def _change(self, stepid: int, **values: Any) -> Any:
+    def _update(self, stepid: int, **values: Any) -> Any:
         def thd(sql: Sql) -> steps.StepModel | None:
             sql.update("steps", stepid, **values)
             return _thd_step(sql, "id = ?", stepid)
