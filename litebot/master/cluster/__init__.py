@@ -1,1 +1,1 @@
-"""Several masters on one Postgres database: who is alive, who has what, and who goes on with it."""
+"""The cluster: several masters on one Postgres database, which take over from one another."""

@@ -1,8 +1,9 @@
-"""Which master has a scheduler or a change source: one at a time, and the next one at once.
+"""Claims of schedulers and change sources: one master at a time has each, and the next one at once.
 
-Buildbot's components delete the claim of whichever master has it, and Buildbot's stop of a master
-does so twice: the second time another master may have it.  Each master asks every five minutes
-whether something is free.  Source: buildbot/util/service.py, ClusteredBuildbotService
+Buildbot's components delete a claim whichever master has it, and when a master stops, Buildbot does
+that twice: the second time another master may have the claim.  In Buildbot each master polls only
+every five minutes for what it can claim.
+Source: buildbot/util/service.py, ClusteredBuildbotService
 """
 
 from __future__ import annotations
@@ -25,28 +26,34 @@ from litebot.master.delivery import subscriptions
 
 
 class Schedulers(delivery.Schedulers):
-    """As where a master is alone; a scheduler that another living master has stays with it."""
+    """As for a master that is alone, but keeps the claims of other living masters."""
 
     def setSchedulerMaster(self, schedulerid: int, masterid: int | None) -> defer.Deferred[None]:
-        """Claim a scheduler for a master, or let go of it.  Raises SchedulerAlreadyClaimedError."""
+        """Claim a scheduler for a master, or release it if `masterid` is None.
+
+        Raises SchedulerAlreadyClaimedError.
+        """
         column = self.db.model.scheduler_masters.c.schedulerid
         error = schedulers.SchedulerAlreadyClaimedError
-        return _set_master(self.db, column, schedulerid, masterid, error, _learn)
+        return _set_master(self.db, column, schedulerid, masterid, error, _apply_subscriptions)
 
 
 class ChangeSources(changesources.ChangeSourcesConnectorComponent):
-    """Buildbot's; a change source that another living master has stays with it."""
+    """Buildbot's, but keeps the claims of other living masters."""
 
     def setChangeSourceMaster(
         self, changesourceid: int, masterid: int | None
     ) -> defer.Deferred[None]:
-        """Claim one for a master, or let go of it.  Raises ChangeSourceAlreadyClaimedError."""
+        """Claim a change source for a master, or release it if `masterid` is None.
+
+        Raises ChangeSourceAlreadyClaimedError.
+        """
         column = self.db.model.changesource_masters.c.changesourceid
         error = changesources.ChangeSourceAlreadyClaimedError
         return _set_master(self.db, column, changesourceid, masterid, error)
 
 
-# In the places of Buildbot's, or of those of a master that is alone.
+# The components that replace Buildbot's, or those of a master that is alone.
 COMPONENTS = {"schedulers": Schedulers, "changesources": ChangeSources}
 
 
@@ -56,43 +63,46 @@ def _set_master(
     id: int,
     masterid: int | None,
     error: type[Exception],
-    also: Callable[[sa.engine.Connection, int], None] | None = None,
+    on_claim: Callable[[sa.engine.Connection, int], None] | None = None,
 ) -> defer.Deferred[None]:
-    """Claim what has this id in `column` for a master, or let go of it; `also` with a new claim."""
+    """Claim the object with this id in `column` for a master, or release it.
+
+    Calls `on_claim` in the transaction of a new claim.  Raises `error` if another master has it.
+    """
     if masterid is None:
-        return _let_go(db, column, id)
+        return _unclaim(db, column, id)
     claims = column.table
 
     def thd(conn: sa.engine.Connection) -> None:
         if claim(conn, claims, **{column.name: id, "masterid": masterid}):
-            if also is not None:
-                also(conn, id)
+            if on_claim is not None:
+                on_claim(conn, id)
         elif conn.execute(sa.select(claims.c.masterid).where(column == id)).scalar() != masterid:
             raise error
 
     return db.pool.do_with_transaction(thd)
 
 
-def _learn(conn: sa.engine.Connection, schedulerid: int) -> None:
-    """A Dependent scheduler begins with what it was to learn where it was before."""
+def _apply_subscriptions(conn: sa.engine.Connection, schedulerid: int) -> None:
+    """Apply to a Dependent scheduler's state what was recorded while other masters had it."""
     for objectid in subscriptions.objectids_of(conn, schedulerid):
         subscriptions.catch_up(conn, objectid)
 
 
-def _let_go(db: Any, column: sa.Column[int], id: int) -> defer.Deferred[None]:
+def _unclaim(db: Any, column: sa.Column[int], id: int) -> defer.Deferred[None]:
     claims, masters = column.table, db.model.masters
 
     def thd(conn: sa.engine.Connection) -> None:
         living = sa.select(masters.c.id).where(masters.c.active == 1)
         mine = claims.c.masterid == db.master.masterid
-        free = sa.or_(mine, claims.c.masterid.not_in(living))
-        conn.execute(claims.delete().where(column == id, free))
+        deletable = sa.or_(mine, claims.c.masterid.not_in(living))
+        conn.execute(claims.delete().where(column == id, deletable))
 
     return db.pool.do_with_transaction(thd)
 
 
 def clustered(parent: Any) -> Iterator[ClusteredBuildbotService]:
-    """The services under `parent` of which each is active on one master."""
+    """Yield the services under `parent` that are active on one master at a time."""
     for child in parent:
         if isinstance(child, ClusteredBuildbotService):
             yield child
@@ -101,9 +111,9 @@ def clustered(parent: Any) -> Iterator[ClusteredBuildbotService]:
 
 
 def poll_unclaimed(master: Any) -> bool:
-    """Have each service that is active elsewhere ask now.
+    """Let each service that is not active here poll now whether it can be claimed.
 
-    False where one is asking already, and may have been told a moment ago that it is not free.
+    Returns False if a poll is under way already, which may have found its claim taken a moment ago.
     """
     all_asked = True
     for service in clustered(master):
@@ -117,16 +127,16 @@ def poll_unclaimed(master: Any) -> bool:
     return all_asked
 
 
-async def give_away(master: Any) -> None:
-    """Have no service active here any more, so that another master has it, before builds stop.
+async def release_all(master: Any) -> None:
+    """Deactivate and unclaim all services before builds stop, so that other masters get them.
 
-    As Buildbot's stopService of each does, which then finds nothing left to do.
+    Does for each what Buildbot's stopService does, which then has nothing left to do.
     """
     services = [*clustered(master)]
-    await defer.DeferredList([defer.ensureDeferred(_give_away(service)) for service in services])
+    await defer.DeferredList([defer.ensureDeferred(_release(service)) for service in services])
 
 
-async def _give_away(service: ClusteredBuildbotService) -> None:
+async def _release(service: ClusteredBuildbotService) -> None:
     service._stopActivityPolling()
     if service._activityPollDeferred is not None:
         await service._activityPollDeferred
@@ -135,8 +145,8 @@ async def _give_away(service: ClusteredBuildbotService) -> None:
     service.active = False
     try:
         await service.deactivate()
-        if isinstance(service, Dependent):  # what it was doing may go on
+        if isinstance(service, Dependent):  # wait for what it is doing
             await service._subscription_lock.run(lambda: None)
         await service._unclaimService()
     except Exception:
-        log.err(None, f"while giving away {service.name}")
+        log.err(None, f"while releasing {service.name}")

@@ -18,10 +18,10 @@ from litebot.master.delivery.queue import producing_master
 
 
 class SharedQueue(DeliveryQueue):
-    """Delivers at once on this master, and by the session of `master.cluster` on the others.
+    """Delivers an event at once on this master, and through the cluster's session on the others.
 
-    Consumers get events of other masters in the order in which each of these has produced them.
-    While an event of another master is delivered, `from_masterid` is that master's id.
+    Consumers get the events of another master in the order in which it has produced them.  While an
+    event of another master is delivered, `from_masterid` is that master's id.
     """
 
     from_masterid: int | None = None
@@ -37,8 +37,8 @@ class SharedQueue(DeliveryQueue):
         yield super().stopService()
 
     def produce(self, routingKey: tuple[str, ...], data: Any) -> None:
-        """Let all consumers have an event, on every master."""
-        # A copy, as reporters add to what they get.
+        """Deliver an event to all consumers on every master."""
+        # The session gets a copy, as reporters add to the data that they get.
         self.master.cluster.session.send(routingKey, copy.copy(data))
         super().produce(routingKey, data)
 
@@ -55,7 +55,7 @@ class SharedQueue(DeliveryQueue):
         if self.from_masterid is not None:
             outbox = self.master.outbox
             reporter = outbox.owner(qref)
-            # Which master reports an end is in the table; all else is reported once, too.
+            # The outbox says which master reports an end; other events are reported once, too.
             if reporter is not None and (
                 is_end(routingKey) or outbox.is_told_there(reporter, self.from_masterid)
             ):
@@ -68,7 +68,7 @@ SHARED_QUEUE = {"class": f"{__name__}.{SharedQueue.__name__}", "keys": {"debug"}
 
 @contextmanager
 def from_master(queue: Any, masterid: int) -> Iterator[None]:
-    """Within it, what this message queue delivers is an event of that other master."""
+    """Return a context in which what `queue` delivers counts as an event of another master."""
     before = producing_master(queue)
     queue.from_masterid = masterid
     try:

@@ -1,8 +1,8 @@
-"""What each master on a database has configured, for the others to know.
+"""The registry of what each master on a database has configured.
 
 A scheduler is active on one master, and each ended build is reported once, though several masters
-have the same configuration.  So each says in litebot_configured which schedulers and reporters it
-has, and which of these want to hear of the ends of builds and of buildsets.
+may have the same configuration.  So each master records in litebot_configured which schedulers and
+reporters it has, and which of the reporters want the ends of builds and of buildsets.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ table = tables.configured
 
 SCHEDULER, REPORTER = "scheduler", "reporter"
 
-# How long a master that is gone counts as one that comes back.
-KEEP_S = 7 * 24 * 3600.0
+# How long an absent master's schedulers are kept, as it may come back.
+KEEP_ABSENT_S = 7 * 24 * 3600.0
 
 
 def write(conn: sa.engine.Connection, masterid: int, what: Iterable[tuple[str, str]]) -> None:
-    """This master has these kinds of these names, and no others; commits nothing."""
+    """Record that a master has what `what` lists as (kind, name), and nothing else.
+
+    Commits nothing.
+    """
     conn.execute(table.delete().where(table.c.masterid == masterid))
     rows = [{"masterid": masterid, "kind": kind, "name": name} for kind, name in sorted(set(what))]
     if rows:
@@ -33,28 +36,28 @@ def write(conn: sa.engine.Connection, masterid: int, what: Iterable[tuple[str, s
 
 
 def reporters(masterid: int) -> sa.Select[tuple[str]]:
-    """The names of the reporters of a master."""
+    """Select the names of the reporters of a master."""
     mine = sa.and_(table.c.masterid == masterid, table.c.kind == REPORTER)
     return sa.select(table.c.name).where(mine)
 
 
 def schedulers() -> sa.Select[tuple[int]]:
-    """The ids of all schedulers that some master has, or had when it was last there."""
+    """Select the ids of all schedulers that a master has, or had within the last KEEP_ABSENT_S."""
     masters, known = Model.masters, Model.schedulers
     return (
         sa.select(known.c.id)
         .join_from(known, table, table.c.name == known.c.name)
         .join(masters, masters.c.id == table.c.masterid)
-        .where(table.c.kind == SCHEDULER, masters.c.last_active > time.time() - KEEP_S)
+        .where(table.c.kind == SCHEDULER, masters.c.last_active > time.time() - KEEP_ABSENT_S)
     )
 
 
-def elsewhere(
+def reporters_elsewhere(
     conn: sa.engine.Connection, kind: str, masterid: int, here: Collection[str]
 ) -> list[tuple[str, int]]:
-    """The reporters that want to hear of the end of a kind and that this master has not.
+    """Return the reporters that want the ends of a kind and that are not among those `here`.
 
-    Each with the first of the masters that have it.
+    Each comes with the id of the first active master that has it.
     """
     masters = Model.masters
     query = (
@@ -68,7 +71,7 @@ def elsewhere(
 
 
 def reporters_of_others(conn: sa.engine.Connection, masterid: int) -> dict[int, set[str]]:
-    """The reporters of each other master that is there."""
+    """Return the names of the reporters of each other active master, by its id."""
     masters = Model.masters
     query = (
         sa.select(table.c.masterid, table.c.name)
@@ -81,6 +84,6 @@ def reporters_of_others(conn: sa.engine.Connection, masterid: int) -> dict[int, 
     return found
 
 
-def litebots(conn: sa.engine.Connection) -> set[str]:
-    """The names of all litebot masters that have ever started on this database."""
+def litebot_masters(conn: sa.engine.Connection) -> set[str]:
+    """Return the names of all litebot masters that have ever started on this database."""
     return set(conn.execute(sa.select(tables.starts.c.master).distinct()).scalars())

@@ -1,8 +1,8 @@
-"""One of several masters on a Postgres database.
+"""The cluster of one of several masters on a Postgres database.
 
-Each master holds a lock of the server for as long as it lives (`session`, `peers`), writes down
-what it has configured (`registry`) and hears the events of the others (`queue`).  When one is dead,
-another takes over what it left (`takeover`, `succession`), and all of them look for what is free.
+Each master holds a lock of the server for as long as it lives (`session`, `peers`), records what it
+has configured (`registry`) and receives the events of the others (`queue`).  When a master is dead,
+another takes over what it left (`takeover`, `succession`), and each checks what it can claim now.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 
 
 class Shared(Alone):
-    """See the module, and Alone for what each method answers.
+    """`master.cluster` on Postgres.  See Alone for what each method is for.
 
-    `on_outage` is called with each outage of the session that begins, and with None at its end.
+    `on_outage` is called with each outage of the session when it begins, and with None when it
+    ends.
     """
 
     others_may_report = True
@@ -64,9 +65,9 @@ class Shared(Alone):
     @defer.inlineCallbacks
     def startService(self) -> Any:
         yield super().startService()
-        # A master that starts has given back what its former self had.
+        # When a master starts, what it had claimed in its former process is free.
         key = ("masters", None, None)
-        self._consumer = yield self.master.mq.startConsuming(self._master_has_changed, key)
+        self._consumer = yield self.master.mq.startConsuming(self._on_master_changed, key)
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
@@ -81,7 +82,8 @@ class Shared(Alone):
         sql.row("SELECT pg_advisory_xact_lock(hashtext('litebot_builds'), ?)", builderid)
 
     def lock_buildset(self, sql: Sql, bsid: int) -> None:
-        # Else each of two masters that complete the last two requests sees the other's open.
+        # Without the lock, two masters that complete the last two requests at the same time would
+        # each see the other's request as incomplete.
         sql.row("SELECT id FROM buildsets WHERE id = ? FOR UPDATE", bsid)
 
     def order_changes(self, sql: Sql) -> None:
@@ -102,7 +104,7 @@ class Shared(Alone):
         try:
             self.require_scheduler_named(conn, name)
         except NotOurs:
-            return False  # the master that has it now has learned all that is known
+            return False  # the master that has it now has read all that is recorded
         return True
 
     def configured_elsewhere(self, schedulerid: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
@@ -111,7 +113,7 @@ class Shared(Alone):
     def reporters_elsewhere(
         self, conn: sa.engine.Connection, kind: str, here: list[str]
     ) -> list[tuple[str, int]]:
-        return registry.elsewhere(conn, kind, self.master.masterid, here)
+        return registry.reporters_elsewhere(conn, kind, self.master.masterid, here)
 
     # the life of a master
 
@@ -145,14 +147,14 @@ class Shared(Alone):
         try:
             await self.session.start()
         except StoreError:
-            master.masterid = None  # it is another's, and not to be marked as stopped
+            master.masterid = None  # another process has this id: do not mark it as stopped
             raise
 
     def started_as(self, startid: int) -> None:
         assert self.session is not None
         self._startid = startid
         self.session.started_as(startid)
-        check = partial(_may_go_on, startid=startid, name=postgres.shown(self._url))
+        check = partial(_check_reconnected, startid=startid, name=postgres.shown(self._url))
         self.master.db.pool.before_batch_after_reconnect = check
 
     async def take_part(self) -> None:
@@ -161,8 +163,8 @@ class Shared(Alone):
 
     async def introduce(self) -> None:
         master = self.master
-        what = list(self._configured())
-        await master.db.pool.do_with_transaction(registry.write, master.masterid, what)
+        configured = list(self._configured())
+        await master.db.pool.do_with_transaction(registry.write, master.masterid, configured)
         event = {"masterid": master.masterid, "name": master.name, "active": True}
         master.data.rtypes.master.produceEvent(event, "updated")
 
@@ -174,14 +176,14 @@ class Shared(Alone):
                 yield kind, reporter
 
     async def leave(self) -> None:
-        await claims.give_away(self.master)
+        await claims.release_all(self.master)
 
     async def close(self) -> None:
         if self.session is not None:
             await self.session.stop()
 
     def own_reports(self) -> tuple[int, ...] | None:
-        return (self.master.masterid, 0)  # 0 is whose rows an older litebot wrote
+        return (self.master.masterid, 0)  # an older litebot has written rows with 0
 
     async def reporters_of_others(self) -> dict[int, set[str]]:
         found: dict[int, set[str]] = await self.master.db.pool.do(
@@ -190,23 +192,23 @@ class Shared(Alone):
         return found
 
     async def masters_with_locks(self) -> set[str]:
-        names: set[str] = await self.master.db.pool.do(registry.litebots)
+        names: set[str] = await self.master.db.pool.do(registry.litebot_masters)
         return names
 
     # what the session and the others report
 
     @async_to_deferred
     async def _take_over(self, masterid: int, holder: int) -> None:
-        """Does nothing before the start is complete and during a stop; it is asked again then."""
+        """Take over, unless this master is still starting or stops; the session calls again."""
         if self._takes_part and self.master.running:
             await succession.take_over(self.master, masterid, holder, self._startid)
 
-    def _master_has_changed(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
+    def _on_master_changed(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
         if event["masterid"] != self.master.masterid:
             succession.catch_up(self.master)
 
 
-def _may_go_on(conn: sa.engine.Connection, startid: int, name: str) -> None:
-    """Raise TakenOver or StoreError where others have done without this master meanwhile."""
+def _check_reconnected(conn: sa.engine.Connection, startid: int, name: str) -> None:
+    """Raise TakenOver if another master has taken over, StoreError if the database was moved."""
     fence(conn, startid)
     move_away.refuse(conn, name)

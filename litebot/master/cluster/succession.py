@@ -1,4 +1,4 @@
-"""Going on with the work of a master that has died, and with what no event has told of."""
+"""What a living master does when another is dead, or when events may have been lost."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from litebot.master.db.pool import NotOurs
 from litebot.master.delivery import controls
 from litebot.master.recovery.requests import complete_buildsets
 
-# When to ask again for schedulers and change sources, where one was asking already.
+# When to poll again for schedulers and change sources if a poll of one was under way.
 POLL_AGAIN_S = 1.0
 
 
 async def take_over(master: Any, masterid: int, holder: int, startid: int) -> None:
-    """Repair what the dead master with this id left, and go on with it.
+    """Repair what the dead master with this id left, and continue its work.
 
     `holder` is the server's process that holds the dead master's lock, and `startid` the row of
-    this master's start.  May be called again at any time, also where nothing is left.
+    this master's start.  May be called again at any time, also if nothing is left.
     """
     dead = None
     with suppress(NotOurs):  # it may be alive again
@@ -51,7 +51,7 @@ async def take_over(master: Any, masterid: int, holder: int, startid: int) -> No
 async def _announce(master: Any, dead: takeover.Takeover) -> None:
     """Produce the events that the dead master can no longer produce."""
     types = master.data.rtypes
-    # Reporters learn of these ends from the outbox.
+    # To reporters the outbox delivers these ends.
     for buildid in dead.ended:
         build = await master.data.get(("builds", str(buildid)))
         with from_master(master.mq.impl, dead.masterid):
@@ -62,12 +62,12 @@ async def _announce(master: Any, dead: takeover.Takeover) -> None:
 
 
 def catch_up(master: Any) -> None:
-    """Find in the database what there is to do, as events may have been lost."""
+    """Look in the database for work, as events may have been lost."""
     if not master.running:
         return
     d = defer.ensureDeferred(_catch_up(master))
     d.addErrback(lambda failure: failure.trap(StoreFailed))
-    d.addErrback(lambda f: log.err(f, "while looking for what has become free"))
+    d.addErrback(lambda f: log.err(f, "while looking for work that other masters have left"))
 
 
 async def _catch_up(master: Any) -> None:
@@ -90,7 +90,7 @@ async def cancel_again(master: Any, claimed_by: int | None = None) -> None:
 
 
 async def _wake_triggers(master: Any) -> None:
-    """Let Trigger steps know of the buildsets that have ended while they wait for them."""
+    """Notify Trigger steps of the buildsets that have ended while they wait for them."""
     for scheduler in master.allSchedulers():
         if not isinstance(scheduler, Triggerable):
             continue

@@ -1,7 +1,7 @@
-"""Another master's death: its builds and requests are repaired, and what it had claimed is free.
+"""The takeover of a dead master: repairs its builds and requests, and frees what it had claimed.
 
-Only Postgres has several masters.  Who is dead is for others to say: a master that lives holds a
-lock.  What is done here is one transaction, and may be done again at any time.
+Only on Postgres are there several masters.  The session finds out who is dead: a living master
+holds a lock.  A takeover is one transaction, and may be done again at any time.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from litebot.master.recovery.builds import OUTCOMES
 from litebot.master.recovery.question import Finding
 from litebot.master.recovery.question import Scene
 
-# How long the server may need to end the connections of a dead master.
-END_S = 5.0
-LOOK_AGAIN_S = 0.02
+# How long the server may take to end the connections of a dead master.
+END_CONNECTIONS_S = 5.0
+CHECK_EVERY_S = 0.02
 
 masters, starts, outbox = Model.masters, tables.starts, tables.outbox
 
 
 @dataclass
 class Takeover:
-    """What a take-over has changed: ids of builds that ended, of requests that are free or over."""
+    """What a takeover has changed.
+
+    `ended` are the ids of builds that it ended; `freed` and `completed` are the ids of requests.
+    """
 
     masterid: int
     name: str
@@ -43,10 +46,10 @@ class Takeover:
 
 
 def suspects(conn: sa.engine.Connection, masterid: int) -> list[int]:
-    """The ids of the other masters that have something to be taken over, if they are dead.
+    """Return the ids of the other masters that are to be taken over if they are dead.
 
-    Those that began and did not come to an end, and those with reports that this one can make.
-    A stock Buildbot is none: it has no lock that says whether it lives.
+    These are the masters that have started and not stopped, and those with reports that this master
+    can make.  A stock Buildbot is never one: it has no lock that shows whether it lives.
     """
     last = sa.select(sa.func.max(starts.c.id)).group_by(starts.c.master)
     query = (
@@ -58,8 +61,10 @@ def suspects(conn: sa.engine.Connection, masterid: int) -> list[int]:
     rows = conn.execute(query).all()
     if not rows:
         return []
-    told_here = sa.or_(outbox.c.reporter.in_(registry.reporters(masterid)), outbox.c.reporter == "")
-    reporting = set(conn.execute(sa.select(outbox.c.masterid).where(told_here)).scalars())
+    reported_here = sa.or_(
+        outbox.c.reporter.in_(registry.reporters(masterid)), outbox.c.reporter == ""
+    )
+    reporting = set(conn.execute(sa.select(outbox.c.masterid).where(reported_here)).scalars())
     return [row.id for row in rows if row.stopped_at is None or row.id in reporting]
 
 
@@ -67,34 +72,38 @@ def take_over(
     conn: sa.engine.Connection,
     dead: int,
     holder: int,
-    scene_of: tuple[int, str, int],
+    successor: tuple[int, str, int],
     max_attempts: int,
 ) -> Takeover | None:
     """Repair what the master with the id `dead` left, in a transaction that the caller commits.
 
-    `holder` is the server's process that has its lock, and keeps it from starting meanwhile.
-    `scene_of` is the id, the name and the startid of the master that does so.  None where there is
-    no such master.  Raises NotOurs, after which nothing may be committed, where the lock is not
-    there any more; StoreError where connections of the dead one do not end.
+    `holder` is the server's process that holds the dead master's lock, which keeps that master from
+    starting meanwhile.  `successor` is the id, the name and the startid of the master that takes
+    over.  Returns None if there is no master with the id `dead`.  Raises NotOurs if `holder` no
+    longer has the lock, after which nothing may be committed, and StoreError if connections of the
+    dead master do not end.
     """
     require_lock(conn, dead, holder)
-    masterid, master, startid = scene_of
+    masterid, master, startid = successor
     name = conn.execute(sa.select(masters.c.name).where(masters.c.id == dead)).scalar()
     if name is None:
         return None
-    _forbid(conn, name, master)
+    _mark_taken_over(conn, name, master)
     _end_connections(conn, dead)
     scene = Scene(conn, master, False, (dead,), max_attempts, others_live=True, masterid=masterid)
     takeover = Takeover(dead, name, recovery.find_and_repair(scene))
     recovery.keep(conn, startid, takeover.findings)
-    _sort(conn, takeover)
+    _classify(conn, takeover)
     _deconfigure(conn, dead)
     require_lock(conn, dead, holder)
     return takeover
 
 
-def _forbid(conn: sa.engine.Connection, name: str, by: str) -> None:
-    """Say in its own row that it may write no more; until the commit it can't read that row."""
+def _mark_taken_over(conn: sa.engine.Connection, name: str, by: str) -> None:
+    """Record in the row of a dead master's start that it may not write any more.
+
+    That master can't read the row until the commit; see peers.fence.
+    """
     newest = sa.select(sa.func.max(starts.c.id)).where(starts.c.master == name).scalar_subquery()
     open_ = sa.and_(starts.c.id == newest, starts.c.stopped_at.is_(None))
     now = time.time()
@@ -103,27 +112,28 @@ def _forbid(conn: sa.engine.Connection, name: str, by: str) -> None:
 
 
 def _end_connections(conn: sa.engine.Connection, dead: int) -> None:
-    """End what a master that only seems dead is writing; new connections have to ask first.
+    """End the connections on which a master that only seems dead may be writing.
 
-    Without waiting for their end a commit that was under way could come after what is read here.
+    New connections are stopped by peers.fence.  The wait is necessary: otherwise a commit that is
+    under way could take effect after the tables were read here.
     """
     name = {"name": application_name(dead)}
-    theirs = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-    theirs += " AND application_name = :name"
-    pids = list(conn.execute(sa.text(theirs), name).scalars())
-    give_up_at = time.monotonic() + END_S
+    pids_query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    pids_query += " AND application_name = :name"
+    pids = list(conn.execute(sa.text(pids_query), name).scalars())
+    give_up_at = time.monotonic() + END_CONNECTIONS_S
     for pid in pids:
         conn.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
     while pids:
-        conn.execute(sa.text("SELECT pg_stat_clear_snapshot(), pg_sleep(:s)"), {"s": LOOK_AGAIN_S})
-        left = conn.execute(sa.text(theirs), name).scalars()
-        pids = [pid for pid in left if pid in pids]
+        conn.execute(sa.text("SELECT pg_stat_clear_snapshot(), pg_sleep(:s)"), {"s": CHECK_EVERY_S})
+        open_now = conn.execute(sa.text(pids_query), name).scalars()
+        pids = [pid for pid in open_now if pid in pids]
         if pids and time.monotonic() > give_up_at:
             raise StoreError(f"connections of a dead master do not end: {pids}")
 
 
-def _sort(conn: sa.engine.Connection, takeover: Takeover) -> None:
-    """What the findings mean for builds and requests."""
+def _classify(conn: sa.engine.Connection, takeover: Takeover) -> None:
+    """Sort what the findings have changed into ended builds, and freed and completed requests."""
     requests, builds = Model.buildrequests, Model.builds
     brids = {finding.id for finding in takeover.findings if finding.kind in recovery.OF_REQUESTS}
     takeover.ended = [f.id for f in takeover.findings if f.kind in OUTCOMES]
@@ -144,8 +154,9 @@ def _sort(conn: sa.engine.Connection, takeover: Takeover) -> None:
 
 
 def _deconfigure(conn: sa.engine.Connection, dead: int) -> None:
-    """As Buildbot's own housekeeping for a master that has stopped: it has no builders, no workers.
+    """Delete a dead master's builders and workers, and mark it as inactive.
 
+    This is what Buildbot's housekeeping does for a master that has stopped.
     Source: buildbot/data/masters.py, _masterDeactivatedHousekeeping
     """
     ours, builders = Model.configured_workers, Model.builder_masters
