@@ -742,7 +742,7 @@ def test_tables_of_an_older_buildbot_are_not_moved(
     refuses(
         unmoved,
         postgres.url(database),
-        "has not the tables of this Buildbot",
+        "does not have the tables of this Buildbot",
         f"litebot upgrade-master {unmoved.basedir}",
     )
     assert postgres.rows(database, TABLES) == []

@@ -1,4 +1,4 @@
-"""Tables that say which master has something: the first that inserts the row has it."""
+"""Claims in tables: the first master that inserts a row has what the row is about."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 
 def claim(conn: sa.engine.Connection, claims: sa.Table, **row: Any) -> bool:
-    """Insert a row into a table of a Postgres, unless there is one with its key; whether it was.
+    """Insert a row into a table on Postgres; return False if there is one with its key already.
 
-    Waits for the end of a transaction that inserts one with the same key.  Commits nothing.
+    Waits for the end of a transaction that inserts a row with the same key.  Commits nothing.
     """
     from sqlalchemy.dialects.postgresql import insert as insert_into  # SQLite needs no 1.6 MB
 

@@ -1,4 +1,4 @@
-"""Making tables: Buildbot's as Buildbot makes them, and litebot's own beside them."""
+"""Creates and migrates tables: Buildbot's as Buildbot makes them, and litebot's own beside them."""
 
 from __future__ import annotations
 
@@ -18,61 +18,63 @@ from litebot.master.db import tables
 
 Migration = Callable[[sa.engine.Connection], None]
 
-# Buildbot's tables whose long lists have a total.
+# Buildbot's tables whose long lists show a total.
 COUNTED = ("builds", "buildrequests", "changes")
 
 
-def _make(*made: sa.Table | sa.Column[Any]) -> Migration:
-    """A migration that makes tables, and columns that older ones have left out of a table."""
+def _creation_of(*new: sa.Table | sa.Column[Any]) -> Migration:
+    """Return a migration that creates tables, and adds columns to tables of older migrations."""
 
     def migrate(conn: sa.engine.Connection) -> None:
-        for each in made:
+        for each in new:
             if isinstance(each, sa.Table):
                 each.create(conn)
             else:
-                _add(conn, each)
+                _add_column(conn, each)
 
     return migrate
 
 
-def _add(conn: sa.engine.Connection, column: sa.Column[Any]) -> None:
-    """Add a column to a table that an older migration made, unless it has made it with it."""
+def _add_column(conn: sa.engine.Connection, column: sa.Column[Any]) -> None:
+    """Add a column to the table of an older migration, unless that has created it already."""
     table = column.table.name
     if column.name not in {each["name"] for each in sa.inspect(conn).get_columns(table)}:
         described = CreateColumn(column).compile(conn)
         conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {described}")
 
 
-def _begin_counts(conn: sa.engine.Connection) -> None:
+def _create_deletion_counts(conn: sa.engine.Connection) -> None:
     rows = [{"name": name, "deleted": 0} for name in COUNTED]
     tables.deletions.create(conn)
     conn.execute(tables.deletions.insert(), rows)
 
 
-def _name_database(conn: sa.engine.Connection) -> None:
+def _create_commit_count(conn: sa.engine.Connection) -> None:
     tables.commits.create(conn)
     conn.execute(tables.commits.insert().values(database=secrets.token_hex(8), count=0))
 
 
-# One after the other; the table litebot_schema holds how many of them have run.
+# They run in this order; the table litebot_schema holds how many of them have run.
 MIGRATIONS: tuple[Migration, ...] = (
-    _make(tables.starts, tables.repairs),
-    _make(tables.scheduler_positions, tables.subscriptions, tables.built),
-    _make(tables.outbox),
-    _begin_counts,
-    _make(tables.deliveries),
-    _name_database,
-    _make(tables.pending_controls),
-    _make(tables.events, tables.starts.c.taken_over_at, tables.starts.c.taken_over_by),
-    _make(tables.configured, tables.outbox.c.masterid),
-    _make(tables.writers),
+    _creation_of(tables.starts, tables.repairs),
+    _creation_of(tables.scheduler_positions, tables.subscriptions, tables.built),
+    _creation_of(tables.outbox),
+    _create_deletion_counts,
+    _creation_of(tables.deliveries),
+    _create_commit_count,
+    _creation_of(tables.pending_controls),
+    _creation_of(tables.events, tables.starts.c.taken_over_at, tables.starts.c.taken_over_by),
+    _creation_of(tables.configured, tables.outbox.c.masterid),
+    _creation_of(tables.writers),
 )
 
-# Small indexes on Buildbot's tables, of the few rows that wait or run: name -> table and the rest.
+# Small indexes on Buildbot's tables, of the few rows that are unfinished: {name: (table, columns
+# and condition)}.
 PARTIAL_INDEXES = {
     "litebot_unfinished_buildrequests": (
         "buildrequests",
-        # And not "= 0": the index on complete, which holds all that is finished, serves that too.
+        # The condition is not "= 0": for that SQLite may use Buildbot's index on complete, which
+        # also holds all finished requests.
         "(builderid, priority DESC, id) WHERE complete <> 1",
     ),
     "litebot_unfinished_by_age": (
@@ -84,21 +86,21 @@ PARTIAL_INDEXES = {
 
 
 class Model(model.Model):
-    """Buildbot's, which tells without alembic whether a migration is missing."""
+    """Buildbot's, but finds out without alembic whether a migration is missing."""
 
     def is_current(self) -> Any:
         return self.db.pool.do(is_buildbots)
 
 
-# How a migration of Buildbot's says which it is, and which one it follows.
+# The lines in which a migration of Buildbot's names itself, and the one that it follows.
 REVISION = re.compile(r"""^(down_)?revision = (?:["'](\w+)["']|None)$""", re.MULTILINE)
 
 
 @functools.cache
 def buildbots_revisions() -> tuple[str, ...]:
-    """Buildbot's migrations, the oldest first.
+    """Return the names of Buildbot's migrations, the oldest first.
 
-    They are read as text, for what alembic costs: see runtime.lazy_alembic.
+    They are read as text, as importing alembic is expensive: see runtime.lazy_alembic.
     """
     after = {}
     for path in Path(Model.config_path).parent.glob("versions/[0-9]*.py"):
@@ -111,19 +113,19 @@ def buildbots_revisions() -> tuple[str, ...]:
 
 
 def buildbots_revision(conn: sa.engine.Connection) -> str | None:
-    """Which migration of Buildbot's was the last in a database; None where none was."""
+    """Return the last of Buildbot's migrations that a database has had, or None."""
     if not sa.inspect(conn).has_table("alembic_version"):
         return None
     return conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def is_buildbots(conn: sa.engine.Connection) -> bool:
-    """Whether Buildbot's tables are those of this Buildbot."""
+    """Return whether Buildbot's tables are those of this version of Buildbot."""
     return buildbots_revision(conn) == buildbots_revisions()[-1]
 
 
 def make_buildbots(conn: sa.engine.Connection) -> None:
-    """Make Buildbot's tables, as its newest migration leaves them, in an empty database."""
+    """Create Buildbot's tables in an empty database, as its newest migration leaves them."""
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -134,37 +136,37 @@ def make_buildbots(conn: sa.engine.Connection) -> None:
 
 
 def make(conn: sa.engine.Connection) -> None:
-    """Make all tables in an empty database.  On Postgres they are there when the caller commits."""
+    """Create all tables in an empty database.  On Postgres the caller has to commit."""
     make_buildbots(conn)
     _upgrade(conn)
 
 
 def lock(conn: sa.engine.Connection) -> None:
-    """Keep others from making tables until the transaction ends, where others may be."""
+    """Keep others from creating tables until the transaction ends; on SQLite does nothing."""
     if conn.dialect.name == "postgresql":
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('litebot_schema'))")
 
 
 def _version(conn: sa.engine.Connection) -> int:
-    """How many migrations have run."""
+    """Return how many of litebot's migrations have run."""
     if not sa.inspect(conn).has_table(tables.versions.name):
         return 0
     return conn.execute(sa.select(tables.versions.c.version)).scalar() or 0
 
 
 def is_older(conn: sa.engine.Connection) -> bool:
-    """Whether `upgrade` has migrations to run."""
+    """Return whether `upgrade` has migrations to run."""
     return _version(conn) < len(MIGRATIONS)
 
 
 def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None:
-    """Raise StoreError where the tables are not those of this Buildbot and this litebot.
+    """Raise StoreError if the tables are not those of this Buildbot and this litebot.
 
-    The database is shown as `name`; `basedir` is quoted for a shell.
+    The message calls the database `name`; `basedir` is quoted for a shell.
     """
     if not is_buildbots(conn) or _version(conn) != len(MIGRATIONS):
         raise StoreError(
-            f"{name} has not the tables of this Buildbot and this litebot",
+            f"{name} does not have the tables of this Buildbot and this litebot",
             f"litebot upgrade-master {basedir}",
         )
 
@@ -172,7 +174,7 @@ def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None
 def upgrade(conn: sa.engine.Connection) -> None:
     """Bring litebot's tables and indexes up to date, all or nothing.
 
-    Raises StoreError where a newer litebot has made them.
+    Raises StoreError if a newer litebot has created them.
     """
     lock(conn)
     _upgrade(conn)
@@ -187,24 +189,24 @@ def _upgrade(conn: sa.engine.Connection) -> None:
         done = 0
     if done > len(MIGRATIONS):
         raise StoreError(
-            f"litebot's tables are of a newer litebot (version {done}; this one knows"
+            f"litebot's tables were made by a newer litebot (version {done}; this one knows"
             f" {len(MIGRATIONS)})",
             "pip install --upgrade litebot",
         )
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(tables.versions.update().values(version=len(MIGRATIONS)))
-    _make_beside_buildbots(conn)
+    _make_indexes_and_triggers(conn)
 
 
-def _make_beside_buildbots(conn: sa.engine.Connection) -> None:
-    """Make indexes and triggers; at each start, as a migration of Buildbot's may drop them."""
+def _make_indexes_and_triggers(conn: sa.engine.Connection) -> None:
+    """Create indexes and triggers.  Runs at each start, as Buildbot's migrations may drop them."""
     there = sa.inspect(conn).get_table_names()
     for name, (table, rest) in PARTIAL_INDEXES.items():
         if table in there:
             conn.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON {table} {rest}")
     if conn.dialect.name != "sqlite":
-        return  # only on SQLite is a count remembered
+        return  # totals are counted this way only on SQLite
     for name in COUNTED:
         if name in there:
             counts = sa.update(tables.deletions).where(tables.deletions.c.name == name)

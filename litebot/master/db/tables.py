@@ -1,6 +1,6 @@
-"""litebot's own tables, beside Buildbot's in one database; schema.py makes them.
+"""litebot's own tables, beside Buildbot's in the same database; schema.py creates them.
 
-All are named litebot_*, and stock Buildbot ignores them.
+All are named litebot_*, and a stock Buildbot ignores them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ starts = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("started_at", sa.Float, nullable=False),
-    # NULL while it runs, and for ever after a crash that no other master has cleaned up after.
+    # NULL while it runs, and forever after a crash unless another master has taken over.
     sa.Column("stopped_at", sa.Float),
-    # When and by which other master it was found dead; from then on it may write nothing.
+    # When and by which other master it was taken over; from then on it may write nothing.
     sa.Column("taken_over_at", sa.Float),
     sa.Column("taken_over_by", sa.Text),
 )
 
-# What a start found half done and set right, one row each.
+# The findings that a start or a takeover has repaired, one row each.
 repairs = sa.Table(
     "litebot_repairs",
     metadata,
@@ -38,7 +38,7 @@ repairs = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
 )
 
-# The last change that a scheduler has dealt with; see delivery.changes.
+# The last change that each scheduler has dealt with; see delivery.changes.
 scheduler_positions = sa.Table(
     "litebot_handovers",
     metadata,
@@ -46,8 +46,8 @@ scheduler_positions = sa.Table(
     sa.Column("changeid", sa.Integer, nullable=False),
 )
 
-# What the state of a Dependent scheduler is going to gain (wanted=1) or lose (0); see
-# delivery.subscriptions.
+# The buildsets that the state of a Dependent scheduler is about to gain (wanted=1) or to lose (0);
+# see delivery.subscriptions.
 subscriptions = sa.Table(
     "litebot_subscriptions",
     metadata,
@@ -56,7 +56,7 @@ subscriptions = sa.Table(
     sa.Column("wanted", sa.Integer, nullable=False),
 )
 
-# Which changes a scheduler made a buildset of.
+# The changes of which a scheduler has made a buildset.
 built = sa.Table(
     "litebot_built",
     metadata,
@@ -65,25 +65,25 @@ built = sa.Table(
     sa.Column("bsid", sa.Integer, nullable=False),
 )
 
-# What a reporter has still to tell; see delivery.outbox.
+# The reports that are still to be made; see delivery.outbox.
 outbox = sa.Table(
     "litebot_outbox",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    # Which master is to tell it; of old rows 0.
+    # The master that is to make the report; 0 in rows of an older litebot.
     sa.Column("masterid", sa.Integer, nullable=False, server_default="0"),
-    # "" stands for all of them.
+    # "" stands for all reporters.
     sa.Column("reporter", sa.Text, nullable=False),
-    # "builds" or "buildsets", and the id of one.
+    # "builds" or "buildsets", and the id of a build or a buildset.
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("about", sa.Integer, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
-    # NULL while it is told for the first time, and when it is given up; the last attempt's error.
+    # NULL during the first attempt, and when it is given up; and the error of the last attempt.
     sa.Column("retry_at", sa.Float),
     sa.Column("error", sa.Text),
 )
 
-# How many rows of a table of schema.COUNTED have been deleted; see store.sql.
+# How many rows of each table of schema.COUNTED have been deleted; see store.sql.
 deletions = sa.Table(
     "litebot_deletions",
     metadata,
@@ -91,17 +91,16 @@ deletions = sa.Table(
     sa.Column("deleted", sa.Integer, nullable=False),
 )
 
-# What was delivered to a hook or by mail, and stored; see
-# delivery.change_sources.
+# The deliveries of a hook, by mail or by a poller that were stored; see delivery.origins.
 deliveries = sa.Table(
     "litebot_deliveries",
     metadata,
-    # A hash: what is delivered says how long its name is.
+    # A hash, as the names that it is made of may have any length.
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("taken_at", sa.Float, nullable=False, index=True),
 )
 
-# One row: a name that no other database has, and how many commits it has seen; see
+# One row: the unique name of the database, and the number of its commits; see
 # db.sqlite.commit_watermark.
 commits = sa.Table(
     "litebot_commits",
@@ -110,25 +109,25 @@ commits = sa.Table(
     sa.Column("count", sa.Integer, nullable=False),
 )
 
-# What users have told the master to stop or cancel, until that is done; see
+# Pending controls: what users have asked to stop or to cancel, until it is done; see
 # delivery.controls.
 pending_controls = sa.Table(
     "litebot_told",
     metadata,
-    # "buildrequests" or "workers", and the id of one.
+    # "buildrequests" or "workers", and the id of a build request or a worker.
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("about", sa.Integer, nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
 )
 
-# What masters on one Postgres tell each other; see cluster.events.
+# The events that masters on one Postgres send to each other; see cluster.events.
 events = sa.Table(
     "litebot_events",
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("masterid", sa.Integer, nullable=False),
-    # Counts those of one master.
+    # Numbers the events of one master.
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("sent_at", sa.Float, nullable=False),
     # The routing key and the message, as JSON.
@@ -145,12 +144,12 @@ configured = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
 )
 
-# The last transaction of each connection that writes to a Postgres; see
+# The commit markers: the last transaction of each connection that writes to a Postgres; see
 # db.postgres.commit_marker.
 writers = sa.Table(
     "litebot_writers",
     metadata,
-    # A name that no other one has; one that connects again keeps it.
+    # A unique name, which a connection keeps when it connects again.
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("begun_at", sa.Float, nullable=False),

@@ -119,7 +119,7 @@ class List:
 
 
 def mark_applied(models: T, spec: Any) -> T:
-    """Return the models; removes from a ResultSpec what was applied to them in SQL."""
+    """Remove from a ResultSpec what SQL has applied to the models; return the models."""
     spec.filters, spec.order, spec.offset, spec.limit = [], None, None, None
     return models
 
