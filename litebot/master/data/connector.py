@@ -56,7 +56,9 @@ class Query(ResultSpec):
         try:
             return super().apply(data)
         except TypeError as error:
-            raise InvalidQueryParameter(f"can't filter or order by that: {error}") from error
+            raise InvalidQueryParameter(
+                f"can't filter or order by these values: {error}"
+            ) from error
 
 
 class Data(connector.DataConnector):
