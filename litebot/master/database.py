@@ -1,4 +1,4 @@
-"""Buildbot's DBConnector on litebot's store: another pool, and some components replaced."""
+"""Buildbot's DBConnector on litebot's store, with another pool and some components replaced."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
 
-# How long a commit may wait for more work, except with durability "commit".
+# How long a group commit may wait for more work; with durability "commit" there is none.
 GROUP_COMMIT_S = 0.015
 
 # Buildbot's components in the order in which Buildbot makes them, by their names in the connector.
@@ -90,7 +90,7 @@ BUILDBOTS = {
     "test_result_sets": test_result_sets.TestResultSetsConnectorComponent,
 }
 
-# With those in plain SQL in the places of Buildbot's.
+# The same with the components in plain SQL, which replace Buildbot's.
 COMPONENTS: Mapping[str, Callable[[Any], Any]] = {
     **BUILDBOTS,
     "build_data": BuildDataConnectorComponent,
@@ -104,28 +104,34 @@ COMPONENTS: Mapping[str, Callable[[Any], Any]] = {
 
 
 class Owner:
-    """What the owner of a Database is told of it."""
+    """What a Database calls when its state changes."""
 
     def opened(self) -> Any:
-        """The schema is known to be right, and nothing uses the database yet.  May be awaited."""
+        """Called when the schema has been checked, before anything uses the database.
+
+        The Database waits for the result.
+        """
 
     def stopped(self) -> Any:
-        """All that used the database has stopped, and it is about to be closed.  May be awaited."""
+        """Called when all that used the database has stopped, before the database is closed.
+
+        The Database waits for the result.
+        """
 
     def failed(self, error: StoreFailed) -> None:
-        """The disk has failed while the master runs, or the server was given up; comes once."""
+        """Called once, when the disk fails while the master runs or the server is given up."""
 
     def outage(self, outage: Outage | None) -> None:
-        """A server has gone away, or come back (None)."""
+        """Called with an outage of the server when it begins, and with None when it ends."""
 
 
 class Database(connector.DBConnector):
     """`master.db` of a litebot master.
 
     A `sqlite:` url is opened by litebot's store, a `postgresql:` one by litebot.master.db.postgres.
-    `components` are what set_master makes, by name; `cluster` answers what concerns other masters;
-    `owner` hears what becomes of the database.  `durability`, a key of store.connection.DURABILITY,
-    is read when the database is opened.
+    `components` are what set_master makes, by name; the components ask `cluster` for what concerns
+    other masters; `owner` is called when the state of the database changes.  `durability`, a key of
+    store.connection.DURABILITY, is read when the database is opened.
     """
 
     durability = "acknowledged"
@@ -146,7 +152,7 @@ class Database(connector.DBConnector):
     def set_master(self, master: Any) -> Any:
         """Make the components, as Buildbot does.
 
-        Source: buildbot/db/connector.py, set_master; a test compares it with this.
+        Source: buildbot/db/connector.py, set_master; a test compares this method with it.
         """
         self._master = master
         self.model = schema.Model(self)
@@ -160,25 +166,25 @@ class Database(connector.DBConnector):
 
     @property
     def is_on_server(self) -> bool:
-        """Whether the database is one of a server, and not a file."""
+        """Return whether the database is on a server and not in a file."""
         return not isinstance(self.pool, TurnQueue)
 
     @property
     def limits_texts(self) -> bool:
-        """Whether a text has to fit its column and may hold no NUL, as on Postgres."""
+        """Return whether a text has to fit its column and may hold no NUL, as on Postgres."""
         return self.is_on_server
 
     @property
     def outage(self) -> Outage | None:
-        """Since when the database is away and what is said of it; None where it is not."""
+        """Return the outage of the database, or None if it has none."""
         return self.pool.outage if self.pool is not None else None
 
     def do_sql(self, callable: Callable[..., Any], *args: Any) -> defer.Deferred[Any]:
-        """Run callable(sql, *args) with a store.sql.Sql in a transaction; its result."""
+        """Run callable(sql, *args) with a store.sql.Sql in a transaction; fires with its result."""
         return self.pool.do_sql(callable, *args)
 
     def committed(self) -> defer.Deferred[None]:
-        """Fires when a kill won't undo what has been done so far.  Fails with StoreFailed."""
+        """Fires when a kill can't undo what has been done so far.  Fails with StoreFailed."""
         return self.pool.committed()
 
     def on_disk(self) -> defer.Deferred[None]:
@@ -190,7 +196,10 @@ class Database(connector.DBConnector):
 
     @defer.inlineCallbacks
     def count_commits(self) -> Any:
-        """Count the commits from now on; what there is goes to disk first.  Raises OSError."""
+        """Count the commits from now on in the commit watermark, if there is a state file.
+
+        What has been done so far goes to disk first.  Raises OSError.
+        """
         if not isinstance(self.pool, TurnQueue) or self.pool.path is None:
             return
         yield self.on_disk()
@@ -199,10 +208,10 @@ class Database(connector.DBConnector):
 
     @defer.inlineCallbacks
     def setup(self, check_version: bool = True, verbose: bool = True) -> Any:
-        """Open the database; make its file where it is missing and `check_version` is false.
+        """Open the database; with `check_version` false, create the state file if it is missing.
 
-        Raises StoreError where the file can't be opened, and DatabaseNotReadyError where its
-        schema is not that of this Buildbot (with check_version).
+        Raises StoreError if the database can't be opened, and, with `check_version`,
+        DatabaseNotReadyError if its schema is not that of this Buildbot.
         """
         if self.configured_db_config is None:  # type: ignore[has-type]
             self.configured_db_config = yield self.master.get_db_config(self.master.config)
@@ -234,11 +243,11 @@ class Database(connector.DBConnector):
             raise exceptions.DatabaseNotReadyError()
 
     def use(self, pool: Pool) -> None:
-        """Have the components work with this pool, which is open."""
+        """Let the components work with this pool, which is open."""
         self.pool = pool
         self._engine = pool.engine
-        # get_upsert_method asks for the version of the standard library's SQLite, which isn't this
-        # one, and loads it for that: 0.9 MB.
+        # get_upsert_method would load the standard library's SQLite to check its version: that
+        # takes 0.9 MB, and it is not the SQLite that is used here.
         self.upsert = (
             sautils._upsert_sqlite
             if self._engine.dialect.name == "sqlite"
@@ -271,7 +280,7 @@ class Database(connector.DBConnector):
             return TurnQueue(connect(":memory:"), reactor, on_failure=self._owner.failed)
         if create and not path.exists():
             create_file(path)
-        # The writer never waits inside SQLite: the turn queue tries again instead.
+        # SQLite must not wait for a lock inside a write; the turn queue tries again instead.
         handle = connect(path, MASTER + DURABILITY[self.durability], busy_timeout_ms=0)
         return TurnQueue(
             handle,

@@ -1,4 +1,8 @@
-"""Reconfiguring a running master: one at a time, refused whole or reported where it is partial."""
+"""The reconfiguration of a running master.
+
+Reconfigurations run one at a time.  One that can't be applied is refused as a whole; one that was
+applied only in part is reported.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,9 @@ class Reconfiguration:
         self._unapplied: ConfigErrors | None = None
 
     async def run(self, reconfig: Any) -> LitebotError | None:
-        """Load the configuration anew and apply it, after a reconfig that runs already.
+        """Load the configuration again and apply it, after a reconfig that is already running.
 
-        Returns why it could not be applied, or not all of it; None where all went well.
+        Returns an error if it was not applied or only in part, and None if all went well.
         """
         master = self._master
         await self._lock.acquire()
@@ -34,15 +38,15 @@ class Reconfiguration:
             self._unapplied = None
             with logged_errors() as failures:
                 await reconfig()
-            # Workers have new builders only now, and Buildbot looks for these before.
+            # Only now do workers have their new builders; Buildbot has looked for builds before.
             master.botmaster.maybeStartBuildsForAllBuilders()
             master.ownership.note_url(master.url)
-            return self._why_not(failures)
+            return self._error_of(failures)
         finally:
             self._lock.release()
 
     async def apply(self, apply: Any, new_config: MasterConfig) -> None:
-        """As Buildbot does; changes wait while the builders and the schedulers change."""
+        """Apply a configuration as Buildbot does, with change delivery paused meanwhile."""
         master = self._master
         await master.change_delivery.pause()
         try:
@@ -55,12 +59,12 @@ class Reconfiguration:
             await master.change_delivery.resume()
 
     def refuse(self, settings: Settings, config: MasterConfig) -> None:
-        """Raise Unchangeable where only a restart leads a started master to this configuration."""
+        """Raise Unchangeable if a started master can get this configuration only by a restart."""
         master = self._master
         if master.ownership.is_announced:
             check_changes(master.files, (master.settings, master.config), (settings, config))
 
-    def _why_not(self, failures: list[BaseException]) -> LitebotError | None:
+    def _error_of(self, failures: list[BaseException]) -> LitebotError | None:
         basedir = self._master.files.quoted
         errors = getattr(self._master.config_loader, "errors", None)
         if errors is not None:

@@ -1,4 +1,4 @@
-"""The buildmaster: Buildbot's, put together with litebot's parts.  The one composition root."""
+"""The buildmaster: Buildbot's, composed of Buildbot's and litebot's parts in this one place."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ HEARTBEAT_S = 60
 
 
 class BuildMaster(master.BuildMaster):
-    """A Buildbot master on litebot's store; the arguments are those of Buildbot's.
+    """A Buildbot master on litebot's store; its arguments are those of Buildbot's.
 
-    Nothing on disk is touched before startService.
+    It touches nothing on disk before startService.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class BuildMaster(master.BuildMaster):
         try:
             self.settings = load(self.files.settings_file)
         except SettingsError as error:
-            unreadable = error  # told at the start
+            unreadable = error  # the start will report it
         self.ownership = Ownership(self.files)
         self.startup = Startup(self, unreadable)
         self.reconfiguration = Reconfiguration(self)
@@ -92,7 +92,7 @@ class BuildMaster(master.BuildMaster):
             name, refuse = configFileName or "master.cfg", self.reconfiguration.refuse
             config_loader = ConfigLoader(basedir, name, refuse)
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
-        # Before it gets a parent: services are found by their names.
+        # The name is set before the master gets a parent, which finds services by their names.
         if not isinstance(self.cluster, Shared):
             self.name = SOLE_MASTER
 
@@ -100,9 +100,9 @@ class BuildMaster(master.BuildMaster):
 
     @defer.inlineCallbacks
     def create_child_services(self) -> Any:
-        """Make the parts, in Buildbot's order, litebot's in the places of some.
+        """Make the parts in Buildbot's order; some of them are replaced by litebot's.
 
-        Source: buildbot/master.py, create_child_services; a test compares it with this.
+        Source: buildbot/master.py, create_child_services; a test compares this method with it.
         """
         is_sqlite = self.settings.database.sqlite_path(self.files.path) is not None
         self.httpservice = yield HTTPClientService.getService(self, "")
@@ -172,11 +172,11 @@ class BuildMaster(master.BuildMaster):
         self.service_manager.reconfig_priority = 1000
 
         self.masterHouskeepingTimer = 0
-        # It gets its parent as the last thing of a start that succeeds.
+        # Buildbot gives it a parent as the last part of a successful start.
         self.masterHeartbeatService = internet.TimerService(HEARTBEAT_S, self._heartbeat)
         self.masterHeartbeatService.clock = self.reactor
 
-        # What Buildbot does not have.
+        # The parts that Buildbot does not have.
         self.change_delivery = ChangeDelivery()
         self.outbox = Outbox()
         self.attempts = Attempts() if is_sqlite else SharedAttempts()
@@ -186,7 +186,7 @@ class BuildMaster(master.BuildMaster):
             self.cluster,
         ):
             yield part.setServiceParent(self)
-        self.control = Control(self.files.control_socket)  # its start comes last of all
+        self.control = Control(self.files.control_socket)  # it is started last of all
 
     @defer.inlineCallbacks
     def _heartbeat(self) -> Any:
@@ -206,7 +206,7 @@ class BuildMaster(master.BuildMaster):
         return defer.ensureDeferred(self.startup.run(super().startService))
 
     def reconfig(self) -> Any:
-        """Returns a LitebotError where the configuration is not applied, or not all of it."""
+        """See Reconfiguration; returns a LitebotError if not all of it is applied."""
         return defer.ensureDeferred(self.reconfiguration.run(super().reconfig))
 
     def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
@@ -218,24 +218,25 @@ class BuildMaster(master.BuildMaster):
         """See Shutdown."""
         return defer.ensureDeferred(self.shutdown.run(super().stopService))
 
-    # what others ask
+    # what other parts ask for
 
     @property
     def url(self) -> str | None:
-        """Where the web page answers, or None without one."""
+        """The address of the web page, or None if there is none."""
         return self.config.buildbotURL if self.config.www["port"] else None
 
     def note_outage(self, _: Outage | None = None) -> None:
-        """Show in `litebot status` that the database is away.
+        """Record the present outage, or that there is none, for `litebot status`.
 
-        What builds wait for comes before what only the cluster's session can't do.
+        An outage of the database, for which builds wait, is recorded rather than one of the
+        cluster's session.
         """
         outage = self.db.outage or self.cluster.outage
         self.ownership.note_outage(asdict(outage) if outage is not None else None)
 
 
 class DatabaseOwner(database.Owner):
-    """What becomes of the master where something becomes of its database."""
+    """Passes what happens to the database on to the master's start, shutdown and status."""
 
     def __init__(self, master: BuildMaster) -> None:
         self._master = master

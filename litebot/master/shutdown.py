@@ -1,4 +1,4 @@
-"""The end of a master: by a stop, by a start that failed, by a disk or a server that failed."""
+"""The end of a master: after a stop, a failed start, or a failure of the disk or the server."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from litebot.master.builds.shutdown import let_end
 from litebot.master.runtime import outcome
 from litebot.master.runtime.deferreds import wait_at_most
 
-# How long a master whose disk failed goes on, for its refusals to reach those who asked, and then
-# waits for its workers to let go of their builds.
-REFUSE_S = 0.1
+# How long a master whose disk has failed keeps running, so that its error responses arrive, and how
+# long it then waits for its workers to abandon their builds.
+REFUSING_S = 0.1
 ABANDON_S = 5.0
 
-# How long a stop waits, after the grace, for all its parts; and before these, for schedulers and
-# change sources to be given to other masters.
-STOP_S = 9.0
+# How long a stop waits, after the grace, for all parts of the master; and how long of that for
+# schedulers and change sources to be released to other masters.
+STOP_PARTS_S = 9.0
 LEAVE_S = 2.0
 
-# How long a master that is to stop waits for a database that is away.
-AWAY_S = 10.0
+# How long a master that stops waits during an outage of the database.
+MAX_OUTAGE_S = 10.0
 
 
 class Shutdown:
-    """Ends `master`, once, within bounds of time, and says why where nobody has asked for it."""
+    """Ends `master`, once and within a bounded time, and reports why if nobody has asked for it."""
 
     def __init__(self, master: Any) -> None:
         self._master = master
@@ -45,21 +45,21 @@ class Shutdown:
     # why
 
     def give_up(self, error: LitebotError) -> None:
-        """Say why the master can't go on, and stop it."""
+        """Report why the master can't continue, and stop it."""
         self._explain(error)
         self._stop_reactor()
 
     def fail(self, error: StoreFailed) -> None:
-        """End a master whose disk or server has failed, without asking the database any more."""
+        """End a master whose disk or server has failed, without using the database any more."""
         self._master.files.reserve.unlink(missing_ok=True)  # room for the message, on a full disk
         self._explain(error)
-        self._store_failed.callback(None)  # a stop that has begun would wait for what never comes
-        self._master.reactor.callLater(REFUSE_S, self._stop_reactor)
+        self._store_failed.callback(None)  # a stop that has begun would wait for the store forever
+        self._master.reactor.callLater(REFUSING_S, self._stop_reactor)
 
     def _explain(self, error: LitebotError) -> None:
-        """Say why the master stops; what comes after that is a consequence of it."""
+        """Report why the master stops.  Only the first reason counts; others follow from it."""
         if self._reason is None:
-            if error.hint:  # the store does not know whose it is
+            if error.hint:  # the store does not know the basedir
                 error.hint = error.hint.replace("BASEDIR", self._master.files.quoted)
             self._reason = error
             log.msg(f"litebot: {error.what}" + (f"\n  Try: {error.hint}" if error.hint else ""))
@@ -71,63 +71,66 @@ class Shutdown:
 
     # how
 
-    async def run(self, stop_buildbots: Any) -> None:
-        """Stop as Buildbot does; where the disk has failed, without asking the database."""
+    async def run(self, stop_buildbot: Any) -> None:
+        """Stop as Buildbot does; if the disk or server has failed, without using the database."""
         master = self._master
         if master.db.pool is not None:
-            master.db.pool.give_up_after(AWAY_S)
+            master.db.pool.give_up_after(MAX_OUTAGE_S)
         try:
             if not isinstance(self._reason, StoreFailed):
-                stop = defer.ensureDeferred(self._stop(stop_buildbots))
+                stop = defer.ensureDeferred(self._stop(stop_buildbot))
                 await defer.DeferredList([stop, self._store_failed], True, True, consumeErrors=True)
             if isinstance(self._reason, StoreFailed):
                 await self._abandon()
         except Exception:
-            # A part that could not start may not be able to stop; Buildbot would then never end.
+            # A part that could not start may fail to stop; the error must not keep the process
+            # from ending, as it does with Buildbot.
             log.err(None, "while stopping the master")
         finally:
             master.ownership.release()
 
-    async def _stop(self, stop_buildbots: Any) -> None:
+    async def _stop(self, stop_buildbot: Any) -> None:
         master = self._master
         if not master.running:  # the start failed
-            await stop_buildbots()
+            await stop_buildbot()
             return
         await let_end(master, master.settings.stop.grace)
         ender = CommandEnder(master.reactor)
         ender.start()
         try:
-            stopped = defer.ensureDeferred(self._stop_parts(stop_buildbots))
-            if not await wait_at_most(stopped, STOP_S, master.reactor):
+            stopped = defer.ensureDeferred(self._stop_parts(stop_buildbot))
+            if not await wait_at_most(stopped, STOP_PARTS_S, master.reactor):
                 await self._leave_parts()
         finally:
             ender.stop()
 
-    async def _stop_parts(self, stop_buildbots: Any) -> None:
+    async def _stop_parts(self, stop_buildbot: Any) -> None:
         master = self._master
         await wait_at_most(defer.ensureDeferred(master.cluster.leave()), LEAVE_S, master.reactor)
         interrupter = BuildInterrupter(master)
         interrupter.start()
         try:
-            await stop_buildbots()
+            await stop_buildbot()
         finally:
             interrupter.stop()
 
     async def _leave_parts(self) -> None:
-        """End without what does not stop, which ends with the process."""
+        """Stop without waiting for the parts that do not stop; they end with the process."""
         master = self._master
-        log.msg(f"litebot: some parts have not stopped after {STOP_S:g} s; ending without them")
+        log.msg(
+            f"litebot: some parts have not stopped after {STOP_PARTS_S:g} s; ending without them"
+        )
         for name in latent_workers(master):
-            log.msg(f"litebot: the latent worker {name} has not stopped; look for its instance")
+            log.msg(f"litebot: the latent worker {name} has not stopped; check its instance")
         await master.data.updates.masterStopped(name=master.name, masterid=master.masterid)
         if master.db.running:
             await master.db.stopService()
 
     async def _abandon(self) -> None:
-        """Let go of workers and ports: nothing that happens now could be written down."""
+        """Stop workers and close ports, as nothing that happens now can be stored any more."""
         master = self._master
         workers = list(master.workers.workers.values())
-        # What local steps have started is ended first: the others ask the database, which refuses.
+        # What local steps have started ends first; the workers ask the database, which fails.
         local = [worker.remote_worker for worker in workers if isinstance(worker, LocalWorker)]
         services = [*filter(None, local), *workers]
         stops = [defer.maybeDeferred(each.stopService) for each in services]
@@ -139,7 +142,7 @@ class Shutdown:
         await master.cluster.close()
 
     async def end(self) -> None:
-        """Write down a clean stop, when all that used the database has stopped."""
+        """Record a clean stop, once all that used the database has stopped."""
         master = self._master
         if master.startup.startid is not None:
             await master.db.pool.do(recovery.end, master.startup.startid)

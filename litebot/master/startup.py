@@ -1,4 +1,4 @@
-"""The start of a master: from the owner's lock of its basedir to the line that says it is ready."""
+"""The start of a master, from the lock on its basedir to the message that it is ready."""
 
 from __future__ import annotations
 
@@ -28,31 +28,32 @@ from litebot.master.runtime import memory
 from litebot.master.runtime import outcome
 from litebot.master.runtime.error_log import logged_errors
 
-# The name in the table masters.  Buildbot's is host:folder, so that a master which was moved would
-# not know what it left claimed; a state file has one master, whatever it runs on.
+# The name of a state file's only master in the table masters.  Buildbot's name is host:folder, so
+# that a master which was moved would not recognize what it had claimed before.
 SOLE_MASTER = "litebot"
 
 
 class Startup:
-    """Starts `master`, once.  `unreadable` is why its litebot.toml could not be read, if it was so.
+    """Starts `master`, once.
 
-    Refuses with a LitebotError, which ends the process, where the master could not run well; else
-    repairs what an earlier end of the master has left half done, before anything builds.
+    If the master could not run well, the start fails with a LitebotError, which ends the process.
+    Otherwise it repairs what an earlier process of the master has left half done, before anything
+    is built.  `unreadable` is the error if litebot.toml could not be read.
     """
 
     def __init__(self, master: Any, unreadable: SettingsError | None) -> None:
         self._master = master
         self._unreadable = unreadable
-        self._should_hold: commit_watermark.Content | None = None
-        self._notes: list[str] = []  # what the user should know of a start that went well
+        self._expected: commit_watermark.Content | None = None
+        self._notes: list[str] = []  # what the user should know about a successful start
         self.startid: int | None = None  # the row of this start in litebot_starts
 
-    async def run(self, start_buildbots: Any) -> None:
-        """Check, own the basedir, start as Buildbot does, and tell how it went."""
+    async def run(self, start_buildbot: Any) -> None:
+        """Lock the basedir, check everything, start as Buildbot does, and report the outcome."""
         master = self._master
         memory.settle_imports()
         try:
-            await self._run(start_buildbots)
+            await self._run(start_buildbot)
         except LitebotError as error:
             master.shutdown.give_up(error)
         except OSError as error:
@@ -61,7 +62,7 @@ class Startup:
             log.err(None, "while starting the master")
             master.shutdown.give_up(LitebotError(f"the master can't start: {error!r}"))
 
-    async def _run(self, start_buildbots: Any) -> None:
+    async def _run(self, start_buildbot: Any) -> None:
         master = self._master
         running: defer.Deferred[None] = defer.Deferred()
         master.reactor.callWhenRunning(running.callback, None)
@@ -71,14 +72,14 @@ class Startup:
             raise self._unreadable
         state_file = master.settings.database.sqlite_path(master.files.path)
         if state_file is not None:
-            self._should_hold = commit_watermark.read(state_file)
-        mended = preflight.check(master.files, master.settings)
+            self._expected = commit_watermark.read(state_file)
+        repaired = preflight.check(master.files, master.settings)
         master.db.durability = master.settings.database.durability
         with logged_errors() as errors:
-            await start_buildbots()
-        # The heartbeat gets its parent as the last thing of a start that succeeds.
+            await start_buildbot()
+        # Buildbot gives the heartbeat a parent as the last part of a successful start.
         if master.masterHeartbeatService.parent is None:
-            raise self._reason(errors)
+            raise self._why_failed(errors)
         if master._got_sigterm or not master.ownership.is_held:
             raise LitebotError("the master was stopped while it started")
         await complete_buildsets(master)
@@ -89,19 +90,19 @@ class Startup:
         memory.settle_started()
         master.ownership.announce(master.url)
         master.note_outage()
-        self._tell(mended)
+        self._announce_ready(repaired)
 
-    def _tell(self, mended: str | None) -> None:
+    def _announce_ready(self, repaired: str | None) -> None:
         master = self._master
-        notes = [*self._notes, *([mended] if mended else [])]
+        notes = [*self._notes, *([repaired] if repaired else [])]
         if isinstance(master.config_loader, ConfigLoader):
             notes += master.config_loader.notes
         for note in notes:
             log.msg(f"litebot: {note}")
         outcome.ready(pid=os.getpid(), url=master.url, notes=notes)
 
-    def _reason(self, errors: list[BaseException]) -> LitebotError:
-        """Why Buildbot's start failed, from what it logged."""
+    def _why_failed(self, errors: list[BaseException]) -> LitebotError:
+        """Return why Buildbot's start failed, from what it has logged."""
         for error in errors:
             if isinstance(error, LitebotError):
                 return error
@@ -110,13 +111,13 @@ class Startup:
             return config_error(loader.errors, files)
         if errors:
             return LitebotError(f"the master can't start: {errors[-1]!r}")
-        return LitebotError(f"the master can't start; {files.log_file} may tell why")
+        return LitebotError(f"the master can't start; the reason may be in {files.log_file}")
 
     # between opening the database and its first use
 
     @async_to_deferred
     async def begin(self) -> None:
-        """Bring the tables up to date, prove to others that this master lives, and repair."""
+        """Upgrade the tables, prove to other masters that this one is alive, and repair."""
         master, db, cluster = self._master, self._master.db, self._master.cluster
         await cluster.enter()
         for port in configured_ports(master.config):
@@ -129,7 +130,7 @@ class Startup:
             master.name,
             master.name == SOLE_MASTER,
             master.settings.recovery.max_attempts,
-            self._should_hold,
+            self._expected,
             master.masterid,
         )
         cluster.started_as(self.startid)
@@ -140,14 +141,14 @@ class Startup:
         await master.outbox.note_last()
 
     def _upgrade(self, conn: sa.engine.Connection) -> None:
-        """Bring the tables up to date, unless another master uses them as they are."""
+        """Upgrade the tables.  Raises StoreError if another master uses them as they are."""
         schema.lock(conn)
         self._master.cluster.refuse_upgrade(conn)
         schema.upgrade(conn)
 
 
 def config_error(errors: ConfigErrors, files: Basedir) -> ConfigError:
-    """The errors of a configuration as one error for the user."""
+    """Return the errors of a configuration as one error for the user."""
     listed = "\n".join(f"  {line}" for line in str(errors).splitlines())
     return ConfigError(
         f"the configuration has errors:\n{listed}", f"litebot check-config {files.quoted}"
