@@ -234,7 +234,7 @@ def test_what_may_be_pruned_already_is_not_sent_again(
 
 
 def make_old(conn: Conn) -> None:
-    conn.execute("UPDATE litebot_events SET sent_at = sent_at - %s", (module.KEEP_S + 60,))
+    conn.execute("UPDATE litebot_events SET sent_at = sent_at - %s", (module.KEEP_EVENTS_S + 60,))
 
 
 def test_old_ones_go_and_who_has_not_read_them_is_told(

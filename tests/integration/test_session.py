@@ -28,7 +28,7 @@ from litebot.master.cluster import peers
 from litebot.master.cluster import session as module
 from litebot.master.cluster.events import Event
 from litebot.master.cluster.peers import MASTER_LOCK
-from litebot.master.cluster.session import STOP_S
+from litebot.master.cluster.session import LET_GO_WITHIN_S
 from litebot.master.cluster.session import Session
 from litebot.master.db.postgres import driver_url
 from litebot.master.db.postgres.server import Server
@@ -303,12 +303,12 @@ def test_who_stops_while_cut_off_may_have_had_something_to_tell(
     proxy.cut()
     two.tell(1)
     two.until(lambda: two.session.outage)
-    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    one.until(pass_time(2 * module.LOOK_FOR_DEAD_EVERY_S))
     assert one.gaps == 0  # it may come back
     two.stop()
     one.suspects = []
     one.until(lambda: one.gaps)
-    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    one.until(pass_time(2 * module.LOOK_FOR_DEAD_EVERY_S))
     assert (one.heard, one.gaps) == ([], 1)
 
 
@@ -337,7 +337,7 @@ def test_nobody_is_judged_when_all_come_back(
     proxy.cut()
     assert end_sessions(postgres, name) >= 1
     one.until(lambda: locked(postgres, name) == {1})
-    one.until(pass_time(peers.CONFIRM_S + module.LOOK_EVERY_S))
+    one.until(pass_time(peers.CONFIRM_S + module.LOOK_FOR_DEAD_EVERY_S))
     proxy.mend()
     two.until(lambda: locked(postgres, name) == {1, 2})
     assert one.dead == two.dead == []
@@ -518,7 +518,7 @@ def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
     asked = Asked(one.session.stop())
     one.reactor.turn()
     assert not asked.called
-    one.reactor.advance(STOP_S)
+    one.reactor.advance(LET_GO_WITHIN_S)
     one.until(lambda: asked.called)
 
 

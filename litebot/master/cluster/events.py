@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Also as a class of the server's advisory locks, of two numbers each: "lbev".
 ORDER_LOCK = 0x6C626576
 
-KEEP_S = 600.0
+KEEP_EVENTS_S = 600.0
 DELETE_AT_ONCE = 5000
 SEND_AT_ONCE = 500
 SEND_CHARACTERS = 4_000_000
@@ -34,7 +34,7 @@ READ_AT_ONCE = 100
 WAITING = 100_000
 
 # After this long without a look it has to be asked whether what was missed is still there.
-ASK_AGAIN_S = KEEP_S / 4
+ASK_AGAIN_S = KEEP_EVENTS_S / 4
 
 # What stands for a datetime in JSON.  No text that came through a database has a NUL.
 DATETIME = "\0datetime"
@@ -191,8 +191,8 @@ class Events:
         return found, len(rows) == READ_AT_ONCE
 
     def prune(self, conn: psycopg.Connection[Any]) -> None:
-        """Delete what is older than KEEP_S, whoever has sent it."""
-        values = {"limit": DELETE_AT_ONCE, "keep_s": KEEP_S}
+        """Delete what is older than KEEP_EVENTS_S, whoever has sent it."""
+        values = {"limit": DELETE_AT_ONCE, "keep_s": KEEP_EVENTS_S}
         while conn.execute(PRUNE, values).rowcount >= DELETE_AT_ONCE:
             pass
 

@@ -21,7 +21,7 @@ table = tables.configured
 SCHEDULER, REPORTER = "scheduler", "reporter"
 
 # How long a master that is gone counts as one that comes back.
-KEEP_S = 7 * 24 * 3600.0
+COMES_BACK_WITHIN_S = 7 * 24 * 3600.0
 
 
 def write(conn: sa.engine.Connection, masterid: int, what: Iterable[tuple[str, str]]) -> None:
@@ -45,7 +45,7 @@ def schedulers() -> sa.Select[tuple[int]]:
         sa.select(known.c.id)
         .join_from(known, table, table.c.name == known.c.name)
         .join(masters, masters.c.id == table.c.masterid)
-        .where(table.c.kind == SCHEDULER, masters.c.last_active > time.time() - KEEP_S)
+        .where(table.c.kind == SCHEDULER, masters.c.last_active > time.time() - COMES_BACK_WITHIN_S)
     )
 
 

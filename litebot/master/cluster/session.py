@@ -43,7 +43,7 @@ from litebot.master.db.postgres.server import reconnect_delays
 
 Conn = psycopg.Connection[Any]
 
-LOOK_EVERY_S = 1.0
+LOOK_FOR_DEAD_EVERY_S = 1.0
 # A NOTIFY can be lost with the connection it was for.
 READ_EVERY_S = 5.0
 PRUNE_EVERY_S = 60.0
@@ -55,7 +55,7 @@ OWN_LOCK_RETRY_S = 0.1
 TAKE_OVER_AGAIN_S = 5.0
 # After how long without a failure the next one is tried again soon.
 CALM_S = 5 * LONGEST_WAIT_S
-STOP_S = 5.0
+LET_GO_WITHIN_S = 5.0
 # How much sooner than others one may notice a loss, and what there is to ask when one is back.
 MARGIN_S = 3.0
 
@@ -139,12 +139,12 @@ class Session:
         return started
 
     def stop(self) -> defer.Deferred[None]:
-        """Send what waits and let go of the lock, within STOP_S."""
+        """Send what waits and let go of the lock, within LET_GO_WITHIN_S."""
         if self._thread is None:
             return defer.succeed(None)
         self._ending = True
         self._wake()
-        cut = self._reactor.callLater(STOP_S, self._cut)
+        cut = self._reactor.callLater(LET_GO_WITHIN_S, self._cut)
         self._ended.addBoth(lambda _: cut.cancel() if cut.active() else None)
         return self._ended
 
@@ -344,7 +344,7 @@ class Session:
         while self._asked:
             self._asked[0](conn)
             self._asked.popleft()
-        if self._is_due("look", LOOK_EVERY_S):
+        if self._is_due("look", LOOK_FOR_DEAD_EVERY_S):
             waiting = len(self._events.outgoing)
             if identify(conn) != self._identity:
                 raise self._server.pooler_error()

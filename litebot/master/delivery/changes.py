@@ -26,7 +26,7 @@ from litebot.master.runtime.deferreds import when_fired
 
 positions = tables.scheduler_positions
 
-AT_ONCE = 100
+GIVEN_AT_ONCE = 100
 
 # How long a part of a reconfig may keep changes from the schedulers, or one change the reconfig.
 PAUSE_S = 10.0
@@ -205,7 +205,7 @@ class ChangeDelivery(service.AsyncService):
                 if self._stopping or self._paused or scheduler._change_consumer is None:
                     return
                 await self._deliver(scheduler, changeid)
-            if len(changeids) == AT_ONCE:
+            if len(changeids) == GIVEN_AT_ONCE:
                 self._again.add(schedulerid)
 
     async def _deliver(self, scheduler: Any, changeid: int) -> None:
@@ -271,7 +271,7 @@ def _unseen(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
         return []
     changes = Model.changes
     query = sa.select(changes.c.changeid).where(changes.c.changeid > seen)
-    return list(conn.execute(query.order_by(changes.c.changeid).limit(AT_ONCE)).scalars())
+    return list(conn.execute(query.order_by(changes.c.changeid).limit(GIVEN_AT_ONCE)).scalars())
 
 
 def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, cluster: Alone) -> None:

@@ -63,7 +63,7 @@ STAMPS = (
     " FROM sourcestamps s LEFT JOIN patches p ON p.id = s.patchid"
 )
 # Changes whose files are read at once; SQLite takes some 32,000 parameters.
-AT_ONCE = 500
+CHANGES_A_QUERY = 500
 
 
 # The columns of a change, by name.
@@ -231,8 +231,8 @@ def _thd_parent(sql: Sql, row: Columns) -> int | None:
 
 def _complete(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.ChangeModel]:
     """The same with their files and properties."""
-    for start in range(0, len(models), AT_ONCE):
-        of = {model.changeid: model for model in models[start : start + AT_ONCE]}
+    for start in range(0, len(models), CHANGES_A_QUERY):
+        of = {model.changeid: model for model in models[start : start + CHANGES_A_QUERY]}
         some = f"WHERE changeid IN ({', '.join('?' * len(of))})"
         for changeid, name in sql.rows(f"SELECT changeid, filename FROM change_files {some}", *of):
             of[changeid].files.append(name)
@@ -251,8 +251,8 @@ def _complete(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.Chang
 def _thd_stamps(sql: Sql, ssids: list[int]) -> dict[int, SourceStampModel]:
     """Sourcestamps by their ids."""
     stamps = {}
-    for start in range(0, len(ssids), AT_ONCE):
-        some = ssids[start : start + AT_ONCE]
+    for start in range(0, len(ssids), CHANGES_A_QUERY):
+        some = ssids[start : start + CHANGES_A_QUERY]
         query = f"{STAMPS} WHERE s.id IN ({', '.join('?' * len(some))})"
         for ssid, branch, revision, repository, created_at, *rest in sql.rows(query, *some):
             codebase, project, patchid, body, *others = rest
