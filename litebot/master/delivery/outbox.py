@@ -140,7 +140,7 @@ class Outbox(service.AsyncMultiService):
         return None
 
     def configured(self) -> Iterator[tuple[str, str]]:
-        """What this master's reporters are to the others; see master.configured."""
+        """What this master's reporters are to the others; see cluster.registry."""
         for reporter in self._reporters():
             name = reporter.name or ""
             yield registry.REPORTER, name
