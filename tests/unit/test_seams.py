@@ -181,6 +181,18 @@ def kind_of(module: ModuleType, name: str) -> type:
 
 
 @cache
+def bound() -> set[str]:
+    """The private names that litebot itself defines or sets, not only declares."""
+    names = set()
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+        declared = {ast.unparse(node.target) for node in nodes if node.value is None}
+        names |= set(filter(is_private, named(tree))) - declared
+    return names
+
+
+@cache
 def fields() -> set[str]:
     """The names of the fields of litebot's dataclasses."""
     return {
@@ -206,7 +218,11 @@ def seams(module: ModuleType, text: str, where: str) -> Iterator[Seam]:
     replaced = {*theirs().methods, "__class__"} - fields()
     for part in ast.walk(tree):
         if isinstance(part, ast.Attribute) and is_private(part.attr):
-            private = inherited.get(part, set()) if is_own(part.value) else theirs().private
+            private = theirs().private
+            if is_own(
+                part.value
+            ):  # a class put before one of Buildbot's may inherit nothing itself
+                private = inherited.get(part, set()) | (private - bound())
             if part.attr in private:
                 yield Seam(f"{where}:{part.lineno}", part.attr)
         elif isinstance(part, ast.Assign) and not isinstance(part.value, ast.Constant):
@@ -292,7 +308,8 @@ def test_what_is_followed_is_there() -> None:
         ("def f(build): build.stepDone = f", ["stepDone"]),
         ("def f(build): build.__class__ = int", ["__class__"]),
         ("def f(build): return build.__class__", []),
-        ("class Build:\n    def stepDone(self): return self._preparation_step", []),
+        ("class Build:\n    def f(self): return self._preparation_step", ["_preparation_step"]),
+        ("class Build:\n    def f(self): return self._state_of_ours", []),
     ],
 )
 def test_what_is_a_seam(text: str, names: list[str]) -> None:
