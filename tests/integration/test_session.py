@@ -28,7 +28,7 @@ from litebot.master.cluster import peers
 from litebot.master.cluster import session as module
 from litebot.master.cluster.events import Event
 from litebot.master.cluster.peers import MASTER_LOCK
-from litebot.master.cluster.session import LET_GO_WITHIN_S
+from litebot.master.cluster.session import RELEASE_WITHIN_S
 from litebot.master.cluster.session import Session
 from litebot.master.db.postgres import driver_url
 from litebot.master.db.postgres.server import Server
@@ -518,7 +518,7 @@ def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
     asked = Asked(one.session.stop())
     one.reactor.turn()
     assert not asked.called
-    one.reactor.advance(LET_GO_WITHIN_S)
+    one.reactor.advance(RELEASE_WITHIN_S)
     one.until(lambda: asked.called)
 
 

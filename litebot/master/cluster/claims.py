@@ -75,7 +75,7 @@ def _set_master(
 
 def _learn(conn: sa.engine.Connection, schedulerid: int) -> None:
     """A Dependent scheduler begins with what it was to learn where it was before."""
-    for objectid in subscriptions.of_scheduler(conn, schedulerid):
+    for objectid in subscriptions.objectids_of(conn, schedulerid):
         subscriptions.catch_up(conn, objectid)
 
 

@@ -48,7 +48,9 @@ class SharedQueue(DeliveryQueue):
                 super().produce(event.key, event.message)
 
     def invokeQref(self, qref: Any, routingKey: tuple[str, ...], data: Any) -> None:
-        if is_event(routingKey, NEW_BUILDSET) and self.master.change_delivery.take_buildset(qref):
+        if is_event(
+            routingKey, NEW_BUILDSET
+        ) and self.master.change_delivery.notify_buildset_consumer(qref):
             return
         if self.from_masterid is not None:
             outbox = self.master.outbox

@@ -73,8 +73,8 @@ def catch_up(master: Any) -> None:
 async def _catch_up(master: Any) -> None:
     if not claims.poll_unclaimed(master):
         master.reactor.callLater(POLL_AGAIN_S, claims.poll_unclaimed, master)
-    master.change_delivery.wake_all()
-    master.change_delivery.tell_dependents(of_all=True)
+    master.change_delivery.check_all()
+    master.change_delivery.notify_dependents(recheck_all=True)
     master.botmaster.maybeStartBuildsForAllBuilders()
     await master.worker_controls.send_again()
     await cancel_again(master, master.masterid)

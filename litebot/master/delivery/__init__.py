@@ -1,8 +1,8 @@
-"""From a change to the schedulers, and from one scheduler to the next, without loss or doubling.
+"""What must arrive: changes at schedulers, ends of builds at reporters, actions of users.
 
-Buildbot hands these over in memory, after the commit that they are about, so a master that dies in
-between forgets them.  Here each hand-over is written down in the transaction of its effect: the
+Buildbot passes these on in memory, after the commit of what they are about, so a master that dies
+in between forgets them.  Here each delivery is recorded in the transaction of its effect.  The
 parts are subclasses of Buildbot's database components (`components`), its message queue (`queue`)
-and its manager of schedulers (`scheduler_manager`), and a service that hands over what has not been
-(`changes`).
+and its manager of schedulers (`scheduler_manager`), and services that deliver what has not been
+delivered (`changes`, `outbox`, `controls`).
 """

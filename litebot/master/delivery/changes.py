@@ -1,4 +1,4 @@
-"""Hands each change to each scheduler, in order, and goes on after a crash where it had stopped."""
+"""Change delivery: gives each change to each scheduler, in order, and resumes after a crash."""
 
 from __future__ import annotations
 
@@ -26,207 +26,232 @@ from litebot.master.runtime.deferreds import when_fired
 
 positions = tables.scheduler_positions
 
-GIVEN_AT_ONCE = 100
+# How many ids of changes are read at a time.
+BATCH_SIZE = 100
 
-# How long a part of a reconfig may keep changes from the schedulers, or one change the reconfig.
-PAUSE_S = 10.0
+# How long a reconfig may keep changes from the schedulers before it reaches them, and how long it
+# waits for the changes that are being delivered.
+MAX_PAUSE_S = 10.0
 
 
 class ChangeDelivery(service.AsyncService):
-    """`master.handovers`: for each scheduler the last change that it has dealt with.
+    """`master.change_delivery`: gives each scheduler the changes that it has not dealt with yet.
 
-    Events say only that there may be something new: what is new is asked of the database.  A
-    scheduler that is configured for the first time begins with the changes that came after that.
+    The database holds the last change that each scheduler has dealt with.  An event only says that
+    there may be something new; what is new is read from the database.  A scheduler that is
+    configured for the first time begins with the changes that arrive after that.
     """
 
-    name: str | None = "handovers"
+    name: str | None = "change_delivery"
 
     def __init__(self) -> None:
         super().__init__()
-        self._first = 0
+        self._newest_at_pause = 0
         self._paused = True
-        self._patience: Any = None
+        self._pause_timer: Any = None
         self._stopping = False
-        self._races = 0
-        self._again: set[int] = set()
-        self._telling = defer.DeferredLock()
-        self._is_to_tell = False
-        self._of_all = False
+        self._race_count = 0
+        self._to_check: set[int] = set()
+        self._notify_lock = defer.DeferredLock()
+        self._is_notify_due = False
+        self._recheck_all = False
         self._running: dict[int, defer.Deferred[None]] = {}
 
     @defer.inlineCallbacks
     def startService(self) -> Any:
-        log.addObserver(self._note_error)
+        log.addObserver(self._count_race)
         yield super().startService()
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         self._stopping = True
         yield defer.DeferredList(list(self._running.values()))
-        log.removeObserver(self._note_error)
+        log.removeObserver(self._count_race)
         yield super().stopService()
 
     # while the configuration changes
 
     async def pause(self) -> None:
-        """Hand over nothing until resume: builders come and go, and then the schedulers.
+        """Start no delivery until resume, while builders and then schedulers are reconfigured.
 
-        Where it takes long to come to the schedulers, they go on as they are until then.
+        If the reconfig takes longer than MAX_PAUSE_S to reach the schedulers, deliveries to the
+        schedulers as they are go on until it does.
         """
-        self._first = await self.master.db.pool.do(last_change)
+        self._newest_at_pause = await self.master.db.pool.do(last_change)
         self._paused = True
-        self._patience = self.master.reactor.callLater(PAUSE_S, self._go_on)
+        self._pause_timer = self.master.reactor.callLater(MAX_PAUSE_S, self._end_pause)
 
-    def _go_on(self) -> None:
+    def _end_pause(self) -> None:
         self._paused = False
-        self.wake_all()
-        self.tell_dependents()
+        self.check_all()
+        self.notify_dependents()
 
-    async def rest(self) -> None:
-        """Hand over nothing until resume, and wait for what is being handed over.
+    async def pause_and_wait(self) -> None:
+        """Start no delivery until resume, and wait up to MAX_PAUSE_S for those that are running.
 
-        Else a scheduler could be changed, or replaced, while it deals with a change.
+        Otherwise a scheduler could be changed or replaced while it deals with a change.
         """
-        self._lose_patience()
+        self._cancel_pause_timer()
         self._paused = True
         running = [when_fired(d) for d in self._running.values()]
-        resting = defer.DeferredList(running, consumeErrors=True)
-        await resting.addTimeout(PAUSE_S, self.master.reactor)
+        all_done = defer.DeferredList(running, consumeErrors=True)
+        await all_done.addTimeout(MAX_PAUSE_S, self.master.reactor)
 
-    def _lose_patience(self) -> None:
-        if self._patience is not None and self._patience.active():
-            self._patience.cancel()
-        self._patience = None
+    def _cancel_pause_timer(self) -> None:
+        if self._pause_timer is not None and self._pause_timer.active():
+            self._pause_timer.cancel()
+        self._pause_timer = None
 
     async def resume(self) -> None:
-        """Look for what the schedulers that want changes have missed, and forget the others."""
-        self._lose_patience()
+        """Deliver what the schedulers that listen for changes have missed, and forget the others.
+
+        Does nothing if deliveries are not paused.
+        """
+        self._cancel_pause_timer()
         if not self._paused:
             return
-        for scheduler in self._schedulers():
-            if not scheduler.enabled:  # Buildbot has it listen again where it is changed
+        for scheduler in self._active_schedulers():
+            if not scheduler.enabled:  # its reconfig has made it listen again
                 await scheduler._stopConsumingChanges()
-        wanting = [s.serviceid for s in self._schedulers() if s._change_consumer is not None]
-        await self.master.db.pool.do(_keep, wanting, self._first, self.master.cluster)
+        listening = [
+            s.serviceid for s in self._active_schedulers() if s._change_consumer is not None
+        ]
+        await self.master.db.pool.do(
+            _keep_positions, listening, self._newest_at_pause, self.master.cluster
+        )
         self._paused = False
-        self.wake_all()
-        await self._telling.run(self._tell)
+        self.check_all()
+        await self._notify_lock.run(self._notify)
 
-    async def _resubscribe(self, of_all: bool) -> None:
-        """Tell Dependent schedulers of buildsets whose event came before they listened."""
-        by_objectid = {s.objectid: s for s in self._schedulers() if isinstance(s, Dependent)}
-        for objectid, bsid in await self.master.db.pool.do(_unsettled):
+    async def _notify_all(self, recheck_all: bool) -> None:
+        """Notify Dependent schedulers of buildsets whose event came before they listened.
+
+        With `recheck_all`, let each of them check all its buildsets that are complete.
+        """
+        by_objectid = {s.objectid: s for s in self._active_schedulers() if isinstance(s, Dependent)}
+        for objectid, bsid in await self.master.db.pool.do(_pending_subscriptions):
             scheduler: Any = by_objectid.get(objectid)
             if scheduler is None or not scheduler.enabled:
                 continue
             consumer = scheduler._buildset_new_consumer
             if consumer is None or scheduler._buildset_complete_consumer is None:
-                continue  # it begins to listen, and is told then
+                continue  # it is about to listen, and will be notified then
             event = {"bsid": bsid, "scheduler": scheduler.upstream_name}
             await defer.maybeDeferred(consumer.invoke, ("buildsets", str(bsid), "new"), event)
-            await _recheck_complete(scheduler)
-        if of_all:
+            await _notify_complete(scheduler)
+        if recheck_all:
             for scheduler in by_objectid.values():
                 if scheduler.enabled and scheduler._buildset_complete_consumer is not None:
-                    await _recheck_complete(scheduler)
+                    await _notify_complete(scheduler)
 
-    def tell_dependents(self, *, of_all: bool = False) -> None:
-        """See whether a Dependent scheduler has missed a buildset; `of_all`: or the end of one."""
-        self._of_all |= of_all
-        if not (self._paused or self._stopping or self._is_to_tell):
-            self._is_to_tell = True
-            d = self._telling.run(self._tell)
-            d.addErrback(lambda failure: failure.trap(StoreFailed))
-            d.addErrback(lambda f: log.err(f, "while telling Dependent schedulers of buildsets"))
+    def notify_dependents(self, *, recheck_all: bool = False) -> None:
+        """Check whether a Dependent scheduler has missed a buildset.
 
-    def _tell(self) -> defer.Deferred[None]:
-        of_all, self._of_all, self._is_to_tell = self._of_all, False, False
-        return defer.ensureDeferred(self._resubscribe(of_all))
-
-    def take_buildset(self, consumer: Any) -> bool:
-        """Whether this consumer of new buildsets is a Dependent scheduler's: it is told from here.
-
-        An event of another master may come when the scheduler has long acted on that buildset.
+        With `recheck_all`, check also whether one has missed the end of a buildset.
         """
-        for scheduler in self._schedulers():
+        self._recheck_all |= recheck_all
+        if not (self._paused or self._stopping or self._is_notify_due):
+            self._is_notify_due = True
+            d = self._notify_lock.run(self._notify)
+            d.addErrback(lambda failure: failure.trap(StoreFailed))
+            d.addErrback(lambda f: log.err(f, "while notifying Dependent schedulers of buildsets"))
+
+    def _notify(self) -> defer.Deferred[None]:
+        recheck_all, self._recheck_all, self._is_notify_due = self._recheck_all, False, False
+        return defer.ensureDeferred(self._notify_all(recheck_all))
+
+    def notify_buildset_consumer(self, consumer: Any) -> bool:
+        """Return whether a consumer of new buildsets belongs to a Dependent scheduler.
+
+        If so, check what the scheduler has missed; the event itself must not be delivered.  An
+        event of another master may arrive long after the scheduler has acted on that buildset.
+        """
+        for scheduler in self._active_schedulers():
             if isinstance(scheduler, Dependent) and scheduler._buildset_new_consumer is consumer:
-                self.tell_dependents()
+                self.notify_dependents()
                 return True
         return False
 
-    def _schedulers(self) -> list[Any]:
-        """Those that are active here and have what Buildbot's base class has."""
+    def _active_schedulers(self) -> list[Any]:
+        """Return the schedulers that are active here and have what Buildbot's base class has."""
         active = (s for s in self.master.allSchedulers() if s.active and s.serviceid is not None)
         return [s for s in active if hasattr(s, "_change_consumer")]
 
     # while it does not
 
-    def take(self, consumer: Any) -> bool:
-        """Whether this consumer of new changes is a scheduler's: then it gets them from here."""
+    def notify_change_consumer(self, consumer: Any) -> bool:
+        """Return whether a consumer of new changes belongs to a scheduler.
+
+        If so, deliver what it has missed; the event itself must not be delivered.
+        """
         for scheduler in self.master.allSchedulers():
             if getattr(scheduler, "_change_consumer", None) is consumer:
-                # One that is being stopped still listens.  Others may wait for it before this one.
+                # A scheduler that is being stopped still listens.  It must not get the event, as
+                # older changes may wait for it, which would then count as dealt with.
                 if scheduler.active:
-                    self._wake(scheduler)
+                    self._check(scheduler)
                 return True
         return False
 
-    def wake_all(self) -> None:
-        """See whether there are changes for any scheduler."""
-        for scheduler in self._schedulers():
+    def check_all(self) -> None:
+        """Check for each scheduler whether there are changes to deliver."""
+        for scheduler in self._active_schedulers():
             if scheduler._change_consumer is not None:
-                self._wake(scheduler)
+                self._check(scheduler)
 
-    def _wake(self, scheduler: Any) -> None:
+    def _check(self, scheduler: Any) -> None:
         schedulerid = scheduler.serviceid
-        self._again.add(schedulerid)
+        self._to_check.add(schedulerid)
         if self._paused or self._stopping or schedulerid in self._running:
             return
-        # Not before this function has ended, whatever it finds.
+        # A later turn, so that it always runs after this function has returned.
         d: defer.Deferred[Any] = task.deferLater(self.master.reactor, 0)
         self._running[schedulerid] = d
         d.addCallback(lambda _: defer.ensureDeferred(self._deliver_all(scheduler)))
         d.addErrback(lambda failure: failure.trap(StoreFailed, NotOurs))
-        d.addErrback(lambda f: log.err(f, f"while handing changes to {scheduler.name}"))
-        d.addBoth(lambda _: self._ended(schedulerid))
+        d.addErrback(lambda f: log.err(f, f"while delivering changes to {scheduler.name}"))
+        d.addBoth(lambda _: self._delivery_ended(schedulerid))
 
-    def _ended(self, schedulerid: int) -> None:
+    def _delivery_ended(self, schedulerid: int) -> None:
         del self._running[schedulerid]
-        if schedulerid in self._again:  # another scheduler may have its place now
-            self.wake_all()
+        if schedulerid in self._to_check:  # for another scheduler object, if it was replaced
+            self.check_all()
 
     async def _deliver_all(self, scheduler: Any) -> None:
         schedulerid = scheduler.serviceid
-        while schedulerid in self._again:
-            self._again.discard(schedulerid)
-            changeids = await self.master.db.pool.do(_unseen, schedulerid)
+        while schedulerid in self._to_check:
+            self._to_check.discard(schedulerid)
+            changeids = await self.master.db.pool.do(_unseen_changes, schedulerid)
             for changeid in changeids:
-                # What is left then is found by the look that comes with the next consumer.
+                # The rest is delivered by the check that follows the resume or the next consumer.
                 if self._stopping or self._paused or scheduler._change_consumer is None:
                     return
                 await self._deliver(scheduler, changeid)
-            if len(changeids) == GIVEN_AT_ONCE:
-                self._again.add(schedulerid)
+            if len(changeids) == BATCH_SIZE:
+                self._to_check.add(schedulerid)
 
     async def _deliver(self, scheduler: Any, changeid: int) -> None:
         delivery = SchedulerDelivery(scheduler.serviceid, changeid, self.master.cluster)
         key = ("changes", str(changeid))
         change = await self.master.data.get(key)
         if change is not None:  # it may have been pruned
-            races = -1
-            while races != self._races and not delivery.done:
-                races = self._races
-                if not await self._give(scheduler, delivery, (*key, "new"), change):
+            count_before = -1
+            while count_before != self._race_count and not delivery.done:
+                count_before = self._race_count
+                if not await self._invoke(scheduler, delivery, (*key, "new"), change):
                     return
                 if not getattr(scheduler, "treeStableTimer", None):
-                    break  # it has no such timers
+                    break  # without tree-stable timers it can't lose the race of _count_race
         if not delivery.done:
             await self.master.db.pool.do_with_transaction(delivery.write)
 
-    async def _give(
+    async def _invoke(
         self, scheduler: Any, delivery: SchedulerDelivery, key: tuple[str, ...], change: Any
     ) -> bool:
-        """Whether the scheduler was listening; if not, its next consumer is given the change."""
+        """Give a change to a scheduler and wait for it; return whether the scheduler listened.
+
+        If it did not, the change is delivered to its next consumer.
+        """
         consumer = scheduler._change_consumer
         if consumer is None:
             return False
@@ -239,30 +264,33 @@ class ChangeDelivery(service.AsyncService):
         scheduler_delivery.set(None)
         return True
 
-    def _note_error(self, event: dict[str, Any]) -> None:
-        """A log observer: one race of Buildbot's makes a scheduler drop a change.
+    def _count_race(self, event: dict[str, Any]) -> None:
+        """Count, as a log observer, the races of Buildbot's in which a scheduler drops a change.
 
-        A change waits for the lock of the tree-stable timers, and its own timer fires meanwhile:
-        cancelling that fails, and so does gotChange, before it has done anything.
+        While a change waits for the lock of the tree-stable timers, the timer of its branch may
+        fire.  Cancelling that timer then fails, and so does gotChange, before it has done anything.
         Source: buildbot/schedulers/basic.py, gotChange
         """
         if event.get("isError") and "failure" in event and event["failure"].check(AlreadyCalled):
-            self._races += 1
+            self._race_count += 1
 
 
-async def _recheck_complete(scheduler: Any) -> None:
-    # No id means: all that are complete.
+async def _notify_complete(scheduler: Any) -> None:
+    # An event without an id makes the scheduler check all its buildsets that are complete.
     complete = scheduler._buildset_complete_consumer
     await defer.maybeDeferred(complete.invoke, ("buildsets", "0", "complete"), {"bsid": None})
 
 
 def last_change(conn: sa.engine.Connection) -> int:
-    """The id of the newest change, or 0."""
+    """Return the id of the newest change, or 0 if there is none."""
     return conn.execute(sa.select(sa.func.max(Model.changes.c.changeid))).scalar() or 0
 
 
-def _unseen(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
-    """The next changes for a scheduler; where it is new, those that come after this."""
+def _unseen_changes(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
+    """Return the ids of a scheduler's next changes, at most BATCH_SIZE.
+
+    A scheduler that is new has none: its position is set to the newest change, and committed.
+    """
     mine = sa.select(positions.c.changeid).where(positions.c.schedulerid == schedulerid)
     seen = conn.execute(mine).scalar()
     if seen is None:
@@ -271,26 +299,30 @@ def _unseen(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
         return []
     changes = Model.changes
     query = sa.select(changes.c.changeid).where(changes.c.changeid > seen)
-    return list(conn.execute(query.order_by(changes.c.changeid).limit(GIVEN_AT_ONCE)).scalars())
+    return list(conn.execute(query.order_by(changes.c.changeid).limit(BATCH_SIZE)).scalars())
 
 
-def _keep(conn: sa.engine.Connection, wanting: list[int], first: int, cluster: Alone) -> None:
-    """Keep the schedulers that want changes, here or on other masters; new ones begin.
+def _keep_positions(
+    conn: sa.engine.Connection, listening: list[int], newest: int, cluster: Alone
+) -> None:
+    """Keep the positions of schedulers that listen here or are configured on another master.
 
-    One that no master has at this moment may be on its way from one to another.
+    Those that are new begin after the change `newest`.  A scheduler that is active nowhere at this
+    moment may be moving from one master to another.  Deletes also from litebot_built what is about
+    pruned changes, and commits.
     """
     schedulerid = positions.c.schedulerid
-    kept = sa.or_(schedulerid.in_(wanting), cluster.configured_elsewhere(schedulerid))
+    kept = sa.or_(schedulerid.in_(listening), cluster.configured_elsewhere(schedulerid))
     conn.execute(positions.delete().where(sa.not_(kept)))
     known = set(conn.execute(sa.select(positions.c.schedulerid)).scalars())
-    for new in set(wanting) - known:
-        begin_after(conn, new, first)
+    for new in set(listening) - known:
+        begin_after(conn, new, newest)
     pruned = tables.built.c.changeid.not_in(sa.select(Model.changes.c.changeid))
     conn.execute(tables.built.delete().where(pruned))
     conn.commit()
 
 
-def _unsettled(conn: sa.engine.Connection) -> list[tuple[int, int]]:
+def _pending_subscriptions(conn: sa.engine.Connection) -> list[tuple[int, int]]:
     table = subscriptions.subscriptions
     query = sa.select(table.c.objectid, table.c.bsid).where(table.c.wanted == 1)
     return [(row[0], row[1]) for row in conn.execute(query.order_by(table.c.bsid))]

@@ -1,4 +1,4 @@
-"""Buildbot's database components for schedulers, their state and buildsets, with the hand-overs."""
+"""Buildbot's database components, which record deliveries in the transactions of their effects."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from litebot.master.delivery.states import set_state
 
 
 class Schedulers(schedulers.SchedulersConnectorComponent):
-    """Classifies a change and marks it as handed over in one transaction."""
+    """Buildbot's, but classifies a change and records its delivery in one transaction."""
 
     def enable(self, schedulerid: int, v: bool) -> defer.Deferred[None]:
-        """As Buildbot's; what came while the scheduler was disabled is not for it."""
+        """Do as Buildbot does; changes that came while the scheduler was disabled are skipped."""
 
         def thd(conn: sa.engine.Connection) -> None:
             table = self.db.model.schedulers
@@ -52,7 +52,8 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
             built = effects.built(conn, schedulerid, classifications)
             for changeid, important in classifications.items():
                 row = {"schedulerid": schedulerid, "changeid": changeid}
-                # A scheduler that resumes looks at all that waited; a timer may fire meanwhile.
+                # A scheduler that resumes classifies again all changes that waited, and a timer
+                # may meanwhile have made a buildset of some of them.
                 if changeid not in built:
                     conn.execute(table.insert().values(**row, important=int(bool(important))))
                 effects.mark_seen(conn, schedulerid, changeid)
@@ -68,12 +69,12 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
     def getChangeClassifications(
         self, schedulerid: int, *args: Any, **kwargs: Any
     ) -> defer.Deferred[dict[int, bool]]:
-        """As Buildbot's; a buildset that the caller goes on to add makes them forgotten."""
-        taking = effects.ClassifiedChanges(schedulerid, self.db.cluster)
-        effects.classified_changes.set(taking)
+        """Do as Buildbot does; a buildset that the caller adds next deletes the classifications."""
+        classified = effects.ClassifiedChanges(schedulerid, self.db.cluster)
+        effects.classified_changes.set(classified)
 
         def remember(found: dict[int, bool]) -> dict[int, bool]:
-            taking.changeids = list(found)
+            classified.changeids = list(found)
             return found
 
         d = super().getChangeClassifications(schedulerid, *args, **kwargs)
@@ -82,28 +83,28 @@ class Schedulers(schedulers.SchedulersConnectorComponent):
     def flushChangeClassifications(
         self, schedulerid: int, less_than: int | None = None
     ) -> defer.Deferred[None]:
-        """As Buildbot's; after a buildset, only the changes that are in it.
+        """Do as Buildbot does, but after a buildset delete only the changes that are in it.
 
-        Others that are less than its last one are those of other branches, and of later timers:
-        they wait for buildsets of their own.  Most often nothing is left to do, but a scheduler
-        of a user's may have added its buildset from a callback, which does not know of them.
+        Other changes with lower ids belong to other branches or to later timers, and wait for
+        buildsets of their own.  Usually nothing is left to do.  But a scheduler written by a user
+        may have added its buildset from a callback, in whose context these changes are not known.
         """
-        taking = effects.classified_changes.get()
-        if less_than is None or taking is None or taking.schedulerid != schedulerid:
+        classified = effects.classified_changes.get()
+        if less_than is None or classified is None or classified.schedulerid != schedulerid:
             return super().flushChangeClassifications(schedulerid, less_than)
-        if taking.done:
+        if classified.done:
             return defer.succeed(None)
         return self.db.pool.do_with_transaction(
-            effects.forget_changes, schedulerid, taking.changeids
+            effects.forget_changes, schedulerid, classified.changeids
         )
 
 
 class State(state.StateConnectorComponent):
-    """Writes with a buildset what a scheduler's state says of that buildset."""
+    """Buildbot's, but writes a scheduler's state about a buildset together with that buildset."""
 
     def __init__(self, connector: Any) -> None:
         super().__init__(connector)
-        # By the names of timed schedulers: objectid, name and value of each.
+        # Of each timed scheduler, by its name: {name of a state: (objectid, value)}.
         self.pending: dict[str, dict[str, tuple[int, Any]]] = {}
 
     def setState(self, objectid: int, name: str, value: Any) -> defer.Deferred[None]:
@@ -117,14 +118,14 @@ class State(state.StateConnectorComponent):
         return super().setState(objectid, name, value)
 
     def _actuating(self, objectid: int) -> Timed | None:
-        """The timed scheduler with this state, if it is at its hour."""
+        """Return the timed scheduler with this state if it is just being triggered by its timer."""
         for scheduler in self.db.master.allSchedulers():
             if isinstance(scheduler, Timed) and scheduler._objectid == objectid:
                 return scheduler if scheduler.actuationLock.locked else None
         return None
 
     def _defer(self, scheduler: Timed, objectid: int, name: str, value: Any) -> None:
-        """Write it with the scheduler's next buildset; without one, when its hour is over."""
+        """Write a state with the scheduler's next buildset, or without one after the actuation."""
         pending = self.pending.setdefault(scheduler.name or "", {})
         pending[name] = (objectid, value)
         d = scheduler.actuationLock.run(self._write_pending, scheduler.name)
@@ -137,35 +138,35 @@ class State(state.StateConnectorComponent):
         return d.addCallback(lambda _: self.forget_pending(scheduler))
 
     def thd_write_pending(self, conn: sa.engine.Connection, scheduler: str | None) -> None:
-        """Write what waits for this scheduler's buildset; commits nothing."""
+        """Write the states that wait for a buildset of this scheduler; commits nothing."""
         for name, (objectid, value) in list(self.pending.get(scheduler or "", {}).items()):
             set_state(conn, objectid, name, value)
 
     def forget_pending(self, scheduler: str | None) -> None:
-        """It is committed."""
+        """Forget the states that waited for a buildset of this scheduler: they are committed."""
         self.pending.pop(scheduler or "", None)
 
     def _thd_subscribe(self, conn: sa.engine.Connection, objectid: int, bsids: list[int]) -> None:
         if self.db.cluster.has_scheduler_of_state(conn, objectid):
             set_state(conn, objectid, subscriptions.STATE, bsids)
-            subscriptions.settle(conn, objectid, bsids)
+            subscriptions.remove_applied(conn, objectid, bsids)
             conn.commit()
 
 
 class Changes(ChangesConnectorComponent):
-    """Adds changes together with what their source is to know of them."""
+    """Adds changes together with what their source records of them."""
 
     def change_origin(self) -> ChangeOrigin | None:
-        """Where the changes come from that this task adds."""
+        """Return where the changes come from that this task adds."""
         return origins.change_origin.get()
 
 
 class Builds(BuildsConnectorComponent):
-    """Ends a build together with the duty to report it; has each say which attempt it is."""
+    """Ends a build together with its rows of the outbox; numbers the attempts at a request."""
 
     @defer.inlineCallbacks
     def addBuild(self, builderid: int, buildrequestid: int, *args: Any, **kwargs: Any) -> Any:
-        """Start a build; from the second attempt on it has the property before its first step."""
+        """Start a build; from the second attempt on, set its properties before its first step."""
         added = yield super().addBuild(builderid, buildrequestid, *args, **kwargs)
         attempts = self.db.master.attempts
         properties = yield defer.ensureDeferred(attempts.properties_of(buildrequestid, added[0]))
@@ -174,15 +175,15 @@ class Builds(BuildsConnectorComponent):
         return added
 
     def also_ends(self, buildid: int) -> AlsoEnds | None:
-        """Writes down which reporters have to tell of the end of this build."""
-        return _duty(self.db.master, "builds", buildid)
+        """Return what records which reporters have to report the end of this build."""
+        return _outbox_effect(self.db.master, "builds", buildid)
 
 
 class Buildsets(BuildsetsConnectorComponent):
-    """Adds a buildset together with what the hand-overs say of it."""
+    """Adds a buildset together with the deliveries of which it is the effect."""
 
     def also_writes(self, scheduler: str | None, reason: str) -> Effects | None:
-        """What the hand-overs say of a buildset that this task adds for a scheduler."""
+        """Return what is recorded with a buildset that this task adds for a scheduler."""
         found = Effects(
             self.db,
             scheduler,
@@ -193,21 +194,21 @@ class Buildsets(BuildsetsConnectorComponent):
         return found if found.any else None
 
     def also_ends(self, bsid: int) -> AlsoEnds | None:
-        """Writes down which reporters have to tell of the end of this buildset."""
-        return _duty(self.db.master, "buildsets", bsid)
+        """Return what records which reporters have to report the end of this buildset."""
+        return _outbox_effect(self.db.master, "buildsets", bsid)
 
 
-def _duty(master: Any, kind: str, id: int) -> AlsoEnds | None:
+def _outbox_effect(master: Any, kind: str, id: int) -> AlsoEnds | None:
     reporters = master.outbox.wanting(kind, id)
     if not reporters and not master.cluster.others_may_report:
         return None
-    what = {"kind": kind, "about": id, "masterid": master.masterid}
-    return partial(outbox.add, reporters=reporters, **what, cluster=master.cluster)
+    row = {"kind": kind, "about": id, "masterid": master.masterid}
+    return partial(outbox.add, reporters=reporters, **row, cluster=master.cluster)
 
 
 @dataclass(frozen=True)
 class Effects:
-    """What is written with a buildset of `scheduler`."""
+    """What is written in the transaction of a buildset that `scheduler` adds."""
 
     db: Any
     scheduler: str | None
@@ -217,30 +218,34 @@ class Effects:
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to write."""
+        """Return whether there is anything to write."""
         pending = (self.scheduler or "") in self.db.state.pending
         linked = self.links != subscriptions.Links()
         return pending or linked or self.delivery is not None or self.classified_changes is not None
 
     def write(self, conn: sa.engine.Connection, bsid: int, ssids: list[int]) -> None:
-        """Write it; commits nothing.  Raises NotOurs."""
-        if self._acts_by_itself:
+        """Write everything; commits nothing.  Raises NotOurs."""
+        if self._needs_claim:
             self.db.cluster.require_scheduler_named(conn, self.scheduler)
         if self.delivery is not None:
             self.delivery.write(conn, bsid)
         if self.classified_changes is not None:
             self.classified_changes.write(conn, bsid)
         self.db.state.thd_write_pending(conn, self.scheduler)
-        subscriptions.note(conn, self.links, bsid, ssids)
+        subscriptions.record(conn, self.links, bsid, ssids)
 
     @property
-    def _acts_by_itself(self) -> bool:
-        """Whether the scheduler does so on one master alone: at its hour, or after another one."""
+    def _needs_claim(self) -> bool:
+        """Return whether only the master that has the scheduler may add this buildset.
+
+        That is so for a buildset of a timed scheduler's timer, and for one of a Dependent scheduler
+        that follows its upstream.
+        """
         pending = (self.scheduler or "") in self.db.state.pending
         return pending or self.links.lose is not None
 
     def written(self) -> None:
-        """It is committed."""
+        """Note that everything is committed."""
         self.db.state.forget_pending(self.scheduler)
         for effect in (self.delivery, self.classified_changes):
             if effect is not None:

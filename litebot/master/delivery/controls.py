@@ -1,10 +1,10 @@
-"""What users have told the master to stop, cancel or pause: kept until it is done.
+"""Pending controls: what users have asked to stop or to cancel, kept until it is done.
 
-Buildbot passes these on in memory.  Here they are in a table before they are answered, and a start
-after a crash does what was not done: see recovery.requests.  To stop a build is to cancel its
-request.  A worker that is paused says so in its own row.
+Buildbot passes these on in memory.  Here they are in a table before the user gets an answer, and a
+start after a crash does what was not done: see recovery.requests.  Stopping a build is kept as
+cancelling its request.  That a worker is paused is kept in the worker's own row.
 
-Source: buildbot/data/builds.py, buildrequests.py and workers.py, whose endpoints these keep.
+Source: the endpoints of buildbot/data/builds.py, buildrequests.py and workers.py
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ BUILDREQUESTS, WORKERS = "buildrequests", "workers"
 
 
 def add(conn: sa.engine.Connection, kind: str, about: int, action: str, reason: Any) -> None:
-    """Keep what a user has told, and forget what is done; commits nothing."""
+    """Add a pending control, and delete those that are done; commits nothing."""
     forget_done(conn)
     row = {"kind": kind, "about": about, "action": action, "reason": str(reason)}
     conn.execute(pending.insert().values(row))
 
 
 def forget_done(conn: sa.engine.Connection) -> None:
-    """Forget what was told about requests that are complete; commits nothing."""
+    """Delete the pending controls of requests that are complete; commits nothing."""
     complete = sa.select(Model.buildrequests.c.id).where(Model.buildrequests.c.complete != 0)
     conn.execute(
         pending.delete().where(pending.c.kind == BUILDREQUESTS, pending.c.about.in_(complete))
@@ -40,7 +40,7 @@ def forget_done(conn: sa.engine.Connection) -> None:
 
 
 def reason_for(conn: sa.engine.Connection, brid: int) -> str | None:
-    """Why a user wants this request to end, or None where nobody does."""
+    """Return the reason why this request is to be cancelled, or None if nobody asked for it."""
     query = sa.select(pending.c.reason).where(
         pending.c.kind == BUILDREQUESTS, pending.c.about == brid
     )
@@ -49,9 +49,9 @@ def reason_for(conn: sa.engine.Connection, brid: int) -> str | None:
 
 
 def unfinished(conn: sa.engine.Connection, claimed_by: int | None) -> list[tuple[int, str]]:
-    """Requests that are to be cancelled and are not complete, with the reason.
+    """Return (brid, reason) of each incomplete request that is to be cancelled, in order.
 
-    Only those that a master has claimed, where one is given.
+    With `claimed_by`, a masterid, returns only requests that this master has claimed.
     """
     requests, claims = Model.buildrequests, Model.buildrequest_claims
     query = (
@@ -67,26 +67,28 @@ def unfinished(conn: sa.engine.Connection, claimed_by: int | None) -> list[tuple
 
 
 class WorkerControls(service.AsyncService):
-    """Tells workers what they were told at a master that is dead now, or where that was lost.
+    """`master.worker_controls`: sends pending controls to workers when they connect.
 
-    What there is to tell is only in the table: others add to it, and what is done is forgotten.
+    A control may be pending because it was given to a master that is dead now, or because its event
+    was lost.  Pending controls are only in the table: the data API adds them, and they are deleted
+    when they are done.
     """
 
-    name: str | None = "reminder"
+    name: str | None = "worker_controls"
 
     def __init__(self) -> None:
         super().__init__()
-        self._coming: set[int] = set()  # workers that are being attached
+        self._attaching: set[int] = set()  # workers that are being attached
         self._consumers: list[Any] = []
 
     @defer.inlineCallbacks
     def startService(self) -> Any:
         yield super().startService()
-        # A worker's state is updated as the last thing when it is attached, and at other times.
+        # Attaching a worker ends with an update of its state; there are other updates, too.
         for callback, event in (
-            (self._comes, "connected"),
-            (self._is_there, "state_updated"),
-            (self._has_gone, "disconnected"),
+            (self._on_connected, "connected"),
+            (self._on_state_updated, "state_updated"),
+            (self._on_disconnected, "disconnected"),
         ):
             key = ("workers", None, event)
             self._consumers.append((yield self.master.mq.startConsuming(callback, key)))
@@ -98,43 +100,43 @@ class WorkerControls(service.AsyncService):
         yield super().stopService()
 
     async def send_again(self) -> None:
-        """Tell the workers of this master what they were told and are not done with."""
+        """Send the pending controls of the workers that are connected to this master."""
         workers = self.master.workers.workers.values()
         here = {worker.workerid for worker in workers if worker.conn is not None}
-        for workerid, action, reason in await self.master.db.pool.do(_of_workers):
+        for workerid, action, reason in await self.master.db.pool.do(_worker_controls):
             if workerid in here:
                 key = ("control", "worker", str(workerid), action)
                 self.master.mq.produce(key, {"reason": reason})
 
-    def _comes(self, _key: tuple[str, ...], worker: dict[str, Any]) -> None:
+    def _on_connected(self, _key: tuple[str, ...], worker: dict[str, Any]) -> None:
         if producing_master(self.master.mq.impl) is None:
-            self._coming.add(worker["workerid"])
+            self._attaching.add(worker["workerid"])
 
-    def _is_there(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
+    def _on_state_updated(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
         if (
-            worker["workerid"] not in self._coming
+            worker["workerid"] not in self._attaching
             or producing_master(self.master.mq.impl) is not None
         ):
             return None
-        self._coming.discard(worker["workerid"])
+        self._attaching.discard(worker["workerid"])
         return defer.ensureDeferred(self.send_again())
 
-    def _has_gone(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
+    def _on_disconnected(self, _key: tuple[str, ...], worker: dict[str, Any]) -> Any:
         if producing_master(self.master.mq.impl) is not None:
             return None
-        self._coming.discard(worker["workerid"])
-        # Where it is the master that goes, this one or another, the worker comes to the next one.
+        self._attaching.discard(worker["workerid"])
+        # If it is a master that stops, this one or another, the worker will connect to the next.
         if not self.master.running:
             return None
-        return self.master.db.pool.do_with_transaction(_forget_worker, worker["workerid"])
+        return self.master.db.pool.do_with_transaction(_delete_of_worker, worker["workerid"])
 
 
-def _of_workers(conn: sa.engine.Connection) -> list[tuple[int, str, str]]:
+def _worker_controls(conn: sa.engine.Connection) -> list[tuple[int, str, str]]:
     query = sa.select(pending.c.about, pending.c.action, pending.c.reason).where(
         pending.c.kind == WORKERS
     )
     return [(row[0], row[1], row[2]) for row in conn.execute(query)]
 
 
-def _forget_worker(conn: sa.engine.Connection, workerid: int) -> None:
+def _delete_of_worker(conn: sa.engine.Connection, workerid: int) -> None:
     conn.execute(pending.delete().where(pending.c.kind == WORKERS, pending.c.about == workerid))

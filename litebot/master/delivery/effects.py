@@ -1,4 +1,4 @@
-"""What is to be written in the transaction of the next buildset that the same task adds."""
+"""What is written in the transaction of the next buildset that the same task adds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from litebot.master.db.pool import NotOurs
 
 
 def mark_seen(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> None:
-    """A scheduler has dealt with a change, and before with all that are older; commits nothing.
+    """Note that a scheduler has dealt with a change and with all older ones; commits nothing.
 
-    Where one of those waits, this one is given to the scheduler again after it.
+    Does nothing while an older change waits: this change is then delivered again after that one.
     """
     table, changes = tables.scheduler_positions, Model.changes
     older = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid < changeid)
@@ -28,7 +28,7 @@ def mark_seen(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> No
 
 
 def begin_after(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> None:
-    """A scheduler is to be given the changes after this one; commits nothing."""
+    """Let a scheduler's deliveries begin with the changes after this one; commits nothing."""
     table = tables.scheduler_positions
     conn.execute(table.delete().where(table.c.schedulerid == schedulerid))
     conn.execute(table.insert().values(schedulerid=schedulerid, changeid=changeid))
@@ -37,11 +37,11 @@ def begin_after(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> 
 def require_scheduler(conn: sa.engine.Connection, schedulerid: int, masterid: int) -> None:
     """Keep a scheduler on this master until the transaction ends.  Raises NotOurs.
 
-    Buildbot's stop of a master gives its schedulers away before they have come to rest.
+    When a master stops, Buildbot lets other masters claim its schedulers while these still work.
     """
     claims = Model.scheduler_masters
     mine = sa.and_(claims.c.schedulerid == schedulerid, claims.c.masterid == masterid)
-    # A lock that lets others look at the row, but not delete it.
+    # This lock lets others read the row, but not delete it.
     query = sa.select(claims.c.masterid).where(mine).with_for_update(read=True, key_share=True)
     if conn.execute(query).first() is None:
         raise NotOurs
@@ -49,7 +49,7 @@ def require_scheduler(conn: sa.engine.Connection, schedulerid: int, masterid: in
 
 @dataclass
 class SchedulerDelivery:
-    """A change that a scheduler is being given; `done` once that is committed."""
+    """A change that is being delivered to a scheduler; `done` once the delivery is committed."""
 
     schedulerid: int
     changeid: int
@@ -57,16 +57,19 @@ class SchedulerDelivery:
     done: bool = False
 
     def write(self, conn: sa.engine.Connection, bsid: int | None = None) -> None:
-        """Write it down, with the buildset that came of it; commits nothing.  Raises NotOurs."""
+        """Record the delivery, and the buildset that was made of it.
+
+        Commits nothing.  Raises NotOurs.
+        """
         self.cluster.require_scheduler(conn, self.schedulerid)
         mark_seen(conn, self.schedulerid, self.changeid)
         if bsid is not None:
-            _note_built(conn, self.schedulerid, [self.changeid], bsid)
+            _record_built(conn, self.schedulerid, [self.changeid], bsid)
 
 
 @dataclass
 class ClassifiedChanges:
-    """The classified changes that a scheduler makes a buildset of; `done` once it is committed."""
+    """The changes of which a scheduler makes a buildset; `done` once the buildset is committed."""
 
     schedulerid: int
     cluster: Alone
@@ -74,17 +77,17 @@ class ClassifiedChanges:
     done: bool = False
 
     def write(self, conn: sa.engine.Connection, bsid: int) -> None:
-        """They are in this buildset: forget them and no others; commits nothing.
+        """Record that the changes are in this buildset, and delete their classifications.
 
-        Raises NotOurs.
+        Commits nothing.  Raises NotOurs.
         """
         self.cluster.require_scheduler(conn, self.schedulerid)
         forget_changes(conn, self.schedulerid, self.changeids)
-        _note_built(conn, self.schedulerid, self.changeids, bsid)
+        _record_built(conn, self.schedulerid, self.changeids, bsid)
 
 
 def forget_changes(conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int]) -> None:
-    """A scheduler needs to keep these changes no longer."""
+    """Delete a scheduler's classifications of these changes; commits nothing."""
     table = Model.scheduler_changes
     for changeid in changeids:
         conn.execute(
@@ -93,13 +96,13 @@ def forget_changes(conn: sa.engine.Connection, schedulerid: int, changeids: Iter
 
 
 def built(conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int]) -> set[int]:
-    """Those of these changes that are in a buildset of this scheduler."""
+    """Return which of these changes are in a buildset of this scheduler."""
     table = tables.built
     mine = sa.and_(table.c.schedulerid == schedulerid, table.c.changeid.in_(list(changeids)))
     return set(conn.execute(sa.select(table.c.changeid).where(mine)).scalars())
 
 
-def _note_built(
+def _record_built(
     conn: sa.engine.Connection, schedulerid: int, changeids: Iterable[int], bsid: int
 ) -> None:
     for changeid in changeids:
@@ -107,7 +110,7 @@ def _note_built(
         conn.execute(tables.built.insert().values(row))
 
 
-# Both are seen by what a task calls and awaits, and by no other task: Twisted's inlineCallbacks
+# What a task calls and awaits sees these values, and no other task does: Twisted's inlineCallbacks
 # and ensureDeferred run each coroutine in a copy of its caller's context.
 scheduler_delivery: ContextVar[SchedulerDelivery | None] = ContextVar(
     "scheduler_delivery", default=None

@@ -1,4 +1,4 @@
-"""Where changes come from, written in their transaction: so each is taken once."""
+"""Where changes come from, recorded in their transaction, so that each is added once."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from litebot.master.delivery.states import get_state
 from litebot.master.delivery.states import set_state
 from litebot.store.sql import Sql
 
-# How long it is known what was delivered.  GitHub can send again what is up to three days old.
+# How long deliveries are remembered.  GitHub can redeliver what is up to three days old.
 # Source: https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks
 KEEP_DELIVERIES_S = 7 * 24 * 3600.0
 
-# Seen by what a task calls and awaits, and by no other task, as those in `effects`.
+# What a task calls and awaits sees this value, and no other task does, as in `effects`.
 change_origin: ContextVar[ChangeOrigin | None] = ContextVar("origin", default=None)
 
 
 class IdempotencyKey:
-    """What came as one and may come again, by names that are the same each time.
+    """The key of a delivery that may come again: names that are the same each time.
 
-    Other changes under the same names are another delivery.
+    The key covers the changes too: other changes under the same names are another delivery.
     """
 
     def __init__(self, *names: str) -> None:
@@ -38,11 +38,11 @@ class IdempotencyKey:
 
     def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
         now = time.time()
-        about = [[change[name] for name in STAMP] for change in changes]
-        key = hashlib.sha256(json.dumps([self._names, about]).encode()).hexdigest()
+        stamps = [[change[name] for name in STAMP] for change in changes]
+        key = hashlib.sha256(json.dumps([self._names, stamps]).encode()).hexdigest()
         if sql.write("UPDATE litebot_deliveries SET taken_at = ? WHERE id = ?", now, key):
             return False
-        # Another master of the same database may be taking it at this moment.
+        # Another master on the same database may be adding the same delivery at this moment.
         query = "INSERT INTO litebot_deliveries (id, taken_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
         if not sql.write(query, key, now):
             return False
@@ -55,7 +55,7 @@ class IdempotencyKey:
 
 @dataclass
 class BranchProgress:
-    """How far a poller has come with a branch: the state `name` holds a revision for each."""
+    """How far a poller has got with a branch; its state `name` maps branches to revisions."""
 
     objectid: int
     name: str
@@ -77,14 +77,14 @@ class BranchProgress:
 
 @dataclass
 class SeenState:
-    """A state that says of a change that it was seen."""
+    """A state that records that a change was seen."""
 
     name: str
     value: Any
     objectid: int = 0
 
     def belongs_to(self, objectid: int) -> None:
-        """Whose state it is."""
+        """Set the object whose state it is."""
         self.objectid = objectid
 
     def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:

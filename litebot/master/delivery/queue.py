@@ -1,4 +1,7 @@
-"""Buildbot's message queue, but for what must arrive: changes at schedulers, ends at reporters."""
+"""Buildbot's message queue, except for new changes and for the ends of builds and buildsets.
+
+Those must arrive at schedulers and at reporters, so change delivery and the outbox deliver them.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,25 @@ COMPLETE_BUILDSET = ("buildsets", None, "complete")
 
 
 def is_event(routing_key: tuple[str, ...], pattern: tuple[str | None, ...]) -> bool:
-    """Whether an event is of the kind and the end of NEW_CHANGE or the like, whatever its id."""
+    """Return whether an event matches a pattern such as NEW_CHANGE, whatever its id is."""
     return routing_key[0] == pattern[0] and routing_key[-1] == pattern[-1]
 
 
 def is_end(routing_key: tuple[str, ...]) -> bool:
-    """Whether an event is the end of a build or a buildset."""
+    """Return whether an event is the end of a build or a buildset."""
     return len(routing_key) == 3 and ENDS.get(routing_key[0]) == routing_key[-1]
 
 
 class DeliveryQueue(simple.SimpleMQ):
     """Leaves new changes to `master.change_delivery`, and ends to `master.outbox`.
 
-    So schedulers get changes in order, each once, and reporters hear of each end at least once.
+    So schedulers get changes in order, each once, and reporters get each end at least once.
     """
 
     def invokeQref(self, qref: Any, routingKey: tuple[str, ...], data: Any) -> None:
-        if is_event(routingKey, NEW_CHANGE) and self.master.change_delivery.take(qref):
+        if is_event(routingKey, NEW_CHANGE) and self.master.change_delivery.notify_change_consumer(
+            qref
+        ):
             return
         reporter = self.master.outbox.owner(qref) if is_end(routingKey) else None
         if reporter is None:
@@ -45,9 +50,9 @@ class DeliveryQueue(simple.SimpleMQ):
         self, callback: Any, filter: tuple[str | None, ...], persistent_name: str | None = None
     ) -> defer.Deferred[Any]:
         if filter == NEW_CHANGE:  # a scheduler may have missed some
-            eventually(self.master.change_delivery.wake_all)
-        if filter == COMPLETE_BUILDSET:  # a Dependent one may have missed what it is to wait for
-            eventually(self.master.change_delivery.tell_dependents)
+            eventually(self.master.change_delivery.check_all)
+        if filter == COMPLETE_BUILDSET:  # a Dependent scheduler may have missed a new buildset
+            eventually(self.master.change_delivery.notify_dependents)
         return super().startConsuming(callback, filter, persistent_name)
 
 
@@ -55,6 +60,9 @@ QUEUE = {"class": f"{__name__}.{DeliveryQueue.__name__}", "keys": {"debug"}}
 
 
 def producing_master(queue: Any) -> int | None:
-    """The master of which an event is being delivered; None: this one, or it is not known."""
+    """Return the id of the other master whose event `queue` is delivering.
+
+    Returns None for an event of this master, and for a queue that does not know.
+    """
     masterid: int | None = getattr(queue, "from_masterid", None)
     return masterid

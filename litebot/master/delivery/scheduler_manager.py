@@ -1,4 +1,4 @@
-"""Reconfigures the schedulers while no change is on its way to one of them."""
+"""Reconfigures the schedulers while no change is being delivered to them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from twisted.internet import defer
 
 
 class SchedulerManager(manager.SchedulerManager):
-    """Buildbot's; schedulers are given changes when all of them are ready.
+    """Buildbot's, but delivers changes to schedulers only when all of them are ready.
 
-    Its turn comes after the builders and the services such as reporters, and before what may take
-    long: a poller that hangs, a worker that is shut down.
+    It is reconfigured after the builders and the services such as reporters, and before what may
+    take long: a poller that hangs, a worker that is shut down.
     """
 
     reconfig_priority = 999
@@ -21,7 +21,7 @@ class SchedulerManager(manager.SchedulerManager):
     @defer.inlineCallbacks
     def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
         change_delivery = self.master.change_delivery
-        yield defer.ensureDeferred(change_delivery.rest())
+        yield defer.ensureDeferred(change_delivery.pause_and_wait())
         try:
             yield super().reconfigServiceWithBuildbotConfig(new_config)
         finally:

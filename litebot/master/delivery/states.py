@@ -1,4 +1,4 @@
-"""The states of objects, read and written in a transaction that somebody else begins and ends."""
+"""The states of objects, read and written in a transaction that the caller begins and ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ states = Model.object_state
 
 
 def get_state(conn: sa.engine.Connection, objectid: int, name: str) -> Any:
-    """A state of an object, or None."""
+    """Return a state of an object, or None if it has none of this name."""
     mine = sa.and_(states.c.objectid == objectid, states.c.name == name)
     value = conn.execute(sa.select(states.c.value_json).where(mine)).scalar()
     return None if value is None else json.loads(value)

@@ -1,8 +1,9 @@
-"""Dependent schedulers: which buildsets of its upstream one waits for.
+"""The buildsets of its upstream that a Dependent scheduler waits for.
 
-Its state `upstream_bsids` says that, but is written after the buildset that it is about.  So the
-table litebot_subscriptions says in the transaction of a buildset what that state is going to gain
-or to lose, until it does.  The state stays the truth, also for a stock Buildbot.
+They are in the scheduler's state `upstream_bsids`, but Buildbot writes that after the buildset that
+it is about.  So the transaction of a buildset writes into the table litebot_subscriptions what the
+state is about to gain or to lose, and the row is deleted when the state has been written.  The
+state stays authoritative, also for a stock Buildbot.
 """
 
 from __future__ import annotations
@@ -29,24 +30,27 @@ DOWNSTREAM = "downstream"  # the reason of a Dependent's buildsets
 
 @dataclass(frozen=True)
 class Links:
-    """The objectids of those that will wait for a buildset, and of the one that waited till now."""
+    """The objectids of the schedulers that a buildset concerns.
+
+    Those in `gain` will wait for it; `lose` has waited for an upstream buildset, and made this one.
+    """
 
     gain: tuple[int, ...] = ()
     lose: int | None = None
 
 
 def links(master: Any, scheduler: str | None, reason: str) -> Links:
-    """Of a buildset that this scheduler adds, whoever is disabled."""
+    """Return the links of a buildset that this scheduler adds, also to disabled schedulers."""
     dependents = [s for s in master.allSchedulers() if isinstance(s, Dependent) and s.objectid]
     gain = tuple(s.objectid for s in dependents if scheduler and s.upstream_name == scheduler)
     own = [s.objectid for s in dependents if s.name == scheduler and reason == DOWNSTREAM]
     return Links(gain, own[0] if own else None)
 
 
-def note(conn: sa.engine.Connection, links: Links, bsid: int, ssids: list[int]) -> None:
-    """Write down who gains and who loses a subscription by this buildset; commits nothing.
+def record(conn: sa.engine.Connection, links: Links, bsid: int, ssids: list[int]) -> None:
+    """Record which schedulers gain and which one loses a subscription; commits nothing.
 
-    What is added while a scheduler is disabled is not for it.
+    A disabled scheduler gains none.  `ssids` are the buildset's sourcestamps.
     """
     # Only the master that has a scheduler knows in memory whether it is enabled.
     disabled = _disabled(conn, links.gain) if links.gain else set()
@@ -60,7 +64,7 @@ def note(conn: sa.engine.Connection, links: Links, bsid: int, ssids: list[int]) 
 
 
 def _disabled(conn: sa.engine.Connection, objectids: Iterable[int]) -> set[int]:
-    """Those of these schedulers that are disabled."""
+    """Return the objectids of those of these schedulers that are disabled."""
     schedulers, objects = Model.schedulers, Model.objects
     query = (
         sa.select(objects.c.id)
@@ -71,7 +75,10 @@ def _disabled(conn: sa.engine.Connection, objectids: Iterable[int]) -> set[int]:
 
 
 def _upstream_of(conn: sa.engine.Connection, objectid: int, ssids: list[int]) -> int | None:
-    """The first buildset that this scheduler waits for and that had these sourcestamps."""
+    """Return the first buildset with these sourcestamps that this scheduler waits for.
+
+    Only buildsets that have succeeded count.  Returns None if there is none.
+    """
     buildsets, stamps = Model.buildsets, Model.buildset_sourcestamps
     gone = sa.select(subscriptions.c.bsid).where(
         subscriptions.c.objectid == objectid, subscriptions.c.wanted == 0
@@ -91,13 +98,16 @@ def _upstream_of(conn: sa.engine.Connection, objectid: int, ssids: list[int]) ->
 
 
 def waited_for(conn: sa.engine.Connection, objectid: int) -> list[int]:
-    """The buildsets that are in a scheduler's state."""
+    """Return the ids of the buildsets that are in a scheduler's state."""
     bsids: list[int] = get_state(conn, objectid, STATE) or []
     return bsids
 
 
 def catch_up(conn: sa.engine.Connection, objectid: int) -> None:
-    """Bring the state of a scheduler that nobody runs up to date; commits nothing."""
+    """Apply the recorded gains and losses to the state of a scheduler that is active nowhere.
+
+    Commits nothing.
+    """
     mine = subscriptions.c.objectid == objectid
     rows = conn.execute(sa.select(subscriptions.c.bsid, subscriptions.c.wanted).where(mine)).all()
     gained = {bsid for bsid, wanted in rows if wanted}
@@ -107,8 +117,8 @@ def catch_up(conn: sa.engine.Connection, objectid: int) -> None:
     conn.execute(subscriptions.delete().where(mine))
 
 
-def of_scheduler(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
-    """The objectids under which a scheduler is to gain or to lose something."""
+def objectids_of(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
+    """Return the objectids under which gains or losses of a scheduler are recorded."""
     schedulers, objects = Model.schedulers, Model.objects
     query = (
         sa.select(subscriptions.c.objectid)
@@ -120,9 +130,12 @@ def of_scheduler(conn: sa.engine.Connection, schedulerid: int) -> list[int]:
     return list(conn.execute(query).scalars())
 
 
-def settle(conn: sa.engine.Connection, objectid: int, bsids: Iterable[int]) -> None:
-    """A scheduler's state is now these buildsets: drop what was to be gained or lost."""
+def remove_applied(conn: sa.engine.Connection, objectid: int, bsids: Iterable[int]) -> None:
+    """Delete the gains and losses that are part of a scheduler's state, which is now `bsids`.
+
+    Commits nothing.
+    """
     mine = subscriptions.c.objectid == objectid
-    there = subscriptions.c.bsid.in_(list(bsids))
-    for wanted, settled in ((1, there), (0, sa.not_(there))):
-        conn.execute(subscriptions.delete().where(mine, subscriptions.c.wanted == wanted, settled))
+    in_state = subscriptions.c.bsid.in_(list(bsids))
+    for wanted, applied in ((1, in_state), (0, sa.not_(in_state))):
+        conn.execute(subscriptions.delete().where(mine, subscriptions.c.wanted == wanted, applied))
