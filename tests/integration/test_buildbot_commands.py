@@ -297,6 +297,24 @@ def test_twistd_on_the_tac(master: Master) -> None:
     assert succeeded(master.run("stop")).stdout == f"stopped the master with pid {master.pid}\n"
 
 
+@pytest.mark.parametrize("command", [LITEBOT, str(BUILDBOT)], ids=["litebot", "buildbot"])
+def test_the_garbage_collector_leaves_alone_what_stays(master: Master, command: str) -> None:
+    master.configure(
+        """
+        import gc
+        with open("collector", "a") as file:
+            file.write(f"{gc.isenabled()} {gc.get_freeze_count()}\\n")
+        """
+    )
+    succeeded(run(command, "start", master.basedir))
+    master.pids.append(pid_in_file(master))
+    master.reconfig()
+    loads = (master.basedir / "collector").read_text(encoding="utf-8").splitlines()
+    first, second = (line.split() for line in loads)
+    assert first[0] == second[0] == "True"
+    assert 100_000 < int(first[1]) < int(second[1])
+
+
 # those that work on the files of a stopped one
 
 

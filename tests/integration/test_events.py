@@ -227,14 +227,14 @@ def test_what_may_be_pruned_already_is_not_sent_again(
     make_old(conn)
     send_numbers(two, conn, 7, 7)
     two.prune(conn)
-    monkeypatch.setattr(module, "ASK_AGAIN_S", -1.0)  # as if it had taken that long
+    monkeypatch.setattr(module, "RECHECK_AFTER_S", -1.0)  # as if it had taken that long
     one.listen(conn)
     send_numbers(one, conn, 4, 4)
     assert [event.key for event in all_of(two, conn)] == [DROPPED, ("numbers", "4")]
 
 
 def make_old(conn: Conn) -> None:
-    conn.execute("UPDATE litebot_events SET sent_at = sent_at - %s", (module.KEEP_S + 60,))
+    conn.execute("UPDATE litebot_events SET sent_at = sent_at - %s", (module.KEEP_EVENTS_S + 60,))
 
 
 def test_old_ones_go_and_who_has_not_read_them_is_told(
@@ -249,7 +249,7 @@ def test_old_ones_go_and_who_has_not_read_them_is_told(
     send_numbers(one, conn, 4, 5)
     one.prune(conn)
     assert conn.execute("SELECT count(*) FROM litebot_events").fetchall() == [(2,)]
-    monkeypatch.setattr(module, "ASK_AGAIN_S", -1.0)  # as if both had slept for that long
+    monkeypatch.setattr(module, "RECHECK_AFTER_S", -1.0)  # as if both had slept for that long
     assert numbers(all_of(two, two_conn)) == [4, 5]
     assert [event.key for event in all_of(away, conn)] == [
         DROPPED,
@@ -264,7 +264,7 @@ def test_the_newest_stays_however_old(conn: Conn, monkeypatch: pytest.MonkeyPatc
     send_numbers(one, conn, 1, 3)
     make_old(conn)
     one.prune(conn)
-    monkeypatch.setattr(module, "ASK_AGAIN_S", -1.0)
+    monkeypatch.setattr(module, "RECHECK_AFTER_S", -1.0)
     assert [event.key for event in all_of(away, conn)] == [DROPPED, ("numbers", "3")]
 
 
@@ -284,7 +284,7 @@ def test_pruning_many_takes_no_more_than_there_is(
 def test_more_than_can_wait_are_dropped_and_that_is_told(
     conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAITING", 10)
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
     one, two = listening(1, conn), listening(2, conn)
     send_numbers(one, conn, 1, 15)
     found = all_of(two, conn)

@@ -519,7 +519,7 @@ def test_a_source_that_has_changed_since_is_copied_anew(
 WRITING = """
 import subprocess, sys
 from litebot.cli.main import main
-from litebot.master.moving.{module} import {side}
+from litebot.master.admin.move.{module} import {side}
 
 def announce(*args, _call={side}.announce):
     _call(*args)
@@ -536,12 +536,12 @@ def test_what_is_written_after_the_rows_were_compared_is_noticed(
     back: bool, unmoved: Master, postgres: Postgres, database: str
 ) -> None:
     url, source = postgres.url(database), str(unmoved.state_file)
-    module, side = "sqlite", "SqliteSide"
+    module, side = "sqlite_side", "SqliteSide"
     write = f"import apsw; apsw.Connection({source!r}).execute({NEW_USER!r})"
     if back:
         succeeded(unmoved.run("move-database", url))
         url, source = "sqlite:///state.sqlite", url
-        module, side = "server", "PostgresSide"
+        module, side = "postgres_side", "PostgresSide"
         write = f"import psycopg\nwith psycopg.connect({source!r}) as c: c.execute({NEW_USER!r})"
     before = (unmoved.basedir / "litebot.toml").read_text(encoding="utf-8")
     code = WRITING.format(module=module, side=side, write=write)
@@ -833,6 +833,36 @@ def test_a_row_that_refers_to_nothing_is_named(
     succeeded(unmoved.run("copy-db", "--ignore-fk-error-rows", "sqlite:///whole.sqlite"))
     unmoved.set("database", "url", "sqlite:///whole.sqlite")
     succeeded(unmoved.run("move-database", postgres.url(database)))
+
+
+def test_a_copy_on_a_server_is_checked_and_numbered_like_a_move(
+    unmoved: Master, postgres: Postgres, database: str
+) -> None:
+    url = postgres.url(database)
+    change(unmoved.state_file, *CHANGE)
+    db = apsw.Connection(str(unmoved.state_file))
+    columns = [row[1] for row in db.execute("PRAGMA table_info(changes)")]
+    db.close()
+    values = ["6" if c == "changeid" else "77" if c == "sourcestampid" else c for c in columns]
+    orphan = f"INSERT INTO changes SELECT {', '.join(values)} FROM changes"
+    change(unmoved.state_file, orphan)
+    before = unmoved.contents()
+    refused = unmoved.run("copy-db", url)
+    assert refused.returncode == 1
+    assert "row changeid=6: column sourcestampid refers to sourcestamps 77" in refused.stderr
+    assert postgres.rows(database, TABLES) == []
+
+    succeeded(unmoved.run("copy-db", "--ignore-fk-error-rows", url))
+    assert unmoved.contents() == before
+    assert postgres.rows(database, "SELECT changeid, author FROM changes") == [(5, "Ada")]
+    added = (
+        "INSERT INTO changes (author, comments, when_timestamp, sourcestampid)"
+        " VALUES ('Eve', 'new', 0, 1) RETURNING changeid"
+    )
+    assert postgres.rows(database, added) == [(6,)]
+    again = unmoved.run("copy-db", url)
+    assert again.returncode == 1
+    assert "holds tables (alembic_version, ...)" in again.stderr
 
 
 # others that share the old database

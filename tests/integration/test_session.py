@@ -28,7 +28,7 @@ from litebot.master.cluster import peers
 from litebot.master.cluster import session as module
 from litebot.master.cluster.events import Event
 from litebot.master.cluster.peers import MASTER_LOCK
-from litebot.master.cluster.session import STOP_S
+from litebot.master.cluster.session import RELEASE_WITHIN_S
 from litebot.master.cluster.session import Session
 from litebot.master.db.postgres import driver_url
 from litebot.master.db.postgres.server import Server
@@ -83,7 +83,7 @@ class Site:
         return self.session._peers.is_alone
 
     def knows_others(self) -> None:
-        self.until(lambda: not self.is_alone and self.session._due["look"] > 0)
+        self.until(lambda: not self.is_alone and self.session._due_at["poll"] > 0)
 
     def until(self, done: Callable[[], object]) -> None:
         """Take turns until this is so."""
@@ -172,8 +172,8 @@ def test_who_is_away_for_a_moment_hears_what_was_told_meanwhile(
     proxy.cut()
     two.until(lambda: two.session.outage)
     one.tell(1)
-    looks = one.session._due["look"]
-    one.until(lambda: one.session._due["look"] > looks)  # it finds nobody else connected
+    looks = one.session._due_at["poll"]
+    one.until(lambda: one.session._due_at["poll"] > looks)  # it finds nobody else connected
     one.tell(2)
     proxy.mend()
     two.until(lambda: two.heard == [1, 2])
@@ -303,12 +303,12 @@ def test_who_stops_while_cut_off_may_have_had_something_to_tell(
     proxy.cut()
     two.tell(1)
     two.until(lambda: two.session.outage)
-    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    one.until(pass_time(2 * module.POLL_EVERY_S))
     assert one.gaps == 0  # it may come back
     two.stop()
     one.suspects = []
     one.until(lambda: one.gaps)
-    one.until(pass_time(2 * module.LOOK_EVERY_S))
+    one.until(pass_time(2 * module.POLL_EVERY_S))
     assert (one.heard, one.gaps) == ([], 1)
 
 
@@ -337,7 +337,7 @@ def test_nobody_is_judged_when_all_come_back(
     proxy.cut()
     assert end_sessions(postgres, name) >= 1
     one.until(lambda: locked(postgres, name) == {1})
-    one.until(pass_time(peers.CONFIRM_S + module.LOOK_EVERY_S))
+    one.until(pass_time(peers.CONFIRM_S + module.POLL_EVERY_S))
     proxy.mend()
     two.until(lambda: locked(postgres, name) == {1, 2})
     assert one.dead == two.dead == []
@@ -395,7 +395,7 @@ def test_a_take_over_that_fails_is_tried_again(
     sites: Any, logged: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "grace_s", lambda _: 0.0)
-    monkeypatch.setattr(module, "TAKE_OVER_AGAIN_S", 0.0)
+    monkeypatch.setattr(module, "TAKE_OVER_RETRY_S", 0.0)
     two = sites(2).start()
     two.taking = defer.fail(ZeroDivisionError())
     two.suspects = [1]
@@ -410,7 +410,7 @@ def test_whose_connections_can_not_be_ended_is_let_go_of_for_now(
     sites: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "grace_s", lambda _: 0.0)
-    monkeypatch.setattr(module, "TAKE_OVER_AGAIN_S", 0.0)
+    monkeypatch.setattr(module, "TAKE_OVER_RETRY_S", 0.0)
     end, refused = peers.Peers.end_connections, [psycopg.errors.InsufficientPrivilege()]
 
     def refuse(*args: Any) -> None:
@@ -518,7 +518,7 @@ def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
     asked = Asked(one.session.stop())
     one.reactor.turn()
     assert not asked.called
-    one.reactor.advance(STOP_S)
+    one.reactor.advance(RELEASE_WITHIN_S)
     one.until(lambda: asked.called)
 
 

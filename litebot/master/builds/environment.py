@@ -30,22 +30,22 @@ class StepEnvironment:
     _harmless = _pattern(HARMLESS)
 
     def __init__(self) -> None:
-        self.name("")
+        self.allow("")
 
-    def name(self, names: str) -> None:
-        """Let these pass besides the harmless ones: names or patterns, CI_*, apart by spaces."""
-        self._named = _pattern(names)
+    def allow(self, names: str) -> None:
+        """Let these pass besides the harmless ones: names and patterns (CI_*), apart by spaces."""
+        self._allowed = _pattern(names)
 
     def _passes(self, name: str, value: str) -> bool:
-        if self._named.match(name):
+        if self._allowed.match(name):
             return True
         # The address of a proxy may have a password in it: http://user:password@proxy.
         return bool(self._harmless.match(name)) and "@" not in value
 
-    def environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """The variables that pass, with their values."""
         return {name: value for name, value in os.environ.items() if self._passes(name, value)}
 
     def withheld(self) -> dict[str, None]:
         """The others, as a step's `env` takes them out."""
-        return dict.fromkeys(os.environ.keys() - self.environment().keys())
+        return dict.fromkeys(os.environ.keys() - self.variables().keys())

@@ -18,7 +18,7 @@ class WorkerForBuilder(null.WorkerForBuilderNull):
         self, command_ref: Any, command_id: Any, command: Any, args: Any
     ) -> Any:
         if command == "shell":
-            withheld = self.bot.passage.withheld()
+            withheld = self.bot.environment.withheld()
             args = {**args, "env": {**withheld, **(args.get("env") or {})}}
         return super().remote_startCommand(command_ref, command_id, command, args)
 
@@ -28,17 +28,17 @@ class Bot(null.BotNull):
 
     WorkerForBuilder = WorkerForBuilder
 
-    def __init__(self, passage: StepEnvironment, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, environment: StepEnvironment, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.passage = passage
+        self.environment = environment
 
     def remote_getWorkerInfo(self) -> dict[str, Any]:
-        return {**super().remote_getWorkerInfo(), "environ": self.passage.environment()}
+        return {**super().remote_getWorkerInfo(), "environ": self.environment.variables()}
 
 
 class RemoteLocalWorker(null.LocalWorker):
     """The worker that stands behind a LocalWorker, with the bot above."""
 
-    def __init__(self, passage: StepEnvironment, name: str, basedir: str) -> None:
+    def __init__(self, environment: StepEnvironment, name: str, basedir: str) -> None:
         # Not the parent's, which names Buildbot's bot.
-        WorkerBase.__init__(self, name, basedir, functools.partial(Bot, passage))
+        WorkerBase.__init__(self, name, basedir, functools.partial(Bot, environment))

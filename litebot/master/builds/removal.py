@@ -15,7 +15,7 @@ from twisted.internet import task
 from twisted.python import log
 
 REASON = "builder was removed"
-PATIENCE_S = 6.0
+STOPS_WITHIN_S = 6.0
 LOOK_S = 0.1
 
 
@@ -29,7 +29,7 @@ async def end_builds(botmaster: Any, builders: Iterable[Any]) -> None:
         # Not waited for: a worker that hangs may never answer.
         d = build.stopBuild(REASON, CANCELLED)
         d.addErrback(log.err, f"while stopping {build}")
-    late_at = reactor.seconds() + PATIENCE_S
+    late_at = reactor.seconds() + STOPS_WITHIN_S
     while running(builders) and reactor.seconds() < late_at:
         await task.deferLater(reactor, LOOK_S)
     for build in running(builders):
@@ -46,9 +46,9 @@ def running(builders: Iterable[Any]) -> list[Build]:
 async def starts_are_over(botmaster: Any) -> bool:
     """Wait until builds that are about to start have started; whether they soon have."""
     starting = botmaster.brd.activity_lock.run(lambda: True)
-    starting.addTimeout(PATIENCE_S, botmaster.master.reactor)
+    starting.addTimeout(STOPS_WITHIN_S, botmaster.master.reactor)
     try:
         return bool(await starting)
     except defer.TimeoutError:
-        log.msg(f"a build is about to start for more than {PATIENCE_S:g} s")
+        log.msg(f"a build is about to start for more than {STOPS_WITHIN_S:g} s")
         return False

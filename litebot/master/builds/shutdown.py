@@ -23,8 +23,8 @@ from litebot.process import command_of
 from litebot.process import descendants
 
 REASON = "Master Shutdown"
-AGAIN_S = 1.0
-PATIENCE_S = 6.0
+INTERRUPT_AGAIN_EVERY_S = 1.0
+INTERRUPTED_WITHIN_S = 6.0
 
 
 def running_builds(master: Any) -> list[Build]:
@@ -58,7 +58,7 @@ class BuildInterrupter:
     def start(self) -> None:
         """Call it just before that shutdown."""
         self._retry_all()
-        self._loop.start(AGAIN_S, now=False)
+        self._loop.start(INTERRUPT_AGAIN_EVERY_S, now=False)
 
     def _retry_all(self) -> None:
         """Have what runs end as RETRY, except where a Trigger step waits for it."""
@@ -75,7 +75,7 @@ class BuildInterrupter:
         What a step of those does on its worker ends with the connection.
         """
         self._retry_all()
-        is_late = self._master.reactor.seconds() - self._began_at > PATIENCE_S
+        is_late = self._master.reactor.seconds() - self._began_at > INTERRUPTED_WITHIN_S
         for build in running_builds(self._master):
             step = build.currentStep
             if is_late and not build.finished and build.buildid is not None:
@@ -100,7 +100,7 @@ class CommandEnder:
 
     def start(self) -> None:
         """Call it when the stop begins: it waits for them."""
-        self._loop.start(AGAIN_S)
+        self._loop.start(INTERRUPT_AGAIN_EVERY_S)
 
     def stop(self) -> None:
         """Call it when the stop is through; what is left ends."""

@@ -1,4 +1,4 @@
-"""Whether a database suits a master of litebot, and its neighbours there."""
+"""Checks whether a master can use a database together with the other masters there."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from litebot.errors import StoreError
 from litebot.master.cluster.peers import running
 from litebot.master.db import postgres
 
-ELSEWHERE = """
+OTHER_SCHEMAS = """
 SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relname = 'litebot_starts' AND relkind IN ('r', 'p')
     AND pg_class.oid IS DISTINCT FROM to_regclass('litebot_starts')
 """
 
-# Who may end connections: https://www.postgresql.org/docs/current/functions-admin.html
-STRANGERS = """
+# Source for who may end connections: https://www.postgresql.org/docs/current/functions-admin.html
+OTHER_USERS = """
 SELECT usename, session_user FROM pg_stat_activity
 WHERE datname = current_database() AND application_name ~ '^litebot master [0-9]+$' AND NOT (
     (pg_has_role(usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))
@@ -28,25 +28,26 @@ WHERE datname = current_database() AND application_name ~ '^litebot master [0-9]
 
 
 def refuse_strangers(conn: sa.engine.Connection, name: str) -> None:
-    """Raise StoreError where this user and that of a running master can't end each other's
-    connections, as who takes over must.
+    """Raise StoreError if this user and a running master's can't end each other's connections.
+
+    A master that takes over must be able to do that.
     """
-    row = conn.exec_driver_sql(STRANGERS).first()
+    row = conn.exec_driver_sql(OTHER_USERS).first()
     if row is not None:
         raise StoreError(
             f"a master on {name} connects as the user {row[0]}, and this one would as {row[1]};"
-            " each of them has to be able to end the connections of the other",
+            " each of them must be able to end the connections of the other",
             f"connect all masters as the same user: [database] url = 'postgresql://{row[0]}@...'",
         )
 
 
 def refuse_two_sites(conn: sa.engine.Connection, name: str) -> None:
-    """Raise StoreError where another schema of the database has masters.
+    """Raise StoreError if another schema of the database holds the tables of masters.
 
-    Their locks, events and connections would be taken for those of masters in this schema, as the
-    server tells them apart by database only.
+    Locks, events and connections are distinguished by database only, so those of masters in the
+    other schema would be taken for those of masters in this one.
     """
-    found = conn.exec_driver_sql(ELSEWHERE).scalars().first()
+    found = conn.exec_driver_sql(OTHER_SCHEMAS).scalars().first()
     if found is not None:
         raise StoreError(
             f"the schema {found} of {name} holds the tables of a master, too; masters that do not"
@@ -56,7 +57,7 @@ def refuse_two_sites(conn: sa.engine.Connection, name: str) -> None:
 
 
 def refuse_running(conn: sa.engine.Connection, name: str, own: str) -> None:
-    """Raise StoreError while a master runs on the tables, other than that of the name `own`."""
+    """Raise StoreError while a master other than `own` runs on the tables."""
     others = [each for each in running(conn) if each != own]
     if others:
         host, _, basedir = others[0].partition(":")

@@ -1,8 +1,8 @@
-"""What masters on one database tell each other: rows of litebot_events, in order.
+"""Events that masters on one database send to each other, as rows of litebot_events, in order.
 
-Ids are given and become visible in the same order, as every batch of rows is inserted under one
-lock of the server; so a reader that remembers the last id it has seen misses nothing, however long
-it was away.  A NOTIFY only wakes the others: what there is to read is in the table.
+Every batch of rows is inserted under one lock of the server, so ids become visible in the order in
+which they are assigned.  A reader that remembers the last id it has seen therefore misses nothing,
+however long it was disconnected.  A NOTIFY only wakes the others: the events are in the table.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from twisted.python import log
 if TYPE_CHECKING:
     import psycopg
 
-# Also as a class of the server's advisory locks, of two numbers each: "lbev".
+# The first of the two numbers of an advisory lock: "lbev".
 ORDER_LOCK = 0x6C626576
 
-KEEP_S = 600.0
+KEEP_EVENTS_S = 600.0
 DELETE_AT_ONCE = 5000
 SEND_AT_ONCE = 500
 SEND_CHARACTERS = 4_000_000
 READ_AT_ONCE = 100
-# Of events that wait for a connection; with more the others are told to look for themselves.
-WAITING = 100_000
+# The most events that wait for a connection.  If there are more, the others get a DROPPED event,
+# and read the database instead.
+MAX_WAITING = 100_000
 
-# After this long without a look it has to be asked whether what was missed is still there.
-ASK_AGAIN_S = KEEP_S / 4
+# After this long without a read, events that were not read yet may have been pruned.
+RECHECK_AFTER_S = KEEP_EVENTS_S / 4
 
-# What stands for a datetime in JSON.  No text that came through a database has a NUL.
+# The key that marks a datetime in JSON.  No text from a database contains a NUL.
 DATETIME = "\0datetime"
 
 
 class Event(NamedTuple):
-    """What a message queue was told to produce, and on which master."""
+    """A message that was produced on the message queue of a master."""
 
     masterid: int
     key: tuple[str, ...]
     message: Any
 
 
-# The key of an event that stands for some that were dropped.
+# The key of an event that stands for others that were dropped.
 DROPPED = ("litebot", "dropped")
 
 
-# The lock's row comes before any row of the table, so ids are given under the lock.
+# The query joins the lock's row with the rows to insert, so ids are assigned under the lock.
 INSERT = """
     WITH ordered AS MATERIALIZED (SELECT pg_advisory_xact_lock(%(lock)s, 0)),
     inserted AS (
@@ -66,14 +67,14 @@ INSERT = """
     SELECT pg_notify('litebot_events', ''), count(*) FROM inserted
 """
 
-# One's own rows are read for their ids alone.
+# Of the master's own rows only the ids are needed.
 READ = """
     SELECT id, masterid, key,
         CASE WHEN masterid = %(masterid)s THEN '' ELSE body END
     FROM litebot_events WHERE id > %(position)s ORDER BY id LIMIT %(limit)s
 """
 
-# The newest row stays, so that who was away long can see that it has missed some.
+# The newest row stays, so that a master that was disconnected for long can see that it missed some.
 PRUNE = """
     DELETE FROM litebot_events WHERE id < (SELECT max(id) FROM litebot_events) AND id IN (
         SELECT id FROM litebot_events
@@ -85,9 +86,10 @@ PRUNE = """
 
 
 class Events:
-    """One master's part of the table; all but `add` is called in the thread of its connection.
+    """Sends and reads the events of one master.
 
-    `position` is the id of the last event that was read.
+    All methods but `add` must be called in the thread of the connection.  `position` is the id of
+    the last event that was read.
     """
 
     def __init__(self, masterid: int) -> None:
@@ -96,47 +98,48 @@ class Events:
         self.outgoing: deque[tuple[tuple[str, ...], Any]] = deque()
         self._batch: dict[str, list[Any]] | None = None
         self._in_doubt = False
-        self._tried_at = 0.0  # to insert the batch
+        self._tried_at = 0.0  # when it last tried to insert the batch
         self._number = 0
-        self._looked_at = 0.0
+        self._read_at = 0.0
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether there is something to be sent, for the first time or again."""
+    def has_unsent(self) -> bool:
+        """Whether there are events to send, for the first time or again."""
         return self._batch is not None or bool(self.outgoing)
 
     def add(self, key: tuple[str, ...], message: Any) -> None:
-        """Have an event sent; may be called in any thread."""
-        if len(self.outgoing) == WAITING:
+        """Queue an event to be sent.  May be called in any thread."""
+        if len(self.outgoing) == MAX_WAITING:
             key, message = DROPPED, None
-        if len(self.outgoing) <= WAITING:
+        if len(self.outgoing) <= MAX_WAITING:
             self.outgoing.append((key, message))
 
     def listen(self, conn: psycopg.Connection[Any]) -> None:
-        """Begin on a new connection: with what comes from now on, or where the last one ended."""
+        """Listen on a new connection: for events from now on, or where the last one ended."""
         conn.execute("LISTEN litebot_events")
         if self.position is None:
-            self.position = _one(conn, "SELECT coalesce(max(id), 0) FROM litebot_events")
+            self.position = _scalar(conn, "SELECT coalesce(max(id), 0) FROM litebot_events")
             self._number = self._last_number(conn)
-            self._looked_at = time.monotonic()
+            self._read_at = time.monotonic()
         self._in_doubt = self._batch is not None
 
     def drop(self, count: int) -> None:
-        """Forget the first events that wait: nobody was there to hear them."""
+        """Drop the batch and the next `count` events: nobody was there to receive them."""
         self._batch = None
         for _ in range(min(count, len(self.outgoing))):
             self.outgoing.popleft()
 
     def send(self, conn: psycopg.Connection[Any]) -> None:
-        """Insert all that waits, in batches; each is there once, whatever becomes of `conn`.
+        """Insert all events that wait, in batches; each is inserted once, even if `conn` is lost.
 
-        Where that can't be known after a long time without one, the others are told to look.
+        After a long time without a connection nobody can know that; then a DROPPED event makes the
+        others read the database.
         """
         if self._in_doubt and self._batch is not None:
             if self._last_number(conn) >= self._batch["numbers"][-1]:
                 self._batch = None  # only the answer was lost
-            elif time.monotonic() - self._tried_at > ASK_AGAIN_S:
-                self._batch = None  # it may have been there, and be pruned
+            elif time.monotonic() - self._tried_at > RECHECK_AFTER_S:
+                self._batch = None  # it may have been inserted, and pruned since
                 self.outgoing.appendleft((DROPPED, None))
             self._in_doubt = False
         while self._batch is not None or self.outgoing:
@@ -150,7 +153,7 @@ class Events:
 
     def _last_number(self, conn: psycopg.Connection[Any]) -> int:
         query = "SELECT coalesce(max(number), 0) FROM litebot_events WHERE masterid = %s"
-        return _one(conn, query, self.masterid)
+        return _scalar(conn, query, self.masterid)
 
     def _next_batch(self) -> dict[str, list[Any]]:
         batch: dict[str, list[Any]] = {"numbers": [], "keys": [], "bodies": []}
@@ -160,7 +163,7 @@ class Events:
             try:
                 body = encode(message)
             except (TypeError, ValueError) as error:
-                log.err(error, f"the event {key} can't be told to other masters")
+                log.err(error, f"the event {key} can't be sent to other masters")
                 continue
             self._number += 1
             for name, value in zip(batch, (self._number, json.dumps(key), body), strict=True):
@@ -171,19 +174,19 @@ class Events:
         return batch
 
     def read(self, conn: psycopg.Connection[Any]) -> tuple[list[Event], bool]:
-        """The next events of other masters, and whether there may be more.
+        """Return the next events of other masters, and whether there may be more.
 
-        DROPPED is the key of one where some are not there any more.
+        An event with the key DROPPED comes first if some have been pruned before they were read.
         """
         found: list[Event] = []
         now = time.monotonic()
-        if now - self._looked_at > ASK_AGAIN_S:
-            first = _one(conn, "SELECT coalesce(min(id), 0) FROM litebot_events")
+        if now - self._read_at > RECHECK_AFTER_S:
+            first = _scalar(conn, "SELECT coalesce(min(id), 0) FROM litebot_events")
             if first > (self.position or 0) + 1:
                 found.append(Event(self.masterid, DROPPED, None))
         values = {"masterid": self.masterid, "position": self.position, "limit": READ_AT_ONCE}
         rows = conn.execute(READ, values).fetchall()
-        self._looked_at = now  # and not where it fails: then it is asked again
+        self._read_at = now  # only after the query succeeded, so that a retry checks again
         for eventid, masterid, key, body in rows:
             self.position = eventid
             if masterid != self.masterid:
@@ -191,13 +194,13 @@ class Events:
         return found, len(rows) == READ_AT_ONCE
 
     def prune(self, conn: psycopg.Connection[Any]) -> None:
-        """Delete what is older than KEEP_S, whoever has sent it."""
-        values = {"limit": DELETE_AT_ONCE, "keep_s": KEEP_S}
+        """Delete the events of all masters that are older than KEEP_EVENTS_S."""
+        values = {"limit": DELETE_AT_ONCE, "keep_s": KEEP_EVENTS_S}
         while conn.execute(PRUNE, values).rowcount >= DELETE_AT_ONCE:
             pass
 
 
-def _one(conn: psycopg.Connection[Any], query: str, *values: Any) -> int:
+def _scalar(conn: psycopg.Connection[Any], query: str, *values: Any) -> int:
     row = conn.execute(query.encode(), values).fetchone()
     assert row is not None
     found: int = row[0]
@@ -205,9 +208,9 @@ def _one(conn: psycopg.Connection[Any], query: str, *values: Any) -> int:
 
 
 def encode(message: Any) -> str:
-    """A message of Buildbot's as JSON, ASCII only.
+    """Encode a message of Buildbot's as ASCII-only JSON.
 
-    Raises TypeError or ValueError where it has a key that is no text, or a loop.
+    Raises TypeError or ValueError if it has a key that is not text, or contains itself.
     """
     return json.dumps(message, default=_encode)
 
@@ -217,11 +220,11 @@ def _encode(value: Any) -> Any:
         return {DATETIME: value.timestamp()}
     if isinstance(value, bytes):
         return bytes2unicode(value, errors="replace")
-    return None  # as Buildbot's toJson
+    return None  # like Buildbot's toJson
 
 
 def decode(body: str) -> Any:
-    """What `encode` was given, but lists for tuples."""
+    """Return the message that `encode` was given, with lists in place of tuples."""
     return json.loads(body, object_hook=_decode)
 
 

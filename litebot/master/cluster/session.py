@@ -1,7 +1,7 @@
-"""A master's session on Postgres: one connection, in a thread, for as long as the master lives.
+"""A master's session on Postgres: one connection, in a thread, for as long as the master runs.
 
-It holds the master's lock, tells other masters of events and hears theirs, and looks who of them is
-dead.  It is not for the database work of builds, so nothing that these do can hold it up.
+It holds the master's lock, sends events to the other masters and receives theirs, and finds out
+which of them are dead.  The database work of builds does not use it, so builds can't delay it.
 """
 
 from __future__ import annotations
@@ -43,24 +43,26 @@ from litebot.master.db.postgres.server import reconnect_delays
 
 Conn = psycopg.Connection[Any]
 
-LOOK_EVERY_S = 1.0
-# A NOTIFY can be lost with the connection it was for.
+POLL_EVERY_S = 1.0
+# The table is also read without a NOTIFY, which can be lost together with its connection.
 READ_EVERY_S = 5.0
 PRUNE_EVERY_S = 60.0
-# How far apart two batches of events are at least.
+# The minimum time between two batches of events.
 SEND_EVERY_S = 0.01
-# For how long a former self may still hold the lock, or who has found this master dead.
+# How long to wait for the lock if a former process of this master still holds it, or another master
+# that found this one dead.
 OWN_LOCK_S = 10.0
 OWN_LOCK_RETRY_S = 0.1
-TAKE_OVER_AGAIN_S = 5.0
-# After how long without a failure the next one is tried again soon.
-CALM_S = 5 * LONGEST_WAIT_S
-STOP_S = 5.0
-# How much sooner than others one may notice a loss, and what there is to ask when one is back.
+TAKE_OVER_RETRY_S = 5.0
+# After this long without a failure the delays before a retry start over.
+RESET_DELAYS_AFTER_S = 5 * LONGEST_WAIT_S
+RELEASE_WITHIN_S = 5.0
+# Allows for masters that notice a loss later than others, and for what a master asks the server
+# when it is back.
 MARGIN_S = 3.0
 
-# For the server to let go of the lock in time where a machine or a network has gone.
-VANISHED = """
+# With these the server releases the lock in time when a machine or a network has vanished.
+KEEPALIVE_SETTINGS = """
     SELECT set_config('tcp_keepalives_idle', '2', false),
         set_config('tcp_keepalives_interval', '1', false),
         set_config('tcp_keepalives_count', '3', false),
@@ -69,10 +71,10 @@ VANISHED = """
 
 
 def grace_s(server: Server) -> float:
-    """For how long nobody is judged after a connection of one's own.
+    """Return for how long after it has connected a master declares no other one dead.
 
-    After a server has restarted, or another one has taken its place, all come back one by one, the
-    last of them when it has waited, and tried in vain what addresses there are.
+    After a server was restarted or replaced, all masters come back one by one.  The last one comes
+    after it has waited for its retry, and has tried every address in vain.
     """
     return LONGEST_WAIT_S + server.longest_connect_s() + MARGIN_S
 
@@ -80,13 +82,18 @@ def grace_s(server: Server) -> float:
 class Session:
     """`master.session` of a master on Postgres.
 
-    `masterid` and `name` are this master's in the table masters.  What is called on the reactor's
-    thread, where it is set: `on_events` with events of other masters, in order; `on_gap` where
-    some of these are lost, or may be; `on_dead` with the id of a master whose lock is held until
-    the Deferred that it returns fires, and the server's process that holds it; `on_failure` once,
-    where it can't go on: with TakenOver where another master has found this one dead; `on_outage`
-    with each `outage` that begins, and with None at its end.  That says since when the session is
-    cut off or the server refuses something, and why.
+    `masterid` and `name` are those of this master in the table masters.  These callbacks, if set,
+    are called on the reactor's thread:
+
+    - `on_events` with events of other masters, in order;
+    - `on_gap` when some of these are lost, or may be;
+    - `on_dead` with the id of a dead master, and the server's process that holds its lock until the
+      Deferred that the callback returns fires;
+    - `on_failure` once, when the session can't go on; with TakenOver if another master found this
+      one dead;
+    - `on_outage` with each `outage` that begins, and with None at its end.
+
+    `outage` tells since when the session is cut off, or the server refuses something, and why.
     """
 
     on_events: Callable[[list[Event]], None] | None = None
@@ -106,30 +113,30 @@ class Session:
         self._peers = Peers(masterid, name, suspects)
         self._thread: threading.Thread | None = None
         self._conn: Conn | None = None
-        self._identity: Identity | None = None  # of it
-        self._guard = threading.Lock()  # of closing it
-        self._asked: deque[Callable[[Conn], object]] = deque()
-        self._wakes, self._waker = socket.socketpair()
-        self._wakes.setblocking(False)
+        self._identity: Identity | None = None  # of the connection
+        self._close_lock = threading.Lock()  # held while the connection is closed or cut off
+        self._commands: deque[Callable[[Conn], object]] = deque()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
         self._woken = False
         self._ending = False
         self._ended: defer.Deferred[None] = defer.Deferred()
         self._connections = 0
         self._delivering = False
-        self._has_news = True
-        self._taking: dict[int, float] = {}  # and when it may be tried again
-        self._due = {"look": 0.0, "read": 0.0, "prune": 0.0}
+        self._has_unread_events = True
+        self._takeover_retry_at: dict[int, float] = {}  # for each dead master
+        self._due_at = {"poll": 0.0, "read": 0.0, "prune": 0.0}
         self._sent_at = 0.0
-        self._fails = False
+        self._is_failing = False
         self._failed_at = 0.0
-        self._waits = reconnect_delays()
+        self._delays = reconnect_delays()
 
     # on the reactor's thread
 
     def start(self) -> defer.Deferred[None]:
         """Connect, and take the lock of this master.
 
-        Fails with StoreError where another master of its name has it, or the server refuses.
+        Fails with StoreError if another master of its name has it, or the server refuses.
         """
         started: defer.Deferred[None] = defer.Deferred()
         self._thread = threading.Thread(
@@ -139,21 +146,21 @@ class Session:
         return started
 
     def stop(self) -> defer.Deferred[None]:
-        """Send what waits and let go of the lock, within STOP_S."""
+        """Send the remaining events and release the lock, within RELEASE_WITHIN_S."""
         if self._thread is None:
             return defer.succeed(None)
         self._ending = True
         self._wake()
-        cut = self._reactor.callLater(STOP_S, self._cut)
-        self._ended.addBoth(lambda _: cut.cancel() if cut.active() else None)
+        timer = self._reactor.callLater(RELEASE_WITHIN_S, self._cut_off)
+        self._ended.addBoth(lambda _: timer.cancel() if timer.active() else None)
         return self._ended
 
     def started_as(self, startid: int) -> None:
-        """Tell it the id of this start in litebot_starts."""
+        """Set the id of this start in litebot_starts."""
         self._peers.startid = startid
 
     def send(self, key: tuple[str, ...], message: Any) -> None:
-        """Tell the other masters of an event, where there are any."""
+        """Send an event to the other masters, if there are any."""
         self._events.add(key, message)
         if not self._peers.is_alone:
             self._wake()
@@ -161,11 +168,11 @@ class Session:
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
-            self._waker.send(b".")
+            self._wake_sender.send(b".")
 
-    def _cut(self) -> None:
-        """End a connection that does not answer."""
-        with self._guard:
+    def _cut_off(self) -> None:
+        """Cut off the connection, which does not answer."""
+        with self._close_lock:
             if self._conn is not None and not self._conn.closed:
                 cut_off(self._conn)
 
@@ -174,20 +181,20 @@ class Session:
             if self.on_events is not None:
                 self.on_events([event for event in events if event.key != DROPPED])
             if any(event.key == DROPPED for event in events):
-                log.msg("events of other masters are lost; looking at the database instead")
-                self._note_gap()
+                log.msg("events of other masters are lost; reading the database instead")
+                self._report_gap()
         except Exception:
             log.err(None, "while delivering events of other masters")
         finally:
             self._delivering = False
             self._wake()
 
-    def _note_gap(self) -> None:
+    def _report_gap(self) -> None:
         try:
             if self.on_gap is not None:
                 self.on_gap()
         except Exception:
-            log.err(None, "while looking for what events would have told")
+            log.err(None, "while reading the database after events were lost")
 
     def _found_dead(self, masterid: int, holder: int, connection: int) -> None:
         d: defer.Deferred[Any] = defer.succeed(None)
@@ -195,14 +202,16 @@ class Session:
             d = defer.maybeDeferred(self.on_dead, masterid, holder)
         d.addErrback(lambda failure: failure.trap(StoreFailed))
         d.addErrback(lambda f: log.err(f, f"while taking over from master {masterid}"))
-        d.addBoth(lambda _: self._asked.append(partial(self._let_go, masterid, connection)))
+        d.addBoth(
+            lambda _: self._commands.append(partial(self._release_lock, masterid, connection))
+        )
         d.addBoth(lambda _: self._wake())
 
-    def _begins(self, outage: Outage) -> None:
+    def _outage_began(self, outage: Outage) -> None:
         log.msg(f"the session on {self._server.shown} fails: {outage.words}; trying again")
         self._set_outage(outage)
 
-    def _is_over(self) -> None:
+    def _outage_ended(self) -> None:
         if self.outage is not None:
             lasted_s = time.time() - self.outage.since
             log.msg(f"the session on {self._server.shown} is back after {lasted_s:.1f} s")
@@ -214,29 +223,29 @@ class Session:
             self.on_outage(outage)
 
     def _has_ended(self) -> None:
-        self._woken = True  # nobody is to be woken any more
-        self._wakes.close()
-        self._waker.close()
+        self._woken = True  # the thread must not be woken any more
+        self._wake_receiver.close()
+        self._wake_sender.close()
         self._ended.callback(None)
 
     # in its own thread
 
     def _run(self, started: defer.Deferred[None]) -> None:
-        tell = self._reactor.callFromThread
+        on_reactor = self._reactor.callFromThread
         try:
             self._open()
         except psycopg.Error as error:
-            tell(started.errback, postgres.refusal(self._server.url, error))
+            on_reactor(started.errback, postgres.refusal(self._server.url, error))
         except Exception:
-            tell(started.errback, Failure())
+            on_reactor(started.errback, Failure())
         else:
-            tell(started.callback, None)
+            on_reactor(started.callback, None)
             self._run_connected()
         self._close()
-        tell(self._has_ended)
+        on_reactor(self._has_ended)
 
     def _run_connected(self) -> None:
-        tell = self._reactor.callFromThread
+        on_reactor = self._reactor.callFromThread
         try:
             while not self._ending:
                 try:
@@ -250,44 +259,48 @@ class Session:
                         self._connect_again()
                     self._pause()
             if self._conn is not None:
-                self._peers.poll(self._conn)  # one may just have come
+                self._peers.poll(self._conn)  # another master may just have started
                 if not self._peers.is_alone:
                     self._events.send(self._conn)
         except psycopg.Error as error:
-            tell(log.msg, f"while ending the session on {self._server.shown}: {one_line(error)}")
+            on_reactor(
+                log.msg, f"while ending the session on {self._server.shown}: {one_line(error)}"
+            )
         except Exception as raised:
             if not isinstance(raised, StoreError):
-                tell(log.err, Failure(), "in the session on the database")
+                on_reactor(log.err, Failure(), "in the session on the database")
                 raised = StoreError(f"the session on {self._server.shown} failed: {raised!r}")
             if self.on_failure is not None:
-                tell(self.on_failure, raised)
+                on_reactor(self.on_failure, raised)
 
     def _open(self) -> None:
-        """Connect and take the lock.  Raises psycopg.Error, StoreError, TakenOver."""
+        """Connect and take the lock.  Raises psycopg.Error, StoreError and TakenOver."""
         self._conn = conn = self._server.connect(psycopg.Connection)
-        conn.execute(VANISHED)
+        conn.execute(KEEPALIVE_SETTINGS)
         self._connections += 1
         give_up_at = time.monotonic() + OWN_LOCK_S
         self._peers.check_own(conn)
-        if self._identity is not None:  # a proxy may not have told the server that it is gone
+        if self._identity is not None:
+            # A proxy may not have told the server that the former connection is closed.
             end_former(conn, self._identity)
         self._identity = identify(conn)
         while not self._peers.lock(conn, self._peers.masterid):
             if self._ending:
                 raise psycopg.OperationalError("the master stops")
             if time.monotonic() > give_up_at:
-                raise self._refused()
+                raise self._lock_error()
             time.sleep(OWN_LOCK_RETRY_S)
             self._peers.check_own(conn)
-        self._peers.check_own(conn)  # by who had the lock
+        self._peers.check_own(conn)  # whoever had the lock may have taken over
         self._peers.connected(conn, grace_s(self._server))
         self._events.listen(conn)
         conn.add_notify_handler(self._notified)
-        self._taking.clear()
-        self._has_news = True
-        self._due["look"] = 0.0
+        self._takeover_retry_at.clear()
+        self._has_unread_events = True
+        self._due_at["poll"] = 0.0
 
-    def _refused(self) -> StoreError:
+    def _lock_error(self) -> StoreError:
+        """Return the error for a lock that stays with another master."""
         if self._peers.startid is not None:
             return taken_over(self.name, "another master of its name")
         return StoreError(
@@ -297,36 +310,36 @@ class Session:
         )
 
     def _close(self) -> None:
-        with self._guard:
+        with self._close_lock:
             if self._conn is not None:
                 self._conn.close()
                 self._conn = None
 
     def _note_success(self) -> None:
-        if self._fails:
-            self._fails = False
-            self._reactor.callFromThread(self._is_over)
+        if self._is_failing:
+            self._is_failing = False
+            self._reactor.callFromThread(self._outage_ended)
 
     def _note_failure(self, error: psycopg.Error) -> None:
-        if not self._fails:
-            self._fails = True
-            self._reactor.callFromThread(self._begins, Outage(one_line(error)))
+        if not self._is_failing:
+            self._is_failing = True
+            self._reactor.callFromThread(self._outage_began, Outage(one_line(error)))
 
     def _pause(self) -> None:
-        """Wait, longer and longer where it fails again and again.
+        """Wait before a retry, longer each time if it fails repeatedly.
 
-        While there is a connection it holds the lock; where that is lost the wait is over.
+        A connection that still exists keeps the lock meanwhile; if it is lost, the wait ends.
         """
-        if time.monotonic() - self._failed_at > CALM_S:
-            self._waits = reconnect_delays()
-        until = time.monotonic() + next(self._waits)
+        if time.monotonic() - self._failed_at > RESET_DELAYS_AFTER_S:
+            self._delays = reconnect_delays()
+        until = time.monotonic() + next(self._delays)
         with suppress(psycopg.Error):
             while not self._ending and (wait_s := until - time.monotonic()) > 0:
                 self._wait(self._conn, wait_s)
         self._failed_at = time.monotonic()
 
     def _connect_again(self) -> None:
-        """Raises StoreError, TakenOver."""
+        """Connect again, however long that takes.  Raises StoreError and TakenOver."""
         while True:
             self._close()
             if self._ending:
@@ -340,11 +353,11 @@ class Session:
                 self._pause()
 
     def _work(self, conn: Conn) -> None:
-        """Do what is to be done now.  Raises psycopg.Error, StoreError, TakenOver."""
-        while self._asked:
-            self._asked[0](conn)
-            self._asked.popleft()
-        if self._is_due("look", LOOK_EVERY_S):
+        """Do everything that is due now.  Raises psycopg.Error, StoreError and TakenOver."""
+        while self._commands:
+            self._commands[0](conn)
+            self._commands.popleft()
+        if self._is_due("poll", POLL_EVERY_S):
             waiting = len(self._events.outgoing)
             if identify(conn) != self._identity:
                 raise self._server.pooler_error()
@@ -352,73 +365,75 @@ class Session:
             dead = self._peers.poll(conn)
             if self._peers.is_alone:
                 self._events.drop(waiting)
-            if self._peers.left:  # maybe while cut off, so with events that were not sent
-                self._reactor.callFromThread(self._note_gap)
+            if self._peers.departed:  # perhaps while it was cut off and could not send its events
+                self._reactor.callFromThread(self._report_gap)
             for masterid in dead:
-                self._take(conn, masterid)
-        if not self._delivering and (self._is_due("read", READ_EVERY_S) or self._has_news):
-            self._has_news = False
-            events, self._has_news = self._events.read(conn)
+                self._begin_takeover(conn, masterid)
+        if not self._delivering and (self._is_due("read", READ_EVERY_S) or self._has_unread_events):
+            self._has_unread_events = False
+            events, self._has_unread_events = self._events.read(conn)
             if events:
                 self._delivering = True
                 self._reactor.callFromThread(self._deliver, events)
         if self._is_due("prune", PRUNE_EVERY_S):
             self._events.prune(conn)
-        # Comes last, so that where it fails all else is done nevertheless.
-        if self._events.is_waiting and not self._peers.is_alone:
+        # Sending comes last: if it fails, everything else has been done.
+        if self._events.has_unsent and not self._peers.is_alone:
             time.sleep(max(0.0, self._sent_at + SEND_EVERY_S - time.monotonic()))
             self._events.send(conn)
             self._sent_at = time.monotonic()
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = time.monotonic()
-        if now < self._due[what]:
+        if now < self._due_at[what]:
             return False
-        self._due[what] = now + every_s
+        self._due_at[what] = now + every_s
         return True
 
     def _wait(self, conn: Conn | None, timeout_s: float | None = None) -> None:
-        """Until there is something to do, or for so long.  Raises psycopg.Error."""
+        """Wait until there is something to do, or for `timeout_s`.  Raises psycopg.Error."""
         if conn is not None:
             conn.pgconn.consume_input()
             while (notify := conn.pgconn.notifies()) is not None:
-                self._has_news |= self._is_news(notify.be_pid)
+                self._has_unread_events |= self._is_from_another(notify.be_pid)
         if conn is not None and timeout_s is None:
-            if self._has_news and not self._delivering:
+            if self._has_unread_events and not self._delivering:
                 return
-            due = [at for what, at in self._due.items() if what != "read" or not self._delivering]
+            due = [
+                at for what, at in self._due_at.items() if what != "read" or not self._delivering
+            ]
             timeout_s = max(0.0, min(due) - time.monotonic())
         poll = select.poll()
-        poll.register(self._wakes, select.POLLIN)
+        poll.register(self._wake_receiver, select.POLLIN)
         if conn is not None:
             poll.register(conn.fileno(), select.POLLIN)
         poll.poll(None if timeout_s is None else timeout_s * 1000 + 1)
         with suppress(BlockingIOError):
-            self._wakes.recv(4096)
+            self._wake_receiver.recv(4096)
         self._woken = False
 
     def _notified(self, notify: psycopg.Notify) -> None:
-        self._has_news |= self._is_news(notify.pid)
+        self._has_unread_events |= self._is_from_another(notify.pid)
 
-    def _is_news(self, pid: int) -> bool:
+    def _is_from_another(self, pid: int) -> bool:
         return self._identity is None or pid != self._identity.pid
 
-    def _take(self, conn: Conn, masterid: int) -> None:
-        """Have the work of a dead master taken over."""
-        if time.monotonic() < self._taking.get(masterid, 0.0):
+    def _begin_takeover(self, conn: Conn, masterid: int) -> None:
+        """Take the lock of a dead master, and have its work taken over."""
+        if time.monotonic() < self._takeover_retry_at.get(masterid, 0.0):
             return
         assert self._identity is not None
         if self._peers.lock(conn, masterid):
-            self._taking[masterid] = float("inf")
+            self._takeover_retry_at[masterid] = float("inf")
             try:
                 self._peers.end_connections(conn, masterid)
             except psycopg.Error:
-                self._asked.append(partial(self._let_go, masterid, self._connections))
+                self._commands.append(partial(self._release_lock, masterid, self._connections))
                 raise
             holder = self._identity.pid
             self._reactor.callFromThread(self._found_dead, masterid, holder, self._connections)
 
-    def _let_go(self, masterid: int, connection: int, conn: Conn) -> None:
+    def _release_lock(self, masterid: int, connection: int, conn: Conn) -> None:
         if connection == self._connections:
             self._peers.unlock(conn, masterid)
-            self._taking[masterid] = time.monotonic() + TAKE_OVER_AGAIN_S
+            self._takeover_retry_at[masterid] = time.monotonic() + TAKE_OVER_RETRY_S

@@ -68,7 +68,8 @@ class ConfigLoader(FileLoader):
         super().__init__(basedir, configFileName)
         self._check = check
         self.files = Basedir(basedir)
-        self._passage = StepEnvironment()  # one for all loads: a LocalWorker outlives a reconfig
+        # One for all loads, since a LocalWorker outlives a reconfig.
+        self._environment = StepEnvironment()
 
     def loadConfig(self) -> MasterConfig:
         """The whole configuration.  Raises ConfigErrors, each with file and line if known."""
@@ -105,8 +106,8 @@ class ConfigLoader(FileLoader):
             raise ConfigErrors(_unique(found)) from raised
         if self._check is not None:
             self._check(settings, config)
-        self._passage.name(settings.workers.environment)
-        specialize(config, self._passage)
+        self._environment.allow(settings.workers.environment)
+        specialize(config, self._environment)
         return config
 
 

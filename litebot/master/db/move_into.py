@@ -34,7 +34,7 @@ record = sa.Table(
 # The states: the tables are being created; rows are being copied; source and target were found to
 # differ; litebot.toml may name the target.
 MAKING, COPYING, DIFFERENT, MOVED = "making", "copying", "different", "moved"
-# A copy that nobody goes on with where it is interrupted: it begins anew.
+# The state of a copy, which begins anew after an interruption.
 COPY = "copy"
 
 
@@ -51,7 +51,7 @@ class Unfinished:
 
     @property
     def kind(self) -> str:
-        """What it is in messages."""
+        """The word for it in messages."""
         return "copy" if self.state == COPY else "move"
 
     def refusal(self, name: str) -> StoreError:
@@ -67,7 +67,7 @@ class Unfinished:
 
 
 def read(conn: sa.engine.Connection) -> Unfinished | None:
-    """Return the move that the table records, or None if it has no row."""
+    """Return the unfinished move or copy that the table records, or None if it has no row."""
     row = conn.execute(sa.select(record)).mappings().first()
     if row is None:
         return None

@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from litebot.errors import ConfigError
-from litebot.settings import DATABASE_FORMS
-from litebot.settings import SQLITE_PREFIX
+from litebot.settings.checks import DATABASE_FORMS
+from litebot.settings.checks import SQLITE_PREFIX
 
 USE_SETTINGS_HINT = "write the url, without its password, under [database] in litebot.toml"
 

@@ -18,144 +18,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from typing import TypeVar
-from urllib.parse import parse_qsl
-from urllib.parse import urlsplit
 
 from litebot.errors import SettingsError
 from litebot.files import locked
 from litebot.files import replace_file
+from litebot.settings import checks
 
 # Importing tomlkit takes 60 ms and difflib 7 ms, so only the functions that need them do it.
 
 Value = TypeVar("Value", str, int)
-
-DATABASE_FORMS = "sqlite:///FILE, sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME"
-SQLITE_PREFIX = "sqlite:///"
-DURABILITIES = ("acknowledged", "commit", "process")
-
-
-class _CheckError(Exception):
-    """Raised by a check: `need` completes "KEY is VALUE; ", and `shown` is the VALUE to print."""
-
-    def __init__(self, need: str, hint: str | None = None, shown: str | None = None) -> None:
-        super().__init__(need)
-        self.need = need
-        self.hint = hint
-        self.shown = shown
-
-
-def _check_port(port: int) -> int:
-    if not 0 <= port <= 65535:
-        raise _CheckError("it must be from 0 to 65535")
-    return port
-
-
-def _check_attempts(attempts: int) -> int:
-    if attempts < 1:
-        raise _CheckError("it must be 1 or more")
-    return attempts
-
-
-def _check_grace(grace_s: int) -> int:
-    if not 0 <= grace_s <= 3600:
-        raise _CheckError("it must be from 0 to 3600")
-    return grace_s
-
-
-def _check_listen(address: str) -> str:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        # The address of a host name depends on somebody's DNS, and where we listen must not.
-        if address != "localhost":
-            raise _CheckError(
-                "it must be an IP address or 'localhost'",
-                "127.0.0.1 serves this machine only, 0.0.0.0 every network it is on",
-            ) from None
-    return address
-
-
-def _check_environment(names: str) -> str:
-    for name in names.split():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", name):
-            raise _CheckError(
-                f"{name!r} is not the name of a variable; spaces separate names, and a name may"
-                " end in *",
-                'environment = "JAVA_HOME CI_*"',
-            )
-    return names
-
-
-def _check_durability(durability: str) -> str:
-    if durability not in DURABILITIES:
-        raise _CheckError(f"it must be one of {', '.join(map(repr, DURABILITIES))}")
-    return durability
-
-
-def _check_database_url(url: str) -> str:
-    scheme, colon, _ = url.partition(":")
-    if scheme == "sqlite":
-        return _check_sqlite_url(url)
-    # Only the scheme is shown: the rest may have a password, even in a form that we don't know.
-    shown = repr(f"{scheme}:..." if colon else url)
-    if not url.startswith("postgresql://"):
-        raise _CheckError(f"it must be {DATABASE_FORMS}", shown=shown)
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        raise _CheckError(f"it must be {DATABASE_FORMS}", shown=shown) from None
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    # An unquoted "/", "?" or "#" in a password ends the host part early and leaves the "@" behind.
-    stray = "@" in parts.path + parts.query + parts.fragment
-    if parts.password is not None or stray or {"password", "sslpassword"} & options.keys():
-        raise _CheckError(
-            "it must not hold a password",
-            "put the password into ~/.pgpass (or the file named by PGPASSFILE) or into PGPASSWORD",
-            shown,
-        )
-    if not (host or parts.path.strip("/") or {"host", "dbname"} & options.keys()):
-        raise _CheckError("it must name a host or a database", DATABASE_FORMS, shown)
-    return url
-
-
-def _check_sqlite_url(url: str) -> str:
-    name = url.removeprefix(SQLITE_PREFIX)
-    if url in {"sqlite:", "sqlite:/", "sqlite://", SQLITE_PREFIX} or ":memory:" in name:
-        raise _CheckError(
-            "it must name a file: a database in memory holds nothing after a stop",
-            f'url = "{Database.url}"',
-        )
-    if not url.startswith(SQLITE_PREFIX):
-        raise _CheckError(
-            "it must have three slashes, or four before an absolute path", DATABASE_FORMS
-        )
-    if "?" in name:
-        raise _CheckError("it must not have options after a '?'", DATABASE_FORMS)
-    if name.endswith("/") or name.rpartition("/")[2] in {".", ".."}:
-        raise _CheckError(
-            "it must end in the name of a file", f'url = "{url.rstrip("/.")}/state.sqlite"'
-        )
-    return url
-
-
-def _check_web_url(url: str) -> str:
-    if not url:
-        return url
-    hint = 'url = "https://ci.example.org/"'
-    shown = repr(url.partition(":")[0] + ":...") if "@" in url else None
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or " " in url:
-        raise _CheckError("it must be http:// or https:// and a host", hint, shown)
-    if "@" in url or "?" in url or "#" in url:
-        raise _CheckError(
-            "it must have no user, '?' or '#', as links are made by appending to it", hint, shown
-        )
-    return url if url.endswith("/") else url + "/"
 
 
 def _key(default: Value, doc: str, check: Callable[[Value], Value] | None = None) -> Value:
@@ -178,10 +49,10 @@ class Database(_Section):
     """Where the master keeps its state."""
 
     url: str = _key(
-        "sqlite:///state.sqlite",
+        checks.DEFAULT_DATABASE,
         "sqlite:///FILE, relative to this directory (sqlite:////FILE is absolute), or\n"
         "postgresql://USER@HOST/NAME, with the password in ~/.pgpass or PGPASSWORD, not here.",
-        _check_database_url,
+        checks.check_database_url,
     )
     durability: str = _key(
         "acknowledged",
@@ -189,14 +60,14 @@ class Database(_Section):
         'has confirmed, such as a push or a click.  "commit": nothing at all, at the cost of an\n'
         'fsync at every step of a build.  "process": the last seconds.  A crash or kill -9 loses\n'
         "nothing.",
-        _check_durability,
+        checks.check_durability,
     )
 
     def sqlite_path(self, basedir: Path) -> Path | None:
         """Return the absolute path of the state file, or None if the database is not SQLite."""
-        if not self.url.startswith(SQLITE_PREFIX):
+        if not self.url.startswith(checks.SQLITE_PREFIX):
             return None
-        return basedir.absolute() / self.url.removeprefix(SQLITE_PREFIX)
+        return basedir.absolute() / self.url.removeprefix(checks.SQLITE_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -206,14 +77,14 @@ class Web(_Section):
     listen: str = _key(
         "127.0.0.1",
         "The IP address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for every network.",
-        _check_listen,
+        checks.check_listen,
     )
-    port: int = _key(8010, "The TCP port of the web page; 0 turns it off.", _check_port)
+    port: int = _key(8010, "The TCP port of the web page; 0 turns it off.", checks.check_port)
     url: str = _key(
         "",
         "The URL by which people reach the page, used for links and in mails, such as\n"
         '"https://ci.example.org/".  Empty: made from listen and port.',
-        _check_web_url,
+        checks.check_web_url,
     )
     title: str = _key("", "The title of the page.  Empty: the name of this directory.")
 
@@ -239,14 +110,16 @@ class Workers(_Section):
     listen: str = _key(
         "127.0.0.1",
         "The IP address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for every network.",
-        _check_listen,
+        checks.check_listen,
     )
-    port: int = _key(9989, "The TCP port for remote workers; 0: local workers only.", _check_port)
+    port: int = _key(
+        9989, "The TCP port for remote workers; 0: local workers only.", checks.check_port
+    )
     environment: str = _key(
         "",
         "Variables of the master's environment that steps of a LocalWorker get besides PATH, HOME\n"
         'and the like, such as "JAVA_HOME CI_*".  Everybody who may read a log may see them.',
-        _check_environment,
+        checks.check_environment,
     )
 
 
@@ -258,7 +131,7 @@ class Recovery(_Section):
         3,
         "How many times a build is started if the master dies each time while it runs.  Then its\n"
         "request ends as EXCEPTION, since the build itself may be what kills the master.",
-        _check_attempts,
+        checks.check_attempts,
     )
 
 
@@ -270,7 +143,7 @@ class Stop(_Section):
         0,
         "How many seconds a stop waits for running builds to end; those that still run then are\n"
         "interrupted, and retried after the next start.",
-        _check_grace,
+        checks.check_grace,
     )
 
 
@@ -466,7 +339,7 @@ def _checked(section: str, key: str, value: object) -> object:
         raise SettingsError(f"{name} must be one line of printable characters")
     try:
         taken: object = check(value) if check else value
-    except _CheckError as error:
+    except checks.CheckError as error:
         shown = error.shown or repr(value)
         raise SettingsError(f"{name} is {shown}; {error.need}", error.hint) from None
     return taken
