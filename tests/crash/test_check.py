@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import succeeded
-from killed import Victim
-from killed import copy_of
+
+from support.commands import succeeded
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import Master
-from conftest import succeeded
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
 
 from litebot.master import tally
+from support.commands import succeeded
+from support.commands import wait_for
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import Master
 
 CHANGES = 3
 

@@ -8,15 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import EXCEPTION
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import remote_worker
-from killed import Victim
-from killed import copy_of
-from several import errors
+
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import EXCEPTION
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
+from support.remote import remote_worker
+from support.several import errors
 
 # What `when` names is done in the first build, and there its worker goes.
 CONFIG = """

@@ -13,14 +13,15 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from conftest import EXCEPTION
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import succeeded
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
+
+from support.commands import succeeded
+from support.commands import wait_for
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import EXCEPTION
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
 
 CONFIG = """
 reporter("mailer", reporters.BuildStatusGenerator(mode="all"))

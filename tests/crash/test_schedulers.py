@@ -10,14 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import LITEBOT
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import on_both
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
+
+from support.commands import LITEBOT
+from support.commands import begin
+from support.commands import is_running
+from support.commands import wait_for
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
 
 # Of each buildset of a scheduler, in their order, the revisions of its sourcestamps.
 REVISIONS = """
@@ -499,16 +501,16 @@ def test_each_scheduler_acts_once_on_what_comes_while_it_is_changed(victim: Vict
 def hanging(victim: Victim) -> Callable[[str], subprocess.Popen[str]]:
     """Start a reconfig that hangs where this text of a configuration says."""
 
-    def begin(part: str) -> subprocess.Popen[str]:
+    def start(part: str) -> subprocess.Popen[str]:
         victim.write_config("N = 1" + HANGING + part)
         victim.start()
         (victim.basedir / "hang").touch()
         victim.write_config("N = 2" + HANGING + part)
-        reconfig = subprocess.Popen([LITEBOT, "reconfig", victim.basedir], text=True)
+        reconfig = begin(LITEBOT, "reconfig", victim.basedir, text=True)
         wait_for((victim.basedir / "hanging").exists, "the reconfig to hang")
         return reconfig
 
-    return begin
+    return start
 
 
 def go_on(victim: Victim, reconfig: subprocess.Popen[str]) -> None:

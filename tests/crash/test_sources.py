@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Master
-from conftest import Reply
-from conftest import is_running
-from conftest import on_both
-from conftest import require
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
-from killed import joined
+
+from support.commands import is_running
+from support.commands import require
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.killed import Victim
+from support.killed import copy_of
+from support.killed import joined
+from support.master import Master
+from support.master import on_both
+from support.visitor import Reply
 
 GIT = shutil.which("git") or "git"
 

@@ -9,14 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import CANCELLED
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import remote_worker
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
+
+from support.commands import wait_for
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import CANCELLED
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
+from support.remote import remote_worker
 
 DEAF = """
 class Deaf(steps.ShellCommand):

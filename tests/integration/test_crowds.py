@@ -15,14 +15,14 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from conftest import Master
-from conftest import Reply
-from conftest import Visitor
-from conftest import is_running
-from conftest import succeeded
-from conftest import wait_for
 
 from litebot.process import descendants
+from support.commands import is_running
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import Master
+from support.visitor import Reply
+from support.visitor import Visitor
 
 A_VISIT_S = 0.02
 LONG = 1_000_000  # lines, more than the system keeps of an answer that nobody reads

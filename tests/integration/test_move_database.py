@@ -20,19 +20,7 @@ import apsw
 import pytest
 import sqlalchemy as sa
 from buildbot.db.logs import LogsConnectorComponent
-from conftest import LITEBOT
-from conftest import SUCCESS
-from conftest import Master
-from conftest import free_ports
-from conftest import is_running
-from conftest import litebot
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
-from postgres import Postgres
-from proxy import Proxy
 from psycopg.errors import UndefinedTable
-from several import Site
 
 from bench.history import load_builds
 from bench.postgres import USER
@@ -45,6 +33,19 @@ from litebot.master.moving.tables import Column
 from litebot.master.moving.tables import Moved
 from litebot.master.moving.tables import all_tables
 from litebot.settings import load
+from support.commands import LITEBOT
+from support.commands import begin
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import SUCCESS
+from support.master import Master
+from support.ports import free_ports
+from support.postgres import Postgres
+from support.proxy import Proxy
+from support.several import Site
 
 # 220,000 rows: long enough to be interrupted.
 MANY_BUILDS = 10_000
@@ -370,8 +371,8 @@ def run_on_terminal(*arguments: str | Path) -> tuple[int, str, str]:
     """Run `litebot` with a terminal for its errors: how it ends, its output, what that shows."""
     ours, its = pty.openpty()
     with open(ours, "rb", buffering=0) as terminal:
-        process = subprocess.Popen(
-            [LITEBOT, *arguments],
+        process = begin(
+            *(LITEBOT, *arguments),
             stdout=subprocess.PIPE,
             stderr=its,
             text=True,
@@ -401,8 +402,8 @@ def begin_move(
     large: Master, postgres: Postgres, database: str, stage: str = COPYING
 ) -> subprocess.Popen[str]:
     """A move that has reached a stage, in which all of the first table is copied."""
-    process = subprocess.Popen(
-        [LITEBOT, "move-database", postgres.url(database), large.basedir],
+    process = begin(
+        *(LITEBOT, "move-database", postgres.url(database), large.basedir),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,14 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from buildbot.data.resultspec import Filter
-from conftest import wait_for
-from postgres import Postgres
-from proxy import Proxy
 from sqlalchemy.schema import CreateTable
-from stand_in import Asked
-from stand_in import Asks
-from stand_in import Log
-from stand_in import Reactor
 
 from bench.postgres import USER
 from litebot.errors import ServerAway
@@ -38,6 +31,13 @@ from litebot.master.postgres.server import Server
 from litebot.master.postgres.writer import Writer
 from litebot.master.work import Outage
 from litebot.store.sql import Sql
+from support.commands import wait_for
+from support.postgres import Postgres
+from support.proxy import Proxy
+from support.stand_in import Asked
+from support.stand_in import Asks
+from support.stand_in import Log
+from support.stand_in import Reactor
 
 Connection = sa.engine.Connection
 

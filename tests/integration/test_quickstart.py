@@ -18,17 +18,20 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import FAILURE
-from conftest import LITEBOT
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import litebot
-from conftest import on_both
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import LITEBOT
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import FAILURE
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
+
+pytestmark = pytest.mark.usefixtures("real_commands")
 
 # Of what the machine takes, 1 to 2 s; a busy one may take longer, a slow start must not pass.
 START_S = 15

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import Done
-from conftest import Master
-from conftest import is_running
-from conftest import litebot
-from conftest import require
-from conftest import run
-from conftest import succeeded
+
+from support.commands import Done
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import require
+from support.commands import run
+from support.commands import succeeded
+from support.master import Master
+
+pytestmark = pytest.mark.usefixtures("real_commands")
 
 NOBODY = 65534
 # With it root may do to a file what the file's mode says, like everybody else.

@@ -10,11 +10,6 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
-from conftest import CANCELLED
-from conftest import EXCEPTION
-from conftest import FAILURE
-from conftest import RETRY
-from postgres import Postgres
 
 from litebot.master import configured
 from litebot.master import outbox
@@ -27,6 +22,11 @@ from litebot.master.postgres.peers import MASTER_LOCK
 from litebot.master.recovery import takeover
 from litebot.master.recovery.takeover import Taken
 from litebot.master.recovery.takeover import suspects
+from support.master import CANCELLED
+from support.master import EXCEPTION
+from support.master import FAILURE
+from support.master import RETRY
+from support.postgres import Postgres
 
 DEAD, LIVING, MINE = 1, 2, 3
 NAMES = {DEAD: "dead", LIVING: "living", MINE: "mine"}

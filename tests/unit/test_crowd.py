@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 from buildbot.plugins import util
-from stand_in import Log
-from turning import Mistake
 from twisted.internet.task import Clock
 
 from litebot.master.auth import admins_act
@@ -24,6 +22,8 @@ from litebot.master.crowd.line import Offer
 from litebot.master.crowd.plain import anybody_may_read
 from litebot.master.crowd.plain import asks_plainly
 from litebot.master.crowd.plain import is_plain
+from support.stand_in import Log
+from support.turning import Mistake
 
 CURL = b"Host: ci.example.org\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n"
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import apsw
 import pytest
-from faulty_vfs import FaultyDisk
-from faulty_vfs import damage
-from faulty_vfs import faulty_disk
 
 from litebot.errors import StoreError
 from litebot.store import dbapi
 from litebot.store.connection import MASTER
 from litebot.store.connection import READER
 from litebot.store.connection import connect
+from support.faulty_vfs import FaultyDisk
+from support.faulty_vfs import damage
+from support.faulty_vfs import faulty_disk
 
 BIG = b"x" * 20_000_000  # more than the page cache holds, so it is written before a commit
 

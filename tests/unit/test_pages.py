@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from buildbot.data.resultspec import Filter
-from masters import Pair
-from masters import World
 
 from litebot.master import readers
 from litebot.master.data import Query
@@ -20,6 +18,8 @@ from litebot.master.hot import pages
 from litebot.master.readers import Visit
 from litebot.master.readers import browsing
 from litebot.master.readers import glancing
+from support.worlds import Pair
+from support.worlds import World
 
 CHANGES = 12
 PAGES: tuple[dict[str, Any], ...] = (

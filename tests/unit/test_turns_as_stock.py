@@ -10,12 +10,12 @@ from buildbot.db import enginestrategy
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from stand_in import Reactor
-from turning import Connection
-from turning import Store
 
 from litebot.master import turns
 from litebot.master.work import EXPECTED
+from support.stand_in import Reactor
+from support.turning import Connection
+from support.turning import Store
 
 pytestmark = pytest.mark.usefixtures("logged")
 

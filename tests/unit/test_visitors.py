@@ -8,16 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from stand_in import PATIENCE_S
-from stand_in import Asked
-from stand_in import Log
-from turning import FOREVER
-from turning import Connection
-from turning import Mistake
-from turning import Store
-from turning import keep
-from turning import read
-from turning import thread_of
 
 from litebot.master import readers
 from litebot.master.database import HOLD_S
@@ -27,6 +17,16 @@ from litebot.master.readers import glancing
 from litebot.master.work import EXPECTED
 from litebot.master.work import TURN_S
 from litebot.store.sql import Sql
+from support.stand_in import PATIENCE_S
+from support.stand_in import Asked
+from support.stand_in import Log
+from support.turning import FOREVER
+from support.turning import Connection
+from support.turning import Mistake
+from support.turning import Store
+from support.turning import keep
+from support.turning import read
+from support.turning import thread_of
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -7,15 +7,14 @@ import os
 import textwrap
 from pathlib import Path
 
-from configured import CONFIG
-from conftest import Done
-from conftest import Master
-from conftest import is_running
-from conftest import succeeded
-from conftest import wait_for
-
 from litebot.basedir import Basedir
 from litebot.master.faults import KILL_AT
+from support.commands import Done
+from support.commands import is_running
+from support.commands import succeeded
+from support.commands import wait_for
+from support.configured import CONFIG
+from support.master import Master
 
 PROPERTY = """
 SELECT s.id, p.property_value FROM buildsets s
