@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
 
 from support.commands import succeeded
 from support.killed import Victim
-from support.killed import copy_of
 from support.master import SUCCESS
-from support.master import Master
 from support.master import on_both
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 @on_both

@@ -13,7 +13,6 @@ from litebot.master import tally
 from support.commands import succeeded
 from support.commands import wait_for
 from support.killed import Victim
-from support.killed import copy_of
 from support.master import Master
 
 CHANGES = 3
@@ -45,9 +44,7 @@ def flip_a_bit(log: Path) -> None:
 
 
 @pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
+def victim(victim: Victim) -> Victim:
     victim.write_config(CONFIG)
     return victim
 

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from support.killed import Victim
-from support.killed import copy_of
 from support.master import EXCEPTION
 from support.master import RETRY
 from support.master import SUCCESS
-from support.master import Master
 from support.master import on_both
 from support.remote import remote_worker
 from support.several import errors
@@ -75,13 +73,6 @@ c["workers"] = [worker.Worker("remote", "workerpw")]
 builder("b", Step(), workernames=["remote"], locks=locks, canStartBuild=can_start)
 c["builders"][0].factory.buildClass = Losing
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 @pytest.fixture

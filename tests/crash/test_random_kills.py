@@ -24,7 +24,6 @@ from support.commands import is_running
 from support.commands import wait_for
 from support.history import faults
 from support.killed import Victim
-from support.killed import copy_of
 from support.killed import joined
 from support.master import Master
 from support.master import on_both
@@ -63,9 +62,7 @@ WANTS = {"single": "main", "stable": "main", "any": "%", "timed": "%"}
 
 
 @pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
+def victim(victim: Victim) -> Victim:
     settings = victim.basedir / "litebot.toml"
     text = re.sub(r"(?m)^max_attempts = 3$", "max_attempts = 1000", settings.read_text())
     settings.write_text(text)

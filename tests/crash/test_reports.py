@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -17,10 +15,8 @@ import pytest
 from support.commands import succeeded
 from support.commands import wait_for
 from support.killed import Victim
-from support.killed import copy_of
 from support.master import EXCEPTION
 from support.master import SUCCESS
-from support.master import Master
 from support.master import on_both
 
 CONFIG = """
@@ -28,13 +24,6 @@ reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
 reporter("pusher", reporters.BuildSetStatusGenerator(mode="all"))
 builder("b", shell("{command}"))
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 def await_told(victim: Victim) -> list[str]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,7 @@ from support.commands import begin
 from support.commands import is_running
 from support.commands import wait_for
 from support.killed import Victim
-from support.killed import copy_of
 from support.master import SUCCESS
-from support.master import Master
 from support.master import on_both
 
 # Of each buildset of a scheduler, in their order, the revisions of its sourcestamps.
@@ -162,13 +159,6 @@ c["change_source"] = Poller(project, branches=["main"], pollInterval=900 + N)
 HANGING_SERVICE = """
 c["services"] = [Service(name="service", n=N)]
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 def revisions(victim: Victim, scheduler: str) -> list[str]:

@@ -24,7 +24,6 @@ from support.commands import run
 from support.commands import succeeded
 from support.commands import wait_for
 from support.killed import Victim
-from support.killed import copy_of
 from support.killed import joined
 from support.master import Master
 from support.master import on_both
@@ -90,13 +89,6 @@ class Repository:
             self.git("commit", "--quiet", "--allow-empty", "-m", name)
             revisions.append(self.git("rev-parse", "HEAD"))
         return revisions
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 @pytest.fixture

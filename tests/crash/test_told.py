@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 
 from support.commands import wait_for
 from support.killed import Victim
-from support.killed import copy_of
 from support.master import CANCELLED
 from support.master import SUCCESS
-from support.master import Master
 from support.master import on_both
 from support.remote import remote_worker
 
@@ -42,13 +39,6 @@ class Slow(worker.LocalWorker):
 c["workers"] = [Slow("local")]
 builder("b", shell("true"))
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Victim(Master):
 
     def await_death(self) -> None:
         """Wait until it has killed itself."""
-        wait_for(lambda: not is_running(self.pid), "the master to die where it was told to")
+        self.await_end()
 
     def ask_for(self, builder: str) -> int:
         """Force a build; its request's id, also where the master dies before it answers."""

@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from litebot.basedir import Basedir
 from litebot.settings import load
 from litebot.settings import set_value
 from support.commands import Done
@@ -106,7 +107,15 @@ class Master:
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
-        wait_for(lambda: not is_running(self.pid), "the killed master to be gone")
+        self.await_end()
+
+    def await_end(self) -> None:
+        """Wait until the master that was started last is gone.
+
+        A process that it was about to start has its lock until it runs its program.
+        """
+        wait_for(lambda: not is_running(self.pid), "the master to be gone")
+        wait_for(lambda: Basedir(self.basedir).owner() is None, "its lock to be free")
 
     # configuration
 
