@@ -21,6 +21,7 @@ from support.forks import server
 BIN = Path(sys.executable).parent
 LITEBOT = str(BIN / "litebot")
 COMMAND_TIMEOUT_S = 60
+LOOK_S = 0.02
 
 T = TypeVar("T")
 Done = subprocess.CompletedProcess[str]
@@ -41,7 +42,7 @@ def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> 
     while not (answer := condition()):
         if time.monotonic() > give_up_at:
             pytest.fail(f"waited {timeout_s:g} s in vain for {what}", pytrace=False)
-        time.sleep(0.05)
+        time.sleep(LOOK_S)
     return answer
 
 
