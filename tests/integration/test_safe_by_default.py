@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CANCELLED
-from conftest import SUCCESS
-from conftest import Master
-from conftest import Visitor
-from conftest import litebot
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import CANCELLED
+from support.master import SUCCESS
+from support.master import Master
+from support.visitor import Visitor
 
 # Writes down every connection that a Python program opens and every name that it looks up, and
 # lets none of them leave the machine.  Source: https://docs.python.org/3/library/audit_events.html

@@ -16,10 +16,10 @@ from typing import Any
 import apsw
 from buildbot.process.properties import Properties
 from buildbot.process.results import SUCCESS
-from masters import World
-from masters import litebots
 
 from litebot.master.db.sqlite import checkpointer
+from support.worlds import World
+from support.worlds import litebots
 
 STAMP = {"repository": "r", "project": "", "codebase": "", "branch": "b", "revision": None}
 LIVES = 2  # between them the log is removed

@@ -13,11 +13,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from faulty_vfs import FaultyDisk
-from faulty_vfs import faulty_disk
-from stand_in import Asked
-from stand_in import Asks
-from stand_in import Reactor
 
 from litebot.errors import StoreFailed
 from litebot.master.db.sqlite import dispatcher
@@ -28,6 +23,11 @@ from litebot.store import dbapi
 from litebot.store.connection import DURABILITY
 from litebot.store.connection import MASTER
 from litebot.store.connection import connect
+from support.faulty_vfs import FaultyDisk
+from support.faulty_vfs import faulty_disk
+from support.stand_in import Asked
+from support.stand_in import Asks
+from support.stand_in import Reactor
 
 BIG = "x" * 20_000_000  # more than the page cache holds, so it is written before the commit
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from configured import CONFIG
-from conftest import Master
-from conftest import wait_for
-from postgres import Postgres
+from support.commands import wait_for
+from support.configured import CONFIG
+from support.master import Master
+from support.postgres import Postgres
 
 # Fewer builds at a time: others are to have their share.
 SHARING = """

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterator
 
-from conftest import CANCELLED
-from conftest import RETRY
-from conftest import SUCCESS
-from killed import Victim
+from support.killed import Victim
+from support.master import CANCELLED
+from support.master import RETRY
+from support.master import SUCCESS
 
 
 def faults(victim: Victim, acknowledged: Collection[str], wants: dict[str, str]) -> list[str]:

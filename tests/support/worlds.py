@@ -1,23 +1,28 @@
 """Masters without a network: their database, caches, message queue and data API, by hand.
 
 Two kinds, litebot's and one with Buildbot's own components, stand on the same kind of file and the
-same kind of clock, so that a test can do the same to both and compare.
+same kind of clock, so that a test can do the same to both and compare.  A plugin of pytest, for its
+fixtures.
 """
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 from buildbot import master as buildbot_master
 from buildbot.config.master import MasterConfig
 from buildbot.db import connector
-from stand_in import Asked
-from stand_in import Reactor
 from twisted.internet import defer
+from twisted.python import log
 
 from litebot.errors import StoreFailed
 from litebot.master.database import Database
@@ -27,6 +32,9 @@ from litebot.master.db.sqlite.state_file import create_file
 from litebot.master.service import BuildMaster
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
+from support.stand_in import Asked
+from support.stand_in import Log
+from support.stand_in import Reactor
 
 
 class Commits:
@@ -231,3 +239,48 @@ def outcome(world: World, function: Callable[..., Any], *args: Any, **kwargs: An
         return world.call(function, *args, **kwargs)
     except Exception as error:
         return Raised(type(error).__name__)
+
+
+# fixtures
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state file with builders and workers, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "state.sqlite"
+    make_state_file(path)
+    return path
+
+
+@pytest.fixture
+def logged() -> Iterator[Log]:
+    """What is logged as an error; a test takes what it expects, nothing else may be left."""
+    logged = Log()
+    log.addObserver(logged.emit)
+    yield logged
+    log.removeObserver(logged.emit)
+    assert list(logged) == []
+
+
+@pytest.fixture
+def world(template: Path, tmp_path: Path, logged: Log) -> Iterator[World]:
+    """A master of litebot's."""
+    world = litebots(tmp_path / "ci", template)
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="session")
+def pairs(template: Path) -> Callable[[], AbstractContextManager[Pair]]:
+    """Call it for a master of litebot's and one of Buildbot's, new for each example."""
+
+    @contextmanager
+    def make() -> Iterator[Pair]:
+        with tempfile.TemporaryDirectory() as folder:
+            pair = Pair(Path(folder), template)
+            try:
+                yield pair
+            finally:
+                pair.close()
+
+    return make

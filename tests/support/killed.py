@@ -7,22 +7,22 @@ import os
 import textwrap
 from pathlib import Path
 
-from configured import CONFIG
-from conftest import Done
-from conftest import Master
-from conftest import is_running
-from conftest import succeeded
-from conftest import wait_for
-
 from litebot.basedir import Basedir
+from support.commands import Done
+from support.commands import is_running
+from support.commands import succeeded
+from support.commands import wait_for
+from support.configured import CONFIG
+from support.master import Master
 
-# What a buildbot.tac imports its master with, and what takes that one's place: see kill_at.
+# What a buildbot.tac imports its master with, and what takes that one's place: see support.kill_at.
 IMPORT = "from litebot.master.service import BuildMaster\n"
 IMPORT_FATAL = f"""{IMPORT}
 import sys
-sys.path.append({str(Path(__file__).parent)!r})
-from kill_at import BuildMaster
+sys.path.append({str(Path(__file__).parents[1])!r})
+from support.kill_at import BuildMaster
 """
+
 
 PROPERTY = """
 SELECT s.id, p.property_value FROM buildsets s
@@ -55,7 +55,7 @@ class Victim(Master):
 
     def await_death(self) -> None:
         """Wait until it has killed itself."""
-        wait_for(lambda: not is_running(self.pid), "the master to die where it was told to")
+        self.await_end()
 
     def ask_for(self, builder: str) -> int:
         """Force a build; its request's id, also where the master dies before it answers."""

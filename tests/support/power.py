@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import apsw
-from conftest import require
+
+from support.commands import require
 
 RECORDER = Path(__file__).with_name("disk_trace.c")
 RECORD = struct.Struct("<cQQQ")
