@@ -31,7 +31,7 @@ from litebot.errors import StoreError
 from litebot.master.cluster.session import Session
 from litebot.master.db.postgres.server import Server
 
-# The keep-alives are those that docs/operating.md asks for.
+# The keep-alives are those that docs/guide/several-masters.md asks for.
 SETTINGS = """
 [databases]
 * = host={postgres.folder} port={postgres.port}
