@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands' own help; a test checks that it is up to date."""
+"""Writes docs/reference/cli.md from the commands' own help; a test checks that it is up to date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litebot.cli.buildbot import HandedOn
 from litebot.cli.main import COMMANDS
 from litebot.cli.main import litebot
 
-TARGET = Path(__file__).parent / "cli.md"
+TARGET = Path(__file__).parent / "reference/cli.md"
 HEAD = """\
 # Commands
 

@@ -31,7 +31,7 @@ from support.several import Site
 from support.stand_in import Asked
 from support.stand_in import Reactor
 
-# The keep-alives are those that docs/operating.md asks for.
+# The keep-alives are those that docs/guide/several-masters.md asks for.
 SETTINGS = """
 [databases]
 * = host={postgres.folder} port={postgres.port}

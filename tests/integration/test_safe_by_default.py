@@ -381,8 +381,8 @@ def test_a_state_file_that_others_can_read_is_closed(master: Master) -> None:
 
 
 def test_a_backup_as_the_documents_make_it_is_its_owners(running: Master) -> None:
-    document = Path(__file__).parents[2] / "docs" / "operating.md"
-    (command,) = re.findall(r"^ {4}(.*VACUUM INTO.*)$", document.read_text(), re.MULTILINE)
+    document = Path(__file__).parents[2] / "docs/guide/backup.md"
+    (command,) = re.findall(r"^(.*VACUUM INTO.*)$", document.read_text(), re.MULTILINE)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     succeeded(
         run("sh", "-c", command, cwd=running.basedir, env={**os.environ, "PATH": path}, umask=0o022)
