@@ -114,7 +114,7 @@ class Master:
 
         A process that it was about to start has its lock until it runs its program.
         """
-        wait_for(lambda: not is_running(self.pid), "the master to be gone")
+        wait_for(lambda: not self.pids or not is_running(self.pid), "the master to be gone")
         wait_for(lambda: Basedir(self.basedir).owner() is None, "its lock to be free")
 
     # configuration

@@ -5,10 +5,8 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
-from support.commands import is_running
 from support.commands import run
 from support.commands import succeeded
-from support.commands import wait_for
 from support.killed import Victim
 
 GIT = shutil.which("git") or "git"
@@ -78,7 +76,7 @@ class Repository:
 def die(victim: Victim, point: str) -> None:
     """Start it and have it die there, which may be before it says that it has started."""
     victim.start_to_die(point)
-    wait_for(lambda: not victim.pids or not is_running(victim.pid), "the master to die")
+    victim.await_death()
 
 
 def reached(victim: Victim) -> list[tuple[str]]:
