@@ -16,12 +16,14 @@ from buildbot.config.master import MasterConfig
 from buildbot.process import build
 from buildbot.process import factory
 from buildbot.reporters.base import ReporterBase
+from buildbot.schedulers.triggerable import Triggerable
 from buildbot.steps.master import MasterShellCommand
 from buildbot.worker.local import LocalWorker
 
 from litebot.master.builds.build import Build
 from litebot.master.builds.environment import StepEnvironment
 from litebot.master.delivery.outbox import OutboxReporter
+from litebot.master.delivery.triggers import SureTriggerable
 
 
 def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
@@ -42,6 +44,9 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
     for service in config.services.values():
         if isinstance(service, ReporterBase):
             put_before(service, OutboxReporter)
+    for scheduler in config.schedulers.values():
+        if isinstance(scheduler, Triggerable):
+            put_before(scheduler, SureTriggerable)
     if config.change_sources:
         from litebot.master.delivery.change_sources import (
             exact_class,  # takes memory: a master may have none
