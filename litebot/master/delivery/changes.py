@@ -23,6 +23,7 @@ from litebot.master.delivery.effects import SchedulerDelivery
 from litebot.master.delivery.effects import begin_after
 from litebot.master.delivery.effects import scheduler_delivery
 from litebot.master.runtime.deferreds import when_fired
+from litebot.master.runtime.error_log import logged_errors
 
 positions = tables.scheduler_positions
 
@@ -50,7 +51,6 @@ class ChangeDelivery(service.AsyncService):
         self._paused = True
         self._pause_timer: Any = None
         self._stopping = False
-        self._race_count = 0
         self._to_check: set[int] = set()
         self._notify_lock = defer.DeferredLock()
         self._is_notify_due = False
@@ -58,15 +58,9 @@ class ChangeDelivery(service.AsyncService):
         self._running: dict[int, defer.Deferred[None]] = {}
 
     @defer.inlineCallbacks
-    def startService(self) -> Any:
-        log.addObserver(self._count_race)
-        yield super().startService()
-
-    @defer.inlineCallbacks
     def stopService(self) -> Any:
         self._stopping = True
         yield defer.DeferredList(list(self._running.values()))
-        log.removeObserver(self._count_race)
         yield super().stopService()
 
     # while the configuration changes
@@ -235,13 +229,12 @@ class ChangeDelivery(service.AsyncService):
         key = ("changes", str(changeid))
         change = await self.master.data.get(key)
         if change is not None:  # it may have been pruned
-            count_before = -1
-            while count_before != self._race_count and not delivery.done:
-                count_before = self._race_count
-                if not await self._invoke(scheduler, delivery, (*key, "new"), change):
-                    return
-                if not getattr(scheduler, "treeStableTimer", None):
-                    break  # without tree-stable timers it can't lose the race of _count_race
+            while not delivery.done:
+                with logged_errors(of_all=True) as errors:
+                    if not await self._invoke(scheduler, delivery, (*key, "new"), change):
+                        return
+                if not _has_lost_race(scheduler, errors):
+                    break
         if not delivery.done:
             await self.master.db.pool.do_with_transaction(delivery.write)
 
@@ -264,15 +257,16 @@ class ChangeDelivery(service.AsyncService):
         scheduler_delivery.set(None)
         return True
 
-    def _count_race(self, event: dict[str, Any]) -> None:
-        """Count, as a log observer, the races of Buildbot's in which a scheduler drops a change.
 
-        While a change waits for the lock of the tree-stable timers, the timer of its branch may
-        fire.  Cancelling that timer then fails, and so does gotChange, before it has done anything.
-        Source: buildbot/schedulers/basic.py, gotChange
-        """
-        if event.get("isError") and "failure" in event and event["failure"].check(AlreadyCalled):
-            self._race_count += 1
+def _has_lost_race(scheduler: Any, errors: list[BaseException]) -> bool:
+    """Whether a scheduler may have dropped its change, by the errors that were logged meanwhile.
+
+    While a change waits for the lock of the tree-stable timers, the timer of its branch may fire.
+    Cancelling that timer then fails, and so does gotChange, before it has done anything.
+    Source: buildbot/schedulers/basic.py, gotChange
+    """
+    has_timers = bool(getattr(scheduler, "treeStableTimer", None))
+    return has_timers and any(isinstance(error, AlreadyCalled) for error in errors)
 
 
 async def _notify_complete(scheduler: Any) -> None:
