@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
@@ -69,7 +70,16 @@ def replace_file(path: Path, text: str, *, new_mode: int) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        where = shlex.quote(str(path.parent))
-        raise LitebotError(
-            f"{path} can't be written: {error.strerror}", f"ls -ld {where}; df {where}"
-        ) from error
+        raise _refused(path, error) from error
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise as `replace_file` would where this user may not replace the file; writes nothing."""
+    path = path.resolve()
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise _refused(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _refused(path: Path, error: OSError) -> LitebotError:
+    where = shlex.quote(str(path.parent))
+    return LitebotError(f"{path} can't be written: {error.strerror}", f"ls -ld {where}; df {where}")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from litebot.errors import LitebotError
 from litebot.files import locked
+from litebot.files import refuse_unwritable
 from litebot.files import replace_file
 
 ROLES = ("admin", "viewer")
@@ -131,8 +132,12 @@ class UserFile:
 
         self._change(change)
 
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a user.  Refuses the last admin unless `force`, as nobody could then act."""
+    def remove(self, name: str, *, force: bool = False, dry_run: bool = False) -> list[User]:
+        """Remove a user; returns who is left.
+
+        Refuses the last admin unless `force`, as nobody could then act.  With `dry_run` the file
+        stays as it is.
+        """
 
         def change(users: _Users) -> None:
             user, _ = self._find(users, name)
@@ -145,7 +150,7 @@ class UserFile:
                 )
             del users[name]
 
-        self._change(change)
+        return self._change(change, dry_run=dry_run)
 
     def verify(self, name: str, password: str) -> User | None:
         """Return the user when the password is right, else None.
@@ -164,12 +169,18 @@ class UserFile:
             )
         return users[name]
 
-    def _change(self, change: Callable[[_Users], None]) -> None:
+    def _change(self, change: Callable[[_Users], None], *, dry_run: bool = False) -> list[User]:
+        """Returns the users that there are then."""
         with locked(self.path.parent):
             users = dict(self._read())
             change(users)
+            left = [user for user, _ in users.values()]
+            if dry_run:
+                refuse_unwritable(self.path)
+                return left
             lines = [f"{user.name}:{user.role}:{stored}\n" for user, stored in users.values()]
             replace_file(self.path, "".join(lines), new_mode=0o600)
+        return left
 
     def _read(self) -> _Users:
         # _known is read once and replaced whole: verify() runs in several threads.

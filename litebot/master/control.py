@@ -233,7 +233,7 @@ class DropReportResource(Resource):
         if not await self.master.outbox.drop(asked["id"]):
             raise LitebotError(
                 f"there is no report {asked['id']} that waits",
-                f"litebot report {self.master.basedir}",
+                f"litebot report list {self.master.basedir}",
             )
         return {}
 
