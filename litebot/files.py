@@ -77,7 +77,8 @@ def refuse_unwritable(path: Path) -> None:
     """Raise as `replace_file` would where this user may not replace the file; writes nothing."""
     path = path.resolve()
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise _refused(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        code = errno.EACCES if path.parent.exists() else errno.ENOENT
+        raise _refused(path, OSError(code, os.strerror(code)))
 
 
 def _refused(path: Path, error: OSError) -> LitebotError:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
 from litebot.cli.common import basedir_argument
+from litebot.cli.common import counted
+from litebot.cli.common import dry_run_option
 from litebot.cli.common import example
+from litebot.cli.common import print_plan
 from litebot.cli.common import quiet_option
-from litebot.errors import LitebotError
+from litebot.cli.common import tell
+from litebot.cli.progress import bars
+from litebot.cli.progress import working
+
+if TYPE_CHECKING:
+    from litebot.master.plan.copy import Plan
 
 
 @example("litebot copy-db sqlite:///copy.sqlite ci")
@@ -22,64 +31,45 @@ from litebot.errors import LitebotError
     is_flag=True,
     help="Leave out rows that refer to one that does not exist.",
 )
+@dry_run_option
 @quiet_option
 @click.argument("destination_url")
 @basedir_argument
-def copy_db(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
+def copy_db(destination_url: str, basedir: Basedir, skip_orphans: bool, dry_run: bool) -> None:
     """Copy the database of BASEDIR into an empty one; the master must be stopped.
 
     Only the copy is made: litebot.toml keeps its url.  A relative file lies in BASEDIR.
     """
     basedir.require()
     basedir.refuse_owner("a copy needs it stopped")
+    if dry_run:
+        from litebot.master.plan.copy import plan
+
+        with working("counting rows"):
+            planned = plan(basedir, destination_url, skip_orphans=skip_orphans)
+        print_plan(list(_lines(planned)))
+        return
+    from litebot.master.copying import copy_database
+
     lock = OwnerLock(basedir)
     try:
-        _copy(destination_url, basedir, skip_orphans)
+        with bars() as progress:
+            rows, target = copy_database(
+                basedir,
+                destination_url,
+                lambda table, done: progress(table, done, None),
+                skip_orphans=skip_orphans,
+            )
     finally:
         lock.release()
+    tell(f"copied {rows} rows to {target}")
 
 
-def _copy(destination_url: str, basedir: Basedir, skip_orphans: bool) -> None:
-    import sqlalchemy as sa
-    from rich.progress import Progress
-
-    from litebot.master import postgres
-    from litebot.master.copy import copy
-    from litebot.master.database import create_file
-    from litebot.master.urls import sqlite_path
-    from litebot.settings import load
-    from litebot.store.dialect import engine_for
-
-    try:
-        url = sa.engine.make_url(destination_url)
-    except sa.exc.ArgumentError:
-        raise LitebotError(
-            f"{destination_url!r} is not the url of a database",
-            "sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME",
-        ) from None
-
-    def engine(url: sa.engine.URL) -> sa.Engine:
-        path = sqlite_path(url, basedir.path) if url.get_backend_name() == "sqlite" else None
-        if url.drivername == "postgresql":  # as litebot.toml names it
-            return postgres.engine_for(url, basedir.path)
-        if path is None:
-            return sa.create_engine(url)
-        if not path.exists():
-            create_file(path)
-        return engine_for(path)
-
-    source = engine(sa.engine.make_url(load(basedir.settings_file).database.url))
-    target = engine(url)
-    if source.url == target.url:
-        raise LitebotError(f"{destination_url} is the database of {basedir.path} itself")
-    with Progress(disable=not sys.stderr.isatty(), transient=True) as bars:
-        tasks = {}
-
-        def progress(table: str, rows: int) -> None:
-            if table not in tasks:
-                tasks[table] = bars.add_task(table, total=None)
-            bars.update(tasks[table], completed=rows)
-
-        with source.connect() as reading, target.connect() as writing:
-            rows = copy(reading, writing, progress, skip_orphans=skip_orphans)
-    print(f"copied {rows} rows to {url.render_as_string()}")
+def _lines(plan: Plan) -> Iterator[str]:
+    size = "" if plan.size_bytes is None else f", {counted(plan.size_bytes, 'byte')} now,"
+    yield (
+        f"would copy {counted(plan.rows, 'row')} of {counted(plan.tables, 'table')}{size}"
+        f" to {plan.target}" + (", which would be made" if plan.made else "")
+    )
+    for table, rows in plan.left_out.items():
+        yield f"would leave out {counted(rows, 'row')} of {table}, which refer to what is not there"

@@ -28,12 +28,7 @@ def copy(
     and so are those that refer to them.  Raises StoreError where the target holds something or a
     count differs.
     """
-    present = sa.inspect(target).get_table_names()
-    if present:
-        raise StoreError(
-            f"{target.engine.url.render_as_string()} holds tables ({present[0]}, ...)",
-            "name an empty database",
-        )
+    refuse_full(target, target.engine.url.render_as_string())
     _hold_still(source)
     schema.make_buildbots(target)
     schema.metadata.create_all(target)
@@ -52,6 +47,27 @@ def copy(
         _set_sequence(target, table)
     target.commit()
     return total
+
+
+def refuse_full(target: sa.engine.Connection, name: str) -> None:
+    """Raise StoreError where a database, shown as `name`, holds tables."""
+    present = sa.inspect(target).get_table_names()
+    if present:
+        raise StoreError(f"{name} holds tables ({present[0]}, ...)", "name an empty database")
+
+
+def count(source: sa.engine.Connection, *, skip_orphans: bool) -> dict[str, tuple[int, int]]:
+    """How many rows of each table `copy` would copy, and how many it would leave out."""
+    _hold_still(source)
+    found = {}
+    for table in _in_order():
+        query = sa.select(sa.func.count()).select_from(table)
+        whole = source.execute(query).scalar() or 0
+        copied = whole
+        if skip_orphans:
+            copied = source.execute(query.where(_wanted(table, True))).scalar() or 0
+        found[table.name] = (copied, whole - copied)
+    return found
 
 
 def _hold_still(source: sa.engine.Connection) -> None:

@@ -295,6 +295,33 @@ def is_buildbots(conn: sa.engine.Connection) -> bool:
     return buildbots_revision(conn) == buildbots_revisions()[-1]
 
 
+def require(conn: sa.engine.Connection, name: str, basedir: str) -> None:
+    """Raise StoreError where a database, shown as `name`, has no tables of a Buildbot since 3.0.
+
+    `basedir` is quoted for a shell.
+    """
+    if buildbots_revision(conn) is None:
+        raise StoreError(
+            f"{name} holds no tables of a Buildbot since 3.0",
+            f"name another one under [database] in litebot.toml, or move this one away, then:"
+            f" litebot create-master --force {basedir}",
+        )
+
+
+def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None:
+    """As `require`; also where the tables are not those of this Buildbot and this litebot."""
+    require(conn, name, basedir)
+    current = is_buildbots(conn) and sa.inspect(conn).has_table(versions.name)
+    if current:
+        version = conn.execute(sa.select(versions.c.version)).scalar()
+        current = version == len(MIGRATIONS)
+    if not current:
+        raise StoreError(
+            f"{name} has not the tables of this Buildbot and this litebot",
+            f"litebot upgrade-master {basedir}",
+        )
+
+
 def make_buildbots(conn: sa.engine.Connection) -> None:
     """Make Buildbot's tables, as its newest migration leaves them, in an empty database."""
     from alembic.config import Config

@@ -137,29 +137,49 @@ def connect(
     return _open(Path(path), str(path), flags, pragmas, busy_timeout_ms)
 
 
-def look(path: Path) -> apsw.Connection:
+def private_index(db: apsw.Connection) -> None:
+    """Keeps the index of the log in memory, and everybody else away from the file."""
+    db.pragma("locking_mode", "EXCLUSIVE")
+
+
+def look(path: Path, *, stopped: bool = False) -> apsw.Connection:
     """Open a state file to read it, beside its master or without one; nothing on disk changes.
 
+    Nor does what holds nothing, the index of a log that a dead master has left, where the caller
+    knows that its master is `stopped`.
     Raises StoreError where there is none or this user can't read it.
     """
     # Without a log nobody has it open, and SQLite would make one, even to read.  With one, closing
     # must not move it into the file, which may need what died with a master.
     beside = [Path(f"{path}{suffix}") for suffix in ("-wal", "-journal")]
     options = "" if any(file.exists() for file in beside) else "?immutable=1"
-    name = f"file:{quote(str(path))}{options}"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return _open(path, name, flags, (keeps_its_log,), LOOK_TIMEOUT_MS)
+    first: tuple[Pragma, ...] = ()
+    if stopped and not options:
+        # Source: https://sqlite.org/wal.html#read_only_databases and #noshm
+        if Path(f"{path}-shm").exists():
+            options = "?readonly_shm=1"
+        else:
+            flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
+            first = (private_index, reads_only)
+    name = f"file:{quote(str(path))}{options}"
+    return _open(path, name, flags, (keeps_its_log,), LOOK_TIMEOUT_MS, first)
 
 
 def _open(
-    path: Path, name: str, flags: int, pragmas: tuple[Pragma, ...], busy_timeout_ms: int
+    path: Path,
+    name: str,
+    flags: int,
+    pragmas: tuple[Pragma, ...],
+    busy_timeout_ms: int,
+    first: tuple[Pragma, ...] = (),
 ) -> apsw.Connection:
     check_sqlite_version(apsw.sqlite_lib_version())
     db = None
     try:
         db = apsw.Connection(name, flags=flags)
         db.set_busy_timeout(busy_timeout_ms)
-        for pragma in EVERY_CONNECTION + pragmas:
+        for pragma in first + EVERY_CONNECTION + pragmas:
             pragma(db)
         db.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # reads the header
     except apsw.Error as error:

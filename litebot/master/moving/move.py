@@ -21,8 +21,6 @@ from itertools import chain
 from itertools import islice
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
 from litebot.errors import LitebotError
@@ -95,7 +93,8 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
     try:
         with closing(_side(settings.database, files.path, target=False)) as source:
             source.refuse_users()
-            _require_current(source, files)
+            with source.told(), source.engine.connect() as conn:
+                schema.require_current(conn, source.name, files.quoted)
             with closing(_side(to, files.path, target=True)) as target:
                 if source.identity() == target.identity():
                     return Report(None, _end(target, task))
@@ -221,20 +220,6 @@ def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | 
         return begun
     target.wipe(tables)  # nothing but what this very source was copied to before it changed
     return None
-
-
-def _require_current(source: Side, files: Basedir) -> None:
-    """Raise StoreError where the tables are not those of this Buildbot and this litebot."""
-    with source.told(), source.engine.connect() as conn:
-        current = schema.is_buildbots(conn) and sa.inspect(conn).has_table(schema.versions.name)
-        if current:
-            version = conn.execute(sa.select(schema.versions.c.version)).scalar()
-            current = version == len(schema.MIGRATIONS)
-    if not current:
-        raise StoreError(
-            f"{source.name} has not the tables of this Buildbot and this litebot",
-            f"litebot upgrade-master {files.quoted}",
-        )
 
 
 def _copy(source: Side, target: Side, tables: list[Moved], progress: Progress) -> int:

@@ -22,6 +22,7 @@ from litebot.master.moving.tables import Row
 from litebot.store.connection import connect
 from litebot.store.connection import keeps_its_log
 from litebot.store.connection import long_log
+from litebot.store.connection import look
 from litebot.store.connection import reads_only
 from litebot.store.connection import refusal
 from litebot.store.connection import sorts_in_files
@@ -33,19 +34,26 @@ TARGET = (sorts_in_files, sync_at_checkpoints, long_log)
 
 
 class SqliteSide(Side):
-    """A state file.  As a target it is made where it does not exist; a source stays as it is."""
+    """A state file.  As a target it is made where it does not exist; a source stays as it is.
 
-    def __init__(self, path: Path, *, target: bool) -> None:
+    Where one only `looks`, for a dry run, nothing at all is touched; it must be there.
+    """
+
+    def __init__(self, path: Path, *, target: bool, looks: bool = False) -> None:
         """Open it.  Raises StoreError, and OSError where it can't be made."""
         self.path = path
         self.name = str(path)
+        self._looks = looks
         self._pragmas = TARGET if target else SOURCE
-        if target and not path.exists():
+        if target and not looks and not path.exists():
             create_file(path)
         self._open()
 
     def _open(self) -> None:
-        self.handle = connect(self.path, self._pragmas)
+        if self._looks:
+            self.handle = look(self.path, stopped=True)
+        else:
+            self.handle = connect(self.path, self._pragmas)
         self.engine = engine_on(self.handle)
 
     @contextmanager

@@ -27,8 +27,10 @@ class Fault(NamedTuple):
     mended: str
 
 
-def refuse_unsuited(source: SqliteSide, tables: list[Moved], basedir: str) -> None:
-    """Raise StoreError for the first value or reference that Postgres would refuse.
+def refuse_unsuited(
+    source: SqliteSide, tables: list[Moved], basedir: str, *, references: bool = True
+) -> None:
+    """Raise StoreError for the first value, or with `references` reference, that Postgres refuses.
 
     It names table, row and column, and a remedy.  `basedir` is quoted for a shell.
     """
@@ -39,7 +41,7 @@ def refuse_unsuited(source: SqliteSide, tables: list[Moved], basedir: str) -> No
         if found is not None:
             *key, number = found
             raise _refusal(source, table, tuple(key), faults[number])
-    for table in tables:
+    for table in tables if references else ():
         for reference in table.table.foreign_keys:
             column = f'"{reference.parent.name}"'
             parent = f'"{reference.column.table.name}"'
