@@ -103,9 +103,9 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def print_plan(lines: list[str]) -> None:
-    """The answer of a command that was told --dry-run."""
-    print("\n".join(lines))
+def print_plan(lines: list[str], otherwise: str = "") -> None:
+    """The answer of a command that was told --dry-run; `otherwise` where nothing would be done."""
+    print("\n".join(lines) or otherwise)
     tell("nothing was changed")
 
 

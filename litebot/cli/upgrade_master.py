@@ -7,7 +7,9 @@ import click
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import discard_log
+from litebot.cli.common import dry_run_option
 from litebot.cli.common import example
+from litebot.cli.common import print_plan
 from litebot.cli.common import quiet_option
 from litebot.cli.common import tell
 from litebot.cli.progress import working
@@ -18,13 +20,22 @@ from litebot.cli.progress import working
 # Buildbot's: nothing is replaced here, nor linked.
 @click.option("--replace", "-r", is_flag=True, hidden=True, expose_value=False)
 @click.option("--develop", "-d", is_flag=True, hidden=True, expose_value=False)
+@dry_run_option
 @quiet_option
 @basedir_argument
-def upgrade_master(basedir: Basedir) -> None:
+def upgrade_master(basedir: Basedir, dry_run: bool) -> None:
     """Bring BASEDIR and its database up to date; its master must be stopped.
 
     A basedir of stock Buildbot becomes one of litebot; its master.cfg is not touched.
     """
+    if dry_run:
+        with working(f"looking at {basedir.path}"):
+            from litebot.master.plan.upgrade import plan
+
+            discard_log()
+            planned = plan(basedir)
+        print_plan(planned, f"{basedir.path} is up to date; nothing would be done")
+        return
     with working(f"upgrading {basedir.path}"):
         from litebot.master.upgrade import upgrade
 

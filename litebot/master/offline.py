@@ -19,7 +19,7 @@ from litebot.master.database import Database
 from litebot.master.moving import away
 from litebot.master.reactor import run
 from litebot.master.service import BuildMaster
-from litebot.settings import Settings
+from litebot.settings import Database as DatabaseSettings
 from litebot.settings import load
 from litebot.store.connection import look
 from litebot.store.dialect import engine_on
@@ -38,7 +38,7 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
     settings = load(files.settings_file)
     files.refuse_owner(NEED)
     files.require_writable()
-    _require_file(files, settings)
+    _require_file(files, settings.database)
     lock = OwnerLock(files)
 
     async def opened() -> T:
@@ -67,19 +67,24 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
 
 @contextmanager
 def looked_at(
-    files: Basedir, need: str = NEED, *, writes: bool = True
+    files: Basedir,
+    need: str = NEED,
+    *,
+    writes: bool = True,
+    database: DatabaseSettings | None = None,
 ) -> Iterator[sa.engine.Connection]:
     """A connection for a dry run to the database of a basedir whose master is stopped.
 
     Raises what `with_database` raises, writes nothing, and touches no file.  What only reads from
-    the database would not be refused on one that was moved away: there, `writes` is false.
+    the database would not be refused on one that was moved away: there, `writes` is false.  The
+    `database` is that of litebot.toml unless another one is given.
     """
-    settings = load(files.settings_file)
+    database = database or load(files.settings_file).database
     files.refuse_owner(need)
     if writes:
         files.require_writable()
-    _require_file(files, settings)
-    url, path = settings.database.url, settings.database.sqlite_path(files.path)
+    _require_file(files, database)
+    url, path = database.url, database.sqlite_path(files.path)
     if path is not None:
         handle = look(path, stopped=True)
         try:
@@ -98,8 +103,8 @@ def looked_at(
         engine.dispose()
 
 
-def _require_file(files: Basedir, settings: Settings) -> None:
+def _require_file(files: Basedir, database: DatabaseSettings) -> None:
     """Raise StoreError where there is no state file: else opening it would make an empty one."""
-    path = settings.database.sqlite_path(files.path)
+    path = database.sqlite_path(files.path)
     if path is not None and not path.exists():
         raise StoreError(f"{path} does not exist", f"litebot create-master --force {files.quoted}")

@@ -11,6 +11,7 @@ import functools
 import re
 import secrets
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,10 @@ class Model(model.Model):
         return self.db.pool.do(is_buildbots)
 
 
+# What the table migrate_version holds in Buildbot 0.9, and after the last migration that is not
+# alembic's.  Source: buildbot/db/model.py
+FIRST_OF_0P9, LAST_BEFORE_ALEMBIC = 40, 58
+
 # How a migration of Buildbot's says which it is, and which one it follows.
 REVISION = re.compile(r"""^(down_)?revision = (?:["'](\w+)["']|None)$""", re.MULTILINE)
 
@@ -311,14 +316,55 @@ def require(conn: sa.engine.Connection, name: str, basedir: str) -> None:
 def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None:
     """As `require`; also where the tables are not those of this Buildbot and this litebot."""
     require(conn, name, basedir)
-    current = is_buildbots(conn) and sa.inspect(conn).has_table(versions.name)
-    if current:
-        version = conn.execute(sa.select(versions.c.version)).scalar()
-        current = version == len(MIGRATIONS)
-    if not current:
+    if not is_buildbots(conn) or version(conn) != len(MIGRATIONS):
         raise StoreError(
             f"{name} has not the tables of this Buildbot and this litebot",
             f"litebot upgrade-master {basedir}",
+        )
+
+
+def refuse_upgrade(conn: sa.engine.Connection, name: str) -> None:
+    """Raise StoreError where `upgrade` and Buildbot's own can't bring the tables up to date.
+
+    They are newer, or older than Buildbot 3.0.  The database is shown as `name`.
+    """
+    inspector = sa.inspect(conn)
+    revision = buildbots_revision(conn)
+    if revision is not None and revision not in buildbots_revisions():
+        raise StoreError(
+            f"{name} has the tables of a newer Buildbot (revision {revision} is not known here)",
+            "pip install --upgrade litebot",
+        )
+    if inspector.has_table("version"):
+        raise _too_old(name, model.UpgradeFromBefore0p9Error())
+    if inspector.has_table("migrate_version"):
+        found = conn.exec_driver_sql("SELECT version FROM migrate_version").scalar() or 0
+        if found < FIRST_OF_0P9:
+            raise _too_old(name, model.UpgradeFromBefore0p9Error())
+        if found != LAST_BEFORE_ALEMBIC:
+            raise _too_old(name, model.UpgradeFromBefore3p0Error())
+    refuse_newer(conn)
+
+
+def _too_old(name: str, error: Exception) -> StoreError:
+    return StoreError(f"{name}: {' '.join(str(error).split())}")
+
+
+def version(conn: sa.engine.Connection) -> int:
+    """How many of litebot's migrations have run in a database."""
+    if not sa.inspect(conn).has_table(versions.name):
+        return 0
+    return conn.execute(sa.select(versions.c.version)).scalar() or 0
+
+
+def refuse_newer(conn: sa.engine.Connection) -> None:
+    """Raise StoreError where a newer litebot has made the tables."""
+    done = version(conn)
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"litebot's tables are of a newer litebot (version {done}; this one knows"
+            f" {len(MIGRATIONS)})",
+            "pip install --upgrade litebot",
         )
 
 
@@ -347,9 +393,7 @@ def lock(conn: sa.engine.Connection) -> None:
 
 def is_older(conn: sa.engine.Connection) -> bool:
     """Whether `upgrade` has migrations to run."""
-    if not sa.inspect(conn).has_table(versions.name):
-        return True
-    return (conn.execute(sa.select(versions.c.version)).scalar() or 0) < len(MIGRATIONS)
+    return version(conn) < len(MIGRATIONS)
 
 
 def upgrade(conn: sa.engine.Connection) -> None:
@@ -368,16 +412,27 @@ def _upgrade(conn: sa.engine.Connection) -> None:
     if done is None:
         conn.execute(versions.insert().values(version=0))
         done = 0
-    if done > len(MIGRATIONS):
-        raise StoreError(
-            f"litebot's tables are of a newer litebot (version {done}; this one knows"
-            f" {len(MIGRATIONS)})",
-            "pip install --upgrade litebot",
-        )
+    refuse_newer(conn)
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(versions.update().values(version=len(MIGRATIONS)))
     _make_beside_buildbots(conn)
+
+
+def missing_beside(conn: sa.engine.Connection) -> Iterator[str]:
+    """What of it is not there."""
+    inspector = sa.inspect(conn)
+    for name, (table, _) in UNFINISHED.items():
+        indexes = inspector.get_indexes(table) if inspector.has_table(table) else []
+        if name not in {index["name"] for index in indexes}:
+            yield f"the index {name}"
+    if conn.dialect.name != "sqlite":
+        return
+    query = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
+    triggers = set(conn.exec_driver_sql(query).scalars())
+    for name in COUNTED:
+        if f"litebot_deleted_{name}" not in triggers:
+            yield f"the trigger litebot_deleted_{name}"
 
 
 def _make_beside_buildbots(conn: sa.engine.Connection) -> None:
