@@ -58,6 +58,7 @@ def refuse_full(target: sa.engine.Connection, name: str) -> None:
 
 def count(source: sa.engine.Connection, *, skip_orphans: bool) -> dict[str, tuple[int, int]]:
     """How many rows of each table `copy` would copy, and how many it would leave out."""
+    source.rollback()  # a transaction keeps the isolation that it has
     _hold_still(source)
     found = {}
     for table in _in_order():

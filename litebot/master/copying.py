@@ -14,6 +14,7 @@ from litebot.errors import StoreError
 from litebot.master import postgres
 from litebot.master import schema
 from litebot.master.copy import copy
+from litebot.master.copy import refuse_full
 from litebot.master.database import create_file
 from litebot.master.moving.sqlite import SqliteSide
 from litebot.master.moving.tables import all_tables
@@ -45,6 +46,7 @@ def copy_database(
     if source.url == target.url:
         raise itself(destination, files)
     with source.connect() as reading, target.connect() as writing:
+        refuse_full(writing, url.render_as_string())
         rows = copy(reading, writing, progress, skip_orphans=skip_orphans)
     return rows, url.render_as_string()
 
