@@ -46,7 +46,7 @@ def text() -> str:
     """The whole page."""
     aliases = " and ".join(f"`{old}` ({new})" for old, new in ALIASES.items())
     parts = [HEAD.format(aliases=aliases)]
-    top = click.Context(litebot, info_name="litebot")
+    top = click.Context(litebot, info_name="litebot", **litebot.context_settings)
     for title, group in GROUPS.items():
         parts.append(f"## {title}\n")
         parts += _section(group, top)
