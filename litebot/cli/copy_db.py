@@ -57,13 +57,13 @@ def copy_db(destination_url: str, basedir: Basedir, skip_orphans: bool, dry_run:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
+    if plan.wiped:
+        yield f"would empty {plan.target} of what an interrupted copy has left"
     size = "" if plan.size_bytes is None else f", {counted(plan.size_bytes, 'byte')} now,"
     yield (
         f"would copy {counted(plan.rows, 'row')} of {counted(plan.tables, 'table')}{size}"
         f" to {plan.target}" + (", which would be made" if plan.made else "")
     )
-    if plan.wiped:
-        yield "would first remove what an interrupted copy has left there"
     for table, rows in plan.left_out.items():
         yield f"would leave out {counted(rows, 'row')} of {table}, which refer to {MISSING}"
     for column, rows in plan.references.items():

@@ -52,6 +52,7 @@ class SqliteSide(Side):
     def _open(self) -> None:
         if self._dry_run:
             self.handle = open_for_inspection(self.path, stopped=True)
+            sort_in_files(self.handle)
         else:
             self.handle = connect(self.path, self._pragmas)
         self.engine = engine_on(self.handle)
