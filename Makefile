@@ -7,7 +7,7 @@ MASTER ?= ci
 JOBS ?= 3
 
 .DEFAULT_GOAL = help
-.PHONY: help run stop test lint types format docs conformance crash
+.PHONY: help run stop test test-unit lint types format docs site conformance crash
 .PHONY: bench bench-short bench-history bench-move package clean
 
 help: ## print this list
@@ -21,7 +21,7 @@ $(VENV)/.run: setup.py
 
 $(VENV)/.test: setup.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev,docs]'
 	@touch $@ $(VENV)/.run
 
 run: $(VENV)/.run ## make a master in ./ci, start it, run one build and show its log and result
@@ -32,10 +32,15 @@ run: $(VENV)/.run ## make a master in ./ci, start it, run one build and show its
 stop: $(VENV)/.run ## stop what `make run` left running
 	@$(BIN)/litebot stop $(MASTER)
 
-# Most tests wait for masters, so several run at a time; those of a file one after the other, and the
-# files that take long, which come first, first.
+# Most tests wait for masters, so several run at a time.  Those of a file stay together as long as
+# there is enough to do, as they may share a master.  What is compiled is kept: commands that are run
+# as users run them would compile all of litebot each time.
+test test-unit: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test ## run every test (LITEBOT_TEST_ALL=1: a skipped one fails)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durations 10
+
+test-unit: $(VENV)/.test ## run the tests that need no master, in less than a minute
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 3 tests/unit
 
 lint: $(VENV)/.test ## look for mistakes and for what the formatter would change
 	$(BIN)/ruff check
@@ -48,8 +53,11 @@ format: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-docs: $(VENV)/.test ## write docs/cli.md anew from the commands
+docs: $(VENV)/.test ## write the generated page docs/reference/cli.md anew from the commands
 	$(BIN)/python docs/write_cli.py
+
+site: $(VENV)/.test ## build docs/ as a website in ./site; a warning, such as a dead link, fails
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 conformance: $(VENV)/.test ## run Buildbot's own tests on litebot's store and on stock, and compare
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/conformance/requirements.txt
@@ -78,5 +86,5 @@ package: $(VENV)/.test ## build a wheel and a source archive into dist/
 	$(BIN)/python -m build --outdir dist .
 
 clean: ## remove what the targets made, but no master
-	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .cache build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -56,6 +56,8 @@ setup(
             "zstandard>=0.23",
         ],
         "dev": ["ruff>=0.6", "mypy>=1.11"],
+        # 2.0 is to be incompatible.  The pages are plain Markdown: others can build them, too.
+        "docs": ["mkdocs>=1.6,<1.7"],
     },
     entry_points={
         "console_scripts": ["litebot = litebot.cli.main:main"],

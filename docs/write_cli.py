@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands' own help; a test checks that it is up to date."""
+"""Writes docs/reference/cli.md from the commands' own help; a test checks that it is up to date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litebot.cli.main import Lazy
 from litebot.cli.main import litebot
 
 OF_BUILDBOT = "Buildbot's: "
-TARGET = Path(__file__).parent / "cli.md"
+TARGET = Path(__file__).parent / "reference/cli.md"
 HEAD = """\
 # Commands
 

@@ -1,7 +1,7 @@
 """What the commands print with --json: the fields of each and what they hold.
 
-docs/cli.md shows them, and a test compares them with what the commands print.  A field keeps its
-name and its meaning; new ones may come.
+docs/reference/cli.md shows them, and a test compares them with what the commands print.  A field
+keeps its name and its meaning; new ones may come.
 """
 
 from __future__ import annotations

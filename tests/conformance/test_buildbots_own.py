@@ -21,7 +21,6 @@ from archive import CannotFetch
 from archive import fetch
 from comparison import Comparison
 from comparison import load_known
-from conftest import require
 from packaging.requirements import Requirement
 from sides import HERE
 from sides import REPOSITORY
@@ -29,8 +28,10 @@ from sides import TIME_LIMIT_S
 from sides import Side
 from sides import run_both
 
+from support.commands import require
+
 if TYPE_CHECKING:
-    from postgres import Postgres
+    from support.postgres import Postgres
 
 CACHE = REPOSITORY / ".cache" / "conformance"
 REQUIREMENTS = HERE / "requirements.txt"

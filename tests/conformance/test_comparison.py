@@ -11,12 +11,13 @@ from archive import fetch
 from comparison import Comparison
 from comparison import Known
 from comparison import load_known
-from conftest import is_running
-from conftest import wait_for
 from sides import Result
 from sides import RunFailed
 from sides import Side
 from sides import run_both
+
+from support.commands import is_running
+from support.commands import wait_for
 
 
 def side(**outcomes: str) -> Side:

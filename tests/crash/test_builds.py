@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import CANCELLED
-from conftest import EXCEPTION
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import on_both
-from conftest import succeeded
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
+
+from support.commands import is_running
+from support.commands import succeeded
+from support.commands import wait_for
+from support.killed import Victim
+from support.master import CANCELLED
+from support.master import EXCEPTION
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import on_both
 
 OPEN = "SELECT 1 FROM builds WHERE complete_at IS NULL"
 HELD = (
     "SELECT 1 FROM buildrequests r JOIN buildrequest_claims c ON c.brid = r.id WHERE r.complete = 0"
 )
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 def results(victim: Victim, table: str) -> list[int | None]:

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import succeeded
-from killed import Victim
-from killed import copy_of
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
+from support.commands import succeeded
+from support.killed import Victim
+from support.master import SUCCESS
+from support.master import on_both
 
 
 @on_both

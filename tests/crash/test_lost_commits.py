@@ -8,13 +8,12 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import Master
-from conftest import succeeded
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
 
 from litebot.master.db.sqlite import commit_watermark
+from support.commands import succeeded
+from support.commands import wait_for
+from support.killed import Victim
+from support.master import Master
 
 CHANGES = 3
 
@@ -45,9 +44,7 @@ def flip_a_bit(log: Path) -> None:
 
 
 @pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
+def victim(victim: Victim) -> Victim:
     victim.write_config(CONFIG)
     return victim
 

@@ -8,15 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import EXCEPTION
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import remote_worker
-from killed import Victim
-from killed import copy_of
-from several import errors
+
+from support.killed import Victim
+from support.master import EXCEPTION
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import on_both
+from support.remote import remote_worker
+from support.several import errors
 
 # What `when` names is done in the first build, and there its worker goes.
 CONFIG = """
@@ -74,13 +73,6 @@ c["workers"] = [worker.Worker("remote", "workerpw")]
 builder("b", Step(), workernames=["remote"], locks=locks, canStartBuild=can_start)
 c["builders"][0].factory.buildClass = Losing
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 @pytest.fixture

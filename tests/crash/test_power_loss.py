@@ -19,24 +19,24 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from conftest import LITEBOT
-from conftest import Master
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
-from power import Commits
-from power import Disk
-from power import Examiner
-from power import Outcome
-from power import fail_everywhere
-from power import is_all_recorded
-from power import read_trace
-from power import recording
-from power import seed
 
 from litebot.store.connection import DURABILITY
+from support.commands import LITEBOT
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import Master
+from support.power import Commits
+from support.power import Disk
+from support.power import Examiner
+from support.power import Outcome
+from support.power import fail_everywhere
+from support.power import is_all_recorded
+from support.power import read_trace
+from support.power import recording
+from support.power import seed
 
 TIMES = int(os.environ.get("LITEBOT_POWER_TIMES", "1"))
 BUILDS = 2 * TIMES
@@ -56,7 +56,7 @@ def run_of_the_store(durability: str, template: Path, folder: Path) -> Outcome:
     disk, commits = Disk(state_file), Commits(state_file)
     trace, recorder = recording(state_file, folder)
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, str(TESTS / "store_work.py")]
+    command = [sys.executable, str(TESTS / "support" / "store_work.py")]
     arguments = [str(basedir), durability, f"{number}", f"{BUILDS}"]
     env = {**os.environ, **recorder, "PYTHONPATH": path}
     succeeded(run(*command, *arguments, env=env, timeout_s=60 * TIMES))

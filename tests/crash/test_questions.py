@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
-from conftest import Master
-from conftest import on_both
 
 from litebot.master import recovery
 from litebot.master.db import tables
+from support.master import Master
+from support.master import on_both
 
 pytestmark = on_both
 

@@ -9,7 +9,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,15 +17,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import LITEBOT
-from conftest import Master
-from conftest import is_running
-from conftest import on_both
-from conftest import wait_for
-from history import faults
-from killed import Victim
-from killed import copy_of
-from killed import joined
+
+from support.commands import LITEBOT
+from support.commands import begin
+from support.commands import is_running
+from support.commands import wait_for
+from support.history import faults
+from support.killed import Victim
+from support.killed import joined
+from support.master import Master
+from support.master import on_both
 
 KILLS = int(os.environ.get("LITEBOT_CRASH_KILLS", "4"))
 SEED = int(os.environ.get("LITEBOT_CRASH_SEED") or random.SystemRandom().randrange(10**6))
@@ -62,9 +62,7 @@ WANTS = {"single": "main", "stable": "main", "any": "%", "timed": "%"}
 
 
 @pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
+def victim(victim: Victim) -> Victim:
     settings = victim.basedir / "litebot.toml"
     text = re.sub(r"(?m)^max_attempts = 3$", "max_attempts = 1000", settings.read_text())
     settings.write_text(text)
@@ -166,7 +164,7 @@ def end(victim: Victim, rng: random.Random) -> None:
     if how == "kill":
         victim.kill()
         return
-    with subprocess.Popen([LITEBOT, "stop", str(victim.basedir)]):
+    with begin(LITEBOT, "stop", victim.basedir):
         if how == "both":
             time.sleep(rng.uniform(0.3, 1.5))
             with suppress(ProcessLookupError):

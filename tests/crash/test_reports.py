@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
-from conftest import EXCEPTION
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import succeeded
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
+
+from support.commands import succeeded
+from support.commands import wait_for
+from support.killed import Victim
+from support.master import EXCEPTION
+from support.master import SUCCESS
+from support.master import on_both
 
 CONFIG = """
 reporter("mailer", reporters.BuildStatusGenerator(mode="all"))
 reporter("pusher", reporters.BuildSetStatusGenerator(mode="all"))
 builder("b", shell("{command}"))
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 def await_told(victim: Victim) -> list[str]:

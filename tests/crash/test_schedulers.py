@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from conftest import LITEBOT
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import on_both
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
+
+from support.commands import LITEBOT
+from support.commands import begin
+from support.commands import is_running
+from support.commands import wait_for
+from support.killed import Victim
+from support.master import SUCCESS
+from support.master import on_both
 
 # Of each buildset of a scheduler, in their order, the revisions of its sourcestamps.
 REVISIONS = """
@@ -160,13 +159,6 @@ c["change_source"] = Poller(project, branches=["main"], pollInterval=900 + N)
 HANGING_SERVICE = """
 c["services"] = [Service(name="service", n=N)]
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 def revisions(victim: Victim, scheduler: str) -> list[str]:
@@ -499,16 +491,16 @@ def test_each_scheduler_acts_once_on_what_comes_while_it_is_changed(victim: Vict
 def hanging(victim: Victim) -> Callable[[str], subprocess.Popen[str]]:
     """Start a reconfig that hangs where this text of a configuration says."""
 
-    def begin(part: str) -> subprocess.Popen[str]:
+    def start(part: str) -> subprocess.Popen[str]:
         victim.write_config("N = 1" + HANGING + part)
         victim.start()
         (victim.basedir / "hang").touch()
         victim.write_config("N = 2" + HANGING + part)
-        reconfig = subprocess.Popen([LITEBOT, "reconfig", victim.basedir], text=True)
+        reconfig = begin(LITEBOT, "reconfig", victim.basedir, text=True)
         wait_for((victim.basedir / "hanging").exists, "the reconfig to hang")
         return reconfig
 
-    return begin
+    return start
 
 
 def go_on(victim: Victim, reconfig: subprocess.Popen[str]) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import CANCELLED
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import remote_worker
-from conftest import wait_for
-from killed import Victim
-from killed import copy_of
+
+from support.commands import wait_for
+from support.killed import Victim
+from support.master import CANCELLED
+from support.master import SUCCESS
+from support.master import on_both
+from support.remote import remote_worker
 
 DEAF = """
 class Deaf(steps.ShellCommand):
@@ -41,13 +39,6 @@ class Slow(worker.LocalWorker):
 c["workers"] = [Slow("local")]
 builder("b", shell("true"))
 """
-
-
-@pytest.fixture
-def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
-    victim = copy_of(created, tmp_path / "ci")
-    watch(victim)
-    return victim
 
 
 @pytest.fixture

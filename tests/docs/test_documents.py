@@ -1,14 +1,11 @@
-"""What the documents show is run, and what is written by a program is up to date."""
+"""What the README and the help texts show is run."""
 
 from __future__ import annotations
 
-import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,39 +15,12 @@ import pytest
 from litebot.cli.buildbot import HandedOn
 from litebot.cli.main import COMMANDS
 from litebot.cli.main import litebot
+from support.documents import ROOT
+from support.documents import Page
+from support.typed import BIN
+from support.typed import run
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BIN = Path(sys.executable).parent
-
-
-def run(command: str, folder: Path, path: Path = BIN) -> str:
-    """What a line prints when it is typed in a folder; it must exit with 0."""
-    env = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # `make test` runs this; a reader has none
-        env.pop(name, None)
-    env.pop("VIRTUAL_ENV", None)
-    done = subprocess.run(
-        command,
-        shell=True,
-        cwd=folder,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}"
-    return done.stdout
-
-
-def block(title: str) -> list[str]:
-    """The lines of the first code block of a section of the README."""
-    section = README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
-    found = re.search(r"(?:^ {4}.*\n)+", section, re.MULTILINE)
-    assert found, title
-    return [line.strip() for line in found.group().splitlines()]
+README = Page(ROOT / "README.md")
 
 
 def checkout(folder: Path) -> Path:
@@ -74,7 +44,7 @@ def checkout(folder: Path) -> Path:
 def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
     first = checkout(tmp_path / "first")
     try:
-        said = [run(line, first) for line in block("Two commands")]
+        said = [run(line, first) for line in README.commands("Two commands")]
     finally:
         subprocess.run(["make", "stop"], cwd=first, capture_output=True, check=False)
     assert "Ran 3 tests" in said[0]
@@ -85,49 +55,12 @@ def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
     second = checkout(tmp_path / "second")
     commands = first / ".venv/bin"
     try:
-        said = [run(line, second, commands) for line in block("Installed")]
+        said = [run(line, second, commands) for line in README.commands("Installed")]
     finally:
         subprocess.run(
             [commands / "litebot", "stop", "ci"], cwd=second, capture_output=True, check=False
         )
     assert "SUCCESS" in "".join(said)
-
-
-def test_the_readme_names_only_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {
-        word for line in re.findall(r"^ {4}make ([a-z ]+)", README, re.M) for word in line.split()
-    }
-    assert named
-    assert named <= targets
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
-
-
-def test_each_promise_names_tests_that_exist() -> None:
-    page = (ROOT / "docs/recovery.md").read_text(encoding="utf-8")
-    tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
-    rows = [row for table in tables if "test in `tests/crash`" in table[0] for row in table[2:]]
-    proofs = [row.split("|")[3].strip() for row in rows]
-    assert len(proofs) > 15
-    file = ""
-    for proof in proofs:
-        for words in proof.split(";"):
-            named = re.fullmatch(r"(?:`(test_\w+\.py)`:?)?(.*)", words.strip())
-            assert named, words
-            file = named[1] or file
-            text = (ROOT / "tests/crash" / file).read_text(encoding="utf-8").lower()
-            name = named[2].strip().replace(" ", "_")
-            assert re.search(rf"def test_\w*{name}", text), f"{file} has no test of {words!r}"
-
-
-def test_the_page_of_commands_is_up_to_date() -> None:
-    written = runpy.run_path(str(ROOT / "docs/write_cli.py"))["text"]()
-    assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == written, "run: make docs"
 
 
 def examples() -> dict[str, str]:

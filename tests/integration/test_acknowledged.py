@@ -15,12 +15,13 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from conftest import Master
-from conftest import Reply
-from conftest import free_ports
-from conftest import is_running
-from conftest import litebot
-from conftest import wait_for
+
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import wait_for
+from support.master import Master
+from support.ports import free_ports
+from support.visitor import Reply
 
 SLOW_DISK = """
 from pathlib import Path

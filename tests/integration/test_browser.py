@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import SUCCESS
-from conftest import Master
-from conftest import require
-from conftest import wait_for
+
+from support.commands import require
+from support.commands import wait_for
+from support.master import SUCCESS
+from support.master import Master
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (

@@ -15,18 +15,21 @@ from typing import Any
 
 import apsw
 import pytest
-from conftest import FAILURE
-from conftest import LITEBOT
-from conftest import SUCCESS
-from conftest import Master
-from conftest import Visitor
-from conftest import free_ports
-from conftest import is_running
-from conftest import litebot
-from conftest import on_both
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import LITEBOT
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import FAILURE
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
+from support.ports import free_ports
+from support.visitor import Visitor
+
+pytestmark = pytest.mark.usefixtures("real_commands")
 
 BIN = Path(sys.executable).parent
 BUILDBOT, TWISTD = BIN / "buildbot", BIN / "twistd"

@@ -16,18 +16,18 @@ from typing import Any
 import apsw
 import pytest
 import sqlalchemy as sa
-from conftest import LITEBOT
-from conftest import Done
-from conftest import Master
-from conftest import free_ports
-from conftest import litebot
-from conftest import on_both
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
-from postgres import Postgres
 
 from litebot.cli.json_fields import FIELDS
+from support.commands import LITEBOT
+from support.commands import Done
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import Master
+from support.master import on_both
+from support.ports import free_ports
+from support.postgres import Postgres
 
 BUILDBOT = Path(sys.executable).with_name("buildbot")
 
@@ -548,8 +548,12 @@ def test_upgrade_master_does_what_its_dry_run_says(tmp_path: Path) -> None:
     assert f"{stock.basedir} is up to date; nothing would be done\n" in dry(stock, "upgrade-master")
 
 
+# As a litebot and a Buildbot of before left it.
 OLDER = (
+    "DROP TABLE litebot_configured",
+    "DROP TABLE litebot_events",
     "DROP TABLE litebot_told",
+    "DROP TABLE litebot_writers",
     "DROP INDEX litebot_unfinished_builds",
     "UPDATE litebot_schema SET version = 6",
     "DROP TABLE codebase_branches",
@@ -569,7 +573,7 @@ def test_upgrade_master_names_the_tables_that_it_would_change(stopped: Master) -
         "run Buildbot's migrations 067",
         "bring litebot's tables from version 6 to",
         "make the tables codebase_branches, codebase_commits, codebases",
-        "make the tables litebot_told",
+        "make the tables litebot_configured, litebot_events, litebot_told, litebot_writers",
         "make the index litebot_unfinished_builds",
     ):
         assert f"would {change}" in said

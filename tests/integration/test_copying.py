@@ -8,11 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres import Postgres
 from psycopg.errors import DivisionByZero
 from psycopg.errors import UndefinedTable
 
 from litebot.master.db.postgres.copying import copied
+from support.postgres import Postgres
+
+pytestmark = pytest.mark.usefixtures("real_commands")
 
 
 @pytest.fixture(scope="module")

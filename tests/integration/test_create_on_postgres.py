@@ -12,19 +12,19 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from conftest import LITEBOT
-from conftest import Master
-from conftest import free_ports
-from conftest import litebot
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
-from postgres import Postgres
 
 from bench.postgres import USER
 from bench.postgres import programs
 from litebot.errors import StoreError
 from litebot.master.admin.create_tables import tables_made
+from support.commands import LITEBOT
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import Master
+from support.ports import free_ports
+from support.postgres import Postgres
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"

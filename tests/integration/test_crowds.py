@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from http.client import HTTPException
 
 import pytest
-from conftest import Master
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import Master
 
 BETWEEN_REQUESTS_S = 0.02
 

@@ -19,21 +19,21 @@ from urllib.parse import urlencode
 
 import apsw
 import pytest
-from conftest import LITEBOT
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import require
-from conftest import run
-from conftest import wait_for
-from faulty_vfs import damage
 
 from litebot.basedir import Basedir
 from litebot.cli.build import show
 from litebot.cli.client import stream
 from litebot.errors import LitebotError
 from litebot.store.connection import connect
+from support.commands import LITEBOT
+from support.commands import is_running
+from support.commands import require
+from support.commands import run
+from support.commands import wait_for
+from support.faulty_vfs import damage
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
 
 DISK_BYTES = 16 * 1024 * 1024
 LEFT_BYTES = 256 * 1024  # for the build to fill

@@ -10,15 +10,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres import Postgres
-from proxy import Proxy
-from stand_in import Log
 
 from bench.postgres import USER
 from litebot.master.cluster import events as module
 from litebot.master.cluster.events import DROPPED
 from litebot.master.cluster.events import Event
 from litebot.master.cluster.events import Events
+from support.postgres import Postgres
+from support.proxy import Proxy
+from support.stand_in import Log
 
 Connect = Callable[[], psycopg.Connection[Any]]
 Conn = psycopg.Connection[Any]

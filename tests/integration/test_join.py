@@ -8,13 +8,13 @@ from urllib.parse import unquote
 
 import psycopg
 import pytest
-from conftest import Master
-from conftest import litebot
-from conftest import succeeded
-from postgres import Postgres
 
 from litebot.settings import load
 from litebot.settings import set_value
+from support.commands import litebot
+from support.commands import succeeded
+from support.master import Master
+from support.postgres import Postgres
 
 
 @pytest.fixture

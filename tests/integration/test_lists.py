@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import Master
-from conftest import on_both
-from conftest import succeeded
+from support.commands import succeeded
+from support.master import Master
+from support.master import on_both
 
 REQUESTS = 3
 

@@ -6,10 +6,11 @@ import json
 from urllib.parse import urlencode
 
 import pytest
-from conftest import SUCCESS
-from conftest import Master
-from conftest import Reply
-from conftest import on_both
+
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
+from support.visitor import Reply
 
 pytestmark = on_both
 

@@ -18,10 +18,11 @@ from urllib.parse import urlencode
 
 import pytest
 import sqlalchemy as sa
-from conftest import Master
-from conftest import Reply
-from conftest import Visitor
-from conftest import on_both
+
+from support.master import Master
+from support.master import on_both
+from support.visitor import Reply
+from support.visitor import Visitor
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"

@@ -11,14 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import succeeded
-from conftest import wait_for
-from postgres import Postgres
-from proxy import Proxy
 
 from bench.postgres import USER
 from litebot.master.cluster.peers import CONFIRM_S
@@ -26,6 +18,14 @@ from litebot.master.cluster.peers import MASTER_LOCK
 from litebot.master.cluster.session import MARGIN_S
 from litebot.master.db.postgres.server import CONNECT_TIMEOUT_S
 from litebot.master.db.postgres.server import LONGEST_WAIT_S
+from support.commands import is_running
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
+from support.postgres import Postgres
+from support.proxy import Proxy
 
 # How long it may take until the death of a master's process is found.
 FOUND_WITHIN_S = 8.0

@@ -13,25 +13,25 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import SUCCESS
-from conftest import Master
-from conftest import free_ports
-from conftest import litebot
-from conftest import require
-from conftest import succeeded
-from conftest import wait_for
-from postgres import Postgres
-from several import Site
-from stand_in import Asked
-from stand_in import Reactor
 
 from bench.postgres import SYSTEM_USER
 from bench.postgres import USER
 from litebot.errors import StoreError
 from litebot.master.cluster.session import Session
 from litebot.master.db.postgres.server import Server
+from support.commands import litebot
+from support.commands import require
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import SUCCESS
+from support.master import Master
+from support.ports import free_ports
+from support.postgres import Postgres
+from support.several import Site
+from support.stand_in import Asked
+from support.stand_in import Reactor
 
-# The keep-alives are those that docs/operating.md asks for.
+# The keep-alives are those that docs/guide/several-masters.md asks for.
 SETTINGS = """
 [databases]
 * = host={postgres.folder} port={postgres.port}

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CANCELLED
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import Reply
-from conftest import is_running
-from conftest import litebot
-from conftest import succeeded
-from conftest import wait_for
-from postgres import Postgres
-from proxy import Proxy
 
 from bench.postgres import USER
 from litebot.settings import set_value
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import CANCELLED
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
+from support.postgres import Postgres
+from support.proxy import Proxy
+from support.visitor import Reply
 
 BUILDS = 16
 STEPS = 4

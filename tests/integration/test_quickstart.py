@@ -1,15 +1,11 @@
-"""What somebody does in the first hour: create, start, build, commit, reconfigure, crash, stop."""
+"""What somebody does in the first hour: create, start, build, commit, reconfigure, stop."""
 
 from __future__ import annotations
 
-import json
-import os
-import random
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -18,44 +14,27 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import FAILURE
-from conftest import LITEBOT
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import litebot
-from conftest import on_both
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import LITEBOT
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import FAILURE
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
+from support.waiting import wait_for_waiting_step
+from support.waiting import waiting_step
+
+pytestmark = pytest.mark.usefixtures("real_commands")
+
 
 # Of what the machine takes, 1 to 2 s; a busy one may take longer, a slow start must not pass.
 START_S = 15
-KILLS = 6
+
+
 REQUESTS = 100
-
-# What a step runs that says so, then waits until somebody makes the file `go` in the basedir.
-WAITS = """
-import pathlib, time
-here = pathlib.Path(__file__).parent
-print("waiting", flush=True)
-(here / "waiting").touch()
-while not (here / "go").exists():
-    time.sleep(0.02)
-print("went on", flush=True)
-"""
-
-
-def waiting_step(master: Master) -> str:
-    """A command for define_builder, see WAITS."""
-    script = master.basedir / "waits.py"
-    script.write_text(WAITS, encoding="utf-8")
-    return f"{sys.executable} {script}"
-
-
-def wait_for_waiting_step(master: Master) -> None:
-    wait_for((master.basedir / "waiting").exists, "the step to wait")
 
 
 @pytest.fixture(scope="module")
@@ -349,67 +328,6 @@ def test_stop_clean_lets_the_build_finish(master: Master) -> None:
     assert [b["results"] for b in master.builds("slow")] == [SUCCESS]
 
 
-# crashes
-
-
-@on_both
-def test_a_build_that_kill_9_interrupts_is_retried_and_status_says_so(master: Master) -> None:
-    master.define_builder("slow", waiting_step(master))
-    master.start()
-    succeeded(master.force("slow", "--no-wait"))
-    wait_for_waiting_step(master)
-    waiting = int(succeeded(master.force("slow", "--no-wait")).stdout)
-    before = master.status()
-    assert [b["builder"] for b in before["running_builds"]] == ["slow"]
-    assert [r["buildrequestid"] for r in before["pending_requests"]] == [waiting]
-
-    master.kill()
-    (master.basedir / "go").touch()  # also for the step, which is a process of its own
-    master.start()
-    assert master.finished_build("slow", 3)["results"] == SUCCESS
-    assert [b["results"] for b in master.builds("slow")] == [RETRY, SUCCESS, SUCCESS]
-    (repair,) = master.status()["last_start"]["repairs"]
-    assert repair["buildid"] == 1
-    assert repair["message"].startswith("build 1 of 'slow' was running when the master died")
-    assert repair["message"] in succeeded(master.run("status")).stdout
-
-
-def test_kill_9_of_an_idle_master_leaves_nothing_to_repair(master: Master) -> None:
-    master.start()
-    assert master.force("hello").returncode == 0
-    before = master.rest("builds")
-    master.kill()
-    master.start()
-    assert master.rest("builds") == before
-    assert master.status()["last_start"]["repairs"] == []
-
-
-@pytest.mark.parametrize("command", ["build", "stop", "status"])
-def test_what_the_commands_say_after_a_crash(crashed: Master, command: str) -> None:
-    done = crashed.run(command, *(["hello"] if command == "build" else []))
-    if command == "build":
-        assert done.returncode == 1
-        assert f"no master runs in {crashed.basedir}" in done.stderr
-        assert f"Try: litebot start {crashed.basedir}" in done.stderr
-    elif command == "stop":
-        assert (done.returncode, done.stdout) == (0, f"no master runs in {crashed.basedir}\n")
-    else:
-        assert done.returncode == 3
-        assert "ended without a clean stop" in done.stdout
-
-
-@pytest.fixture(scope="module")
-def crashed(created: Master, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
-    """A basedir whose master was killed."""
-    master = Master(tmp_path_factory.mktemp("crashed") / "ci")
-    shutil.copytree(created.basedir, master.basedir)
-    master.use_free_ports()
-    master.start()
-    master.kill()
-    yield master
-    master.end()
-
-
 # status
 
 
@@ -428,208 +346,3 @@ def test_status_of_a_running_master(running: Master) -> None:
     assert f"pid {running.pid}" in text
     assert status["url"] in text
     assert "found nothing to repair" in text
-
-
-@on_both
-def test_status_of_a_stopped_master(master: Master) -> None:
-    never = master.run("status")
-    assert never.returncode == 3
-    assert "never started" in never.stdout
-    master.start()
-    master.stop()
-    done = master.run("status", "--json")
-    assert done.returncode == 3
-    status = json.loads(done.stdout)
-    assert (status["running"], status["pid"], status["url"]) == (False, None, None)
-    assert status["last_start"]["started_at"] < status["last_start"]["stopped_at"] <= time.time()
-
-
-# create-master, interrupted and repeated
-
-
-def create_and_kill(basedir: Path, after_s: float, *options: str) -> None:
-    """Run create-master and kill -9 it after a while, if it takes that long."""
-    command = [LITEBOT, "create-master", *options, str(basedir)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            process.wait(timeout=after_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def moments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[float]]:
-    """Random moments within what a create-master takes, in seconds, as many as asked for."""
-    began_at = time.monotonic()
-    succeeded(litebot("create-master", tmp_path_factory.mktemp("timed")))
-    takes_s = time.monotonic() - began_at
-
-    def choose(count: int) -> list[float]:
-        seed = int(os.environ.get("LITEBOT_TEST_SEED", random.randrange(10**6)))
-        print(f"create-master takes {takes_s:.2f} s; LITEBOT_TEST_SEED={seed}")
-        generator = random.Random(seed)
-        # It may have been slow just then.
-        return [generator.uniform(0.25 * takes_s, takes_s) for _ in range(count)]
-
-    return choose
-
-
-def test_an_interrupted_create_master_leaves_nothing(
-    created: Master, moments: Callable[[int], list[float]], tmp_path: Path
-) -> None:
-    names = {path.name for path in created.basedir.iterdir()}
-    whole = 0
-    for number, after_s in enumerate(moments(KILLS)):
-        basedir = tmp_path / str(number)
-        create_and_kill(basedir, after_s)
-        if basedir.exists():
-            assert {path.name for path in basedir.iterdir()} == names
-            whole += 1
-    print(f"{whole} of {KILLS} were whole before the kill")
-    assert whole < KILLS, "no kill came in time"
-    for left in tmp_path.glob(".*.new"):  # the next one clears away what was left beside it
-        succeeded(litebot("create-master", tmp_path / left.name[1:-4]))
-        assert not left.exists()
-
-
-def test_an_interrupted_create_master_force_is_finished_by_the_next(
-    created: Master, moments: Callable[[int], list[float]], tmp_path: Path
-) -> None:
-    names = {path.name for path in created.basedir.iterdir()}
-    for number, after_s in enumerate(moments(3)):
-        basedir = tmp_path / str(number)
-        basedir.mkdir()
-        (basedir / "mine.txt").write_text("mine", encoding="utf-8")
-        create_and_kill(basedir, after_s, "--force")
-        succeeded(litebot("create-master", "--force", basedir))
-        assert {path.name for path in basedir.iterdir()} == {*names, "mine.txt"}
-        assert (basedir / "mine.txt").read_text(encoding="utf-8") == "mine"
-        db = apsw.Connection(str(basedir / "state.sqlite"), flags=apsw.SQLITE_OPEN_READONLY)
-        assert db.pragma("integrity_check") == "ok"
-        db.close()
-
-
-def test_force_adds_only_what_is_missing(master: Master) -> None:
-    before = master.contents()
-    for name in ("users", "buildbot.tac"):
-        (master.basedir / name).unlink()
-    done = succeeded(master.run("create-master", "--force"))
-    assert f"added to {master.basedir}: buildbot.tac, users" in done.stdout
-    assert "left as it was: litebot.toml, master.cfg, secrets, state.sqlite" in done.stdout
-    assert "password  " in done.stdout
-    after = master.contents()
-    assert after.keys() == before.keys()
-    assert {name for name in before if before[name] != after[name]} == {"users"}
-
-    again = succeeded(master.run("create-master", "--force"))
-    assert "nothing was changed" in again.stdout
-    assert "password" not in again.stdout
-    assert master.contents() == after
-
-
-def test_force_keeps_the_history_and_a_damaged_state_file(master: Master) -> None:
-    master.state_file.write_bytes(b"what is left of a database")
-    (master.basedir / "buildbot.tac").unlink()
-    succeeded(master.run("create-master", "--force"))
-    assert master.state_file.read_bytes() == b"what is left of a database"
-
-
-# in the foreground
-
-
-@pytest.mark.parametrize(
-    ("by", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)]
-)
-def test_foreground_logs_to_stdout_and_stops_cleanly(
-    master: Master, by: signal.Signals, exit_code: int
-) -> None:
-    command = [LITEBOT, "start", "--foreground", str(master.basedir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        master.pids.append(process.pid)
-        assert process.stdout is not None
-        assert any("BuildMaster is running" in line for line in process.stdout)
-        assert master.force("hello").returncode == 0
-        assert master.status()["pid"] == process.pid
-        process.send_signal(by)
-        assert "BuildMaster is stopped" in process.stdout.read()
-        assert process.wait(timeout=30) == exit_code
-    assert master.status()["last_start"]["stopped_at"] is not None
-    assert not master.log
-
-
-def test_foreground_needs_a_stdout(master: Master) -> None:
-    done = run("sh", "-c", f"{LITEBOT} start --foreground {master.basedir} >&-")
-    assert done.returncode == 1
-    assert "stdout is closed" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_foreground_whose_reader_is_gone_builds_on(master: Master) -> None:
-    command = [LITEBOT, "start", "--foreground", str(master.basedir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        master.pids.append(process.pid)
-        assert process.stdout is not None
-        assert any("BuildMaster is running" in line for line in process.stdout)
-        process.stdout.close()
-        assert master.force("hello").returncode == 0
-        master.stop()
-
-
-def test_foreground_says_why_it_can_not_start_and_fails(master: Master) -> None:
-    master.configure("nonsense")
-    done = master.run("start", "--foreground")
-    assert done.returncode == 1
-    assert "NameError: name 'nonsense' is not defined" in done.stdout + done.stderr
-    assert not master.status()["running"]
-
-
-# what may be chosen
-
-
-def test_create_master_with_buildbots_options(
-    tmp_path: Path, watch: Callable[[Master], Master]
-) -> None:
-    master = watch(Master(tmp_path / "ci"))
-    options = [
-        "--db=sqlite:///%(basedir)s/db.sqlite",
-        "-c",
-        "ci.cfg",
-        "-s",
-        "1000",
-        "-l",
-        "2",
-        "-r",
-    ]
-    master.create(*options)
-    assert {"db.sqlite", "ci.cfg"} <= {path.name for path in master.basedir.iterdir()}
-    assert not (master.basedir / "master.cfg").exists()
-    succeeded(master.run("check-config"))
-    master.start()
-    assert master.force("hello").returncode == 0
-    logs = {path.name for path in master.basedir.glob("twistd.log*")}
-    assert logs == {"twistd.log", "twistd.log.1", "twistd.log.2"}
-
-    late = master.run("create-master", "--force", "--log-count=3")
-    assert late.returncode == 1
-    master.stop()
-    late = master.run("create-master", "--force", "--log-count=3")
-    assert f"{master.basedir}/buildbot.tac is there already and is not changed" in late.stderr
-
-
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        (
-            "--db=mysql://ci:secret@db/ci",
-            "--database: litebot keeps its state in SQLite",
-        ),
-        ("--log-count=few", "--log-count is 'few'; it must be a number from 1 on, or None"),
-        ("--config=/etc/master.cfg", "it must be relative to the basedir"),
-    ],
-)
-def test_choices_that_can_not_be_had(tmp_path: Path, option: str, said: str) -> None:
-    done = litebot("create-master", option, tmp_path / "ci")
-    assert done.returncode in (1, 2)
-    assert said in done.stderr
-    assert "secret" not in done.stderr
-    assert not list(tmp_path.iterdir())

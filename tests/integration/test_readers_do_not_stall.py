@@ -11,10 +11,10 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import Master
 
 from litebot.basedir import Basedir
 from litebot.cli.client import UnixConnection
+from support.master import Master
 
 MEASURE_S = 3.0
 BUILDS, LOG_CHUNKS = 200_000, 20

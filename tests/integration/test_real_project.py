@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import FAILURE
-from conftest import SUCCESS
-from conftest import Master
-from conftest import on_both
-from conftest import require
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import require
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import FAILURE
+from support.master import SUCCESS
+from support.master import Master
+from support.master import on_both
 
 pytestmark = on_both
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CANCELLED
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import free_ports
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import CANCELLED
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
+from support.ports import free_ports
 
 
 @pytest.fixture

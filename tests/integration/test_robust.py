@@ -7,15 +7,19 @@ import json
 import subprocess
 from pathlib import Path
 
-from conftest import CANCELLED
-from conftest import LITEBOT
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import is_running
-from conftest import litebot
-from conftest import succeeded
-from conftest import wait_for
+import pytest
+
+from support.commands import LITEBOT
+from support.commands import is_running
+from support.commands import litebot
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import CANCELLED
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
+
+pytestmark = pytest.mark.usefixtures("real_commands")
 
 
 def start_slow(master: Master, seconds: Path) -> None:

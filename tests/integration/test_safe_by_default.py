@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CANCELLED
-from conftest import SUCCESS
-from conftest import Master
-from conftest import Visitor
-from conftest import litebot
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import CANCELLED
+from support.master import SUCCESS
+from support.master import Master
+from support.visitor import Visitor
 
 # Writes down every connection that a Python program opens and every name that it looks up, and
 # lets none of them leave the machine.  Source: https://docs.python.org/3/library/audit_events.html
@@ -380,8 +381,8 @@ def test_a_state_file_that_others_can_read_is_closed(master: Master) -> None:
 
 
 def test_a_backup_as_the_documents_make_it_is_its_owners(running: Master) -> None:
-    document = Path(__file__).parents[2] / "docs" / "operating.md"
-    (command,) = re.findall(r"^ {4}(.*VACUUM INTO.*)$", document.read_text(), re.MULTILINE)
+    document = Path(__file__).parents[2] / "docs/guide/backup.md"
+    (command,) = re.findall(r"^(.*VACUUM INTO.*)$", document.read_text(), re.MULTILINE)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     succeeded(
         run("sh", "-c", command, cwd=running.basedir, env={**os.environ, "PATH": path}, umask=0o022)

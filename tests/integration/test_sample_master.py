@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FAILURE
-from conftest import SUCCESS
-from conftest import Master
-from conftest import Reply
-from conftest import litebot
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import litebot
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import FAILURE
+from support.master import SUCCESS
+from support.master import Master
+from support.visitor import Reply
+
+pytestmark = pytest.mark.usefixtures("real_commands")
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample-master"

@@ -12,13 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from conftest import wait_for
-from postgres import Postgres
-from proxy import Proxy
 from sqlalchemy.pool import NullPool
-from stand_in import Asked
-from stand_in import Log
-from stand_in import Reactor
 from twisted.internet import defer
 
 from bench.postgres import USER
@@ -32,6 +26,12 @@ from litebot.master.cluster.session import RELEASE_WITHIN_S
 from litebot.master.cluster.session import Session
 from litebot.master.db.postgres import driver_url
 from litebot.master.db.postgres.server import Server
+from support.commands import wait_for
+from support.postgres import Postgres
+from support.proxy import Proxy
+from support.stand_in import Asked
+from support.stand_in import Log
+from support.stand_in import Reactor
 
 
 class Site:

@@ -12,13 +12,13 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 
 import pytest
-from conftest import Master
-from conftest import Reply
-from conftest import Visitor
-from conftest import on_both
-from conftest import succeeded
 
 from litebot.users import UserFile
+from support.commands import succeeded
+from support.master import Master
+from support.master import on_both
+from support.visitor import Reply
+from support.visitor import Visitor
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import CANCELLED
-from conftest import LITEBOT
-from conftest import RETRY
-from conftest import SUCCESS
-from conftest import Master
-from conftest import free_ports
-from conftest import remote_worker
-from conftest import run
-from conftest import succeeded
-from conftest import wait_for
-from postgres import Postgres
-from several import Site
-from several import errors
+
+from support.commands import LITEBOT
+from support.commands import begin
+from support.commands import run
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import CANCELLED
+from support.master import RETRY
+from support.master import SUCCESS
+from support.master import Master
+from support.ports import free_ports
+from support.postgres import Postgres
+from support.remote import remote_worker
+from support.several import Site
+from support.several import errors
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,7 +148,7 @@ def test_a_scheduler_moves_when_its_master_stops(site: Callable[[str], Site]) ->
     found, other = one.status(), two.status()["last_start"]
     assert found["last_start"]["pid"] == one.pid
     assert found["masters"] == [other["master"]]
-    stop = subprocess.Popen([LITEBOT, "stop", str(one.basedir)], stdout=subprocess.DEVNULL)
+    stop = begin(LITEBOT, "stop", one.basedir, stdout=subprocess.DEVNULL)
     sent = 0
     while stop.poll() is None or sent < 10:  # before, while and after it moves
         assert two.change(revision=str(sent), branch="x") == 200

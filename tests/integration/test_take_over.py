@@ -11,11 +11,6 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
-from conftest import CANCELLED
-from conftest import EXCEPTION
-from conftest import FAILURE
-from conftest import RETRY
-from postgres import Postgres
 
 from litebot.master.cluster import registry
 from litebot.master.cluster import takeover
@@ -30,6 +25,11 @@ from litebot.master.db.postgres import application_name
 from litebot.master.db.postgres import driver_url
 from litebot.master.delivery import controls
 from litebot.master.delivery import outbox
+from support.master import CANCELLED
+from support.master import EXCEPTION
+from support.master import FAILURE
+from support.master import RETRY
+from support.postgres import Postgres
 
 DEAD, LIVING, MINE = 1, 2, 3
 NAMES = {DEAD: "dead", LIVING: "living", MINE: "mine"}

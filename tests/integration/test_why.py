@@ -6,10 +6,13 @@ import json
 from urllib.parse import urlencode
 
 import pytest
-from conftest import Master
-from conftest import on_both
-from conftest import succeeded
-from conftest import wait_for
+
+from support.commands import succeeded
+from support.commands import wait_for
+from support.master import Master
+from support.master import on_both
+
+pytestmark = pytest.mark.usefixtures("real_commands")
 
 CONFIG = """
 from buildbot.plugins import schedulers, steps, util, worker

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import apsw
 import pytest
-from faulty_vfs import FaultyDisk
-from turning import Connection
-from turning import Store
-from turning import expect_failure
-from turning import keep
 
 from litebot.master.db.sqlite import checkpointer
 from litebot.store.connection import connect
+from support.faulty_vfs import FaultyDisk
+from support.turning import Connection
+from support.turning import Store
+from support.turning import expect_failure
+from support.turning import keep
 
 pytestmark = pytest.mark.usefixtures("logged")
 

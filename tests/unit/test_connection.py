@@ -10,7 +10,6 @@ from pathlib import Path
 
 import apsw
 import pytest
-from faulty_vfs import faulty_disk
 
 from litebot.errors import StoreError
 from litebot.master.db.sqlite.state_file import create_file
@@ -22,6 +21,7 @@ from litebot.store.connection import Pragma
 from litebot.store.connection import check_sqlite_version
 from litebot.store.connection import connect
 from litebot.store.connection import open_for_inspection
+from support.faulty_vfs import faulty_disk
 
 FULL, NORMAL = 2, 1  # of synchronous
 MEMORY = 2  # of temp_store

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from masters import make_state_file
 
 from litebot.store.connection import MASTER
 from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
 from litebot.store.sql import CountingSql
+from support.worlds import make_state_file
 
 ADD = "INSERT INTO changes (author, comments, when_timestamp, project, branch, sourcestampid)"
 FILTERS = (("1", ()), ("branch = ?", ("main",)), ("branch = ?", ("next",)))

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import apsw
 import pytest
-from faulty_vfs import FaultyDisk
-from faulty_vfs import damage
-from faulty_vfs import faulty_disk
 
 from litebot.errors import StoreError
 from litebot.store import dbapi
@@ -19,6 +16,9 @@ from litebot.store.connection import MASTER
 from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.connection import open_for_inspection
+from support.faulty_vfs import FaultyDisk
+from support.faulty_vfs import damage
+from support.faulty_vfs import faulty_disk
 
 BIG = b"x" * 20_000_000  # more than the page cache holds, so it is written before a commit
 

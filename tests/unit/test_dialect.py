@@ -12,7 +12,6 @@ import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
 from buildbot.util.sautils import get_upsert_method
-from faulty_vfs import faulty_disk
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from litebot.errors import StoreError
@@ -23,6 +22,7 @@ from litebot.store.connection import READER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_for
 from litebot.store.dialect import engine_on
+from support.faulty_vfs import faulty_disk
 
 metadata = sa.MetaData()
 things = sa.Table(

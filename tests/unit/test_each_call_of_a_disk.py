@@ -16,12 +16,6 @@ from typing import Any
 
 import apsw
 import pytest
-from faulty_vfs import FaultyDisk
-from faulty_vfs import faulty_disk
-from masters import World
-from masters import litebots
-from stand_in import Log
-from store_work import Work
 
 from litebot.errors import LitebotError
 from litebot.errors import StoreFailed
@@ -29,6 +23,12 @@ from litebot.master.db.sqlite import checkpointer
 from litebot.master.db.sqlite import wal_sync
 from litebot.master.runtime.error_log import store_failed
 from litebot.store import dbapi
+from support.faulty_vfs import FaultyDisk
+from support.faulty_vfs import faulty_disk
+from support.stand_in import Log
+from support.store_work import Work
+from support.worlds import World
+from support.worlds import litebots
 
 CALLS = int(os.environ.get("LITEBOT_DISK_CALLS", "3"))
 SEED = int(os.environ.get("LITEBOT_DISK_SEED") or random.SystemRandom().randrange(10**6))

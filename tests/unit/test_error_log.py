@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from stand_in import Log
 from twisted.internet import defer
 from twisted.logger import globalLogPublisher
 from twisted.python import log
 
 from litebot.master.runtime.error_log import LoggedError
 from litebot.master.runtime.error_log import logged_errors
+from support.stand_in import Log
 
 Wait = defer.Deferred[None]
 

@@ -23,10 +23,11 @@ from hypothesis import Phase
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from masters import Pair
-from masters import Raised
-from masters import outcome
-from stand_in import EPOCH_S
+
+from support.stand_in import EPOCH_S
+from support.worlds import Pair
+from support.worlds import Raised
+from support.worlds import outcome
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
 

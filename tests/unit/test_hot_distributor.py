@@ -16,12 +16,12 @@ from hypothesis import Phase
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from masters import BUILDERS
-from masters import Pair
-from masters import World
-from stand_in import EPOCH_S
 
 from litebot.master.builds.distributor import PAGE
+from support.stand_in import EPOCH_S
+from support.worlds import BUILDERS
+from support.worlds import Pair
+from support.worlds import World
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
 

@@ -22,13 +22,13 @@ from hypothesis import Phase
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from masters import Event
-from masters import Pair
-from masters import Raised
-from masters import World
-from masters import outcome
 
 from litebot.master.db.components.logs import GATHER_S
+from support.worlds import Event
+from support.worlds import Pair
+from support.worlds import Raised
+from support.worlds import World
+from support.worlds import outcome
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
 

@@ -11,20 +11,11 @@ from typing import Any
 
 import apsw
 import pytest
-from faulty_vfs import FaultyDisk
-from faulty_vfs import faulty_disk
 from hypothesis import HealthCheck
 from hypothesis import Phase
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from masters import Commits
-from masters import Pair
-from masters import Raised
-from masters import World
-from masters import litebots
-from masters import outcome
-from stand_in import Log
 
 from litebot.errors import StoreFailed
 from litebot.master.db.components import logs as hot_logs
@@ -34,6 +25,15 @@ from litebot.master.db.components.logs import GATHER_BYTES
 from litebot.master.db.components.logs import GATHER_S
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import read_snapshot
+from support.faulty_vfs import FaultyDisk
+from support.faulty_vfs import faulty_disk
+from support.stand_in import Log
+from support.worlds import Commits
+from support.worlds import Pair
+from support.worlds import Raised
+from support.worlds import World
+from support.worlds import litebots
+from support.worlds import outcome
 
 MakePair = Callable[[], AbstractContextManager[Pair]]
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import apsw
 import pytest
-from stand_in import Asked
-from stand_in import Reactor
-from turning import Store
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import ensureDeferred
 
 from litebot.master.db.components import pruning
 from litebot.master.db.sqlite.state_file import make_state_file
 from litebot.store.connection import connect
+from support.stand_in import Asked
+from support.stand_in import Reactor
+from support.turning import Store
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from buildbot.data.resultspec import Filter
-from masters import Pair
-from masters import World
 
 from litebot.master.data.connector import Query
 from litebot.master.db.components import lists
@@ -20,6 +18,8 @@ from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.db.sqlite import read_pool as sqlite_read_pool
+from support.worlds import Pair
+from support.worlds import World
 
 CHANGES = 12
 PAGES: tuple[dict[str, Any], ...] = (

@@ -8,11 +8,6 @@ from typing import Any
 
 import apsw
 import pytest
-from faulty_vfs import faulty_disk
-from masters import Commits
-from stand_in import Asked
-from stand_in import Log
-from stand_in import Reactor
 
 from litebot.master.db.sqlite import turn_queue
 from litebot.master.db.sqlite.state_file import create_file
@@ -24,6 +19,11 @@ from litebot.store.connection import connect
 from litebot.store.dialect import engine_on
 from litebot.store.sql import ApswSql
 from litebot.store.sql import Sql
+from support.faulty_vfs import faulty_disk
+from support.stand_in import Asked
+from support.stand_in import Log
+from support.stand_in import Reactor
+from support.worlds import Commits
 
 pytestmark = pytest.mark.usefixtures("logged")
 

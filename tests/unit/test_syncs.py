@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_in import PATIENCE_S
-from stand_in import Asked
-from stand_in import Reactor
 
 from litebot import files
 from litebot.errors import StoreFailed
@@ -26,6 +23,9 @@ from litebot.store.connection import MASTER
 from litebot.store.connection import connect
 from litebot.store.dialect import engine_for
 from litebot.store.sql import Sql
+from support.stand_in import PATIENCE_S
+from support.stand_in import Asked
+from support.stand_in import Reactor
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from buildbot.db import pool
-from stand_in import Asked
-from stand_in import Log
-from stand_in import Reactor
-from turning import Connection
-from turning import Mistake
-from turning import Store
-from turning import insert
-from turning import keep
-from turning import read
 
 from litebot.errors import StoreError
 from litebot.master.db.sqlite.turn_queue import TurnQueue
 from litebot.store.connection import connect
+from support.stand_in import Asked
+from support.stand_in import Log
+from support.stand_in import Reactor
+from support.turning import Connection
+from support.turning import Mistake
+from support.turning import Store
+from support.turning import insert
+from support.turning import keep
+from support.turning import read
 
 pytestmark = pytest.mark.usefixtures("logged")
 

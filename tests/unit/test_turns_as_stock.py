@@ -10,12 +10,12 @@ from buildbot.db import enginestrategy
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from stand_in import Reactor
-from turning import Connection
-from turning import Store
 
 from litebot.master.db.pool import EXPECTED
 from litebot.master.db.sqlite import turn_queue
+from support.stand_in import Reactor
+from support.turning import Connection
+from support.turning import Store
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -9,19 +9,6 @@ from pathlib import Path
 import apsw
 import pytest
 import sqlalchemy as sa
-from faulty_vfs import FaultyDisk
-from faulty_vfs import damage
-from stand_in import PATIENCE_S
-from stand_in import Asked
-from stand_in import Log
-from stand_in import Reactor
-from turning import BIG
-from turning import Connection
-from turning import Store
-from turning import expect_failure
-from turning import insert
-from turning import keep
-from turning import read
 
 from litebot.errors import StoreFailed
 from litebot.master.database import GROUP_COMMIT_S
@@ -29,6 +16,19 @@ from litebot.master.db.read_pool import THREADS
 from litebot.master.db.sqlite import turn_queue
 from litebot.store import dbapi
 from litebot.store.connection import connect
+from support.faulty_vfs import FaultyDisk
+from support.faulty_vfs import damage
+from support.stand_in import PATIENCE_S
+from support.stand_in import Asked
+from support.stand_in import Log
+from support.stand_in import Reactor
+from support.turning import BIG
+from support.turning import Connection
+from support.turning import Store
+from support.turning import expect_failure
+from support.turning import insert
+from support.turning import keep
+from support.turning import read
 
 pytestmark = pytest.mark.usefixtures("logged")
 

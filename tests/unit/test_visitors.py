@@ -8,16 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from stand_in import PATIENCE_S
-from stand_in import Asked
-from stand_in import Log
-from turning import FOREVER
-from turning import Connection
-from turning import Mistake
-from turning import Store
-from turning import keep
-from turning import read
-from turning import thread_of
 
 from litebot.master.database import GROUP_COMMIT_S
 from litebot.master.db.pool import EXPECTED
@@ -29,6 +19,16 @@ from litebot.master.db.sqlite import read_pool as sqlite_read_pool
 from litebot.master.db.sqlite.dispatcher import CROWD_REQUESTS
 from litebot.master.db.sqlite.dispatcher import GROUP_EVERY_S
 from litebot.store.sql import Sql
+from support.stand_in import PATIENCE_S
+from support.stand_in import Asked
+from support.stand_in import Log
+from support.turning import FOREVER
+from support.turning import Connection
+from support.turning import Mistake
+from support.turning import Store
+from support.turning import keep
+from support.turning import read
+from support.turning import thread_of
 
 pytestmark = pytest.mark.usefixtures("logged")
 

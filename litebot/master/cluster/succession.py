@@ -15,6 +15,7 @@ from litebot.master.cluster import takeover
 from litebot.master.cluster.queue import from_master
 from litebot.master.db.pool import NotOurs
 from litebot.master.delivery import controls
+from litebot.master.delivery.triggers import check_waiter
 from litebot.master.recovery.requests import complete_buildsets
 
 # When to poll again for schedulers and change sources if a poll of one was under way.
@@ -95,6 +96,4 @@ async def _wake_triggers(master: Any) -> None:
         if not isinstance(scheduler, Triggerable):
             continue
         for bsid in list(scheduler._waiters):
-            buildset = await master.data.get(("buildsets", str(bsid)))
-            if buildset is not None and buildset["complete"]:
-                scheduler._buildset_complete_cb((), buildset)
+            await check_waiter(scheduler, bsid)

@@ -16,16 +16,21 @@ from buildbot.config.master import MasterConfig
 from buildbot.process import build
 from buildbot.process import factory
 from buildbot.reporters.base import ReporterBase
+from buildbot.schedulers.triggerable import Triggerable
 from buildbot.steps.master import MasterShellCommand
 from buildbot.worker.local import LocalWorker
 
 from litebot.master.builds.build import Build
 from litebot.master.builds.environment import StepEnvironment
 from litebot.master.delivery.outbox import OutboxReporter
+from litebot.master.delivery.triggers import SureTriggerable
 
 
 def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
-    """Do so once; steps that run in the master's process see and log this environment only."""
+    """Put litebot's classes into a configuration, once it has been loaded.
+
+    Steps of a LocalWorker see and log the variables of this environment only.
+    """
     for builder in config.builders:
         _specialize_factory(builder.factory)
         _keep_from_logs(getattr(builder.factory, "steps", ()))
@@ -39,6 +44,9 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
     for service in config.services.values():
         if isinstance(service, ReporterBase):
             put_before(service, OutboxReporter)
+    for scheduler in config.schedulers.values():
+        if isinstance(scheduler, Triggerable):
+            put_before(scheduler, SureTriggerable)
     if config.change_sources:
         from litebot.master.delivery.change_sources import (
             exact_class,  # takes memory: a master may have none
@@ -77,11 +85,11 @@ def _specialize_factory(made_by: Any) -> None:
     is_buildbots = make is factory.BuildFactory.newBuild
     can_change = make is not None and hasattr(made_by, "__dict__")
     if can_change and not (is_buildbots and isinstance(kind, type)):
-        put_before(made_by, OwnWay)
+        put_before(made_by, AdoptingFactory)
 
 
-class OwnWay:
-    """A factory that makes builds in a way of its own, or of what is not a class."""
+class AdoptingFactory:
+    """A factory that does not go by its `buildClass`, or has what is no class there."""
 
     def newBuild(self, *args: Any, **kwargs: Any) -> Any:
         """Make a build, and put litebot's class before that of the build."""

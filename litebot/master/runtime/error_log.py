@@ -20,11 +20,11 @@ from zope.interface import implementer
 
 from litebot.errors import StoreFailed
 
-# Who collects what is logged: by an object that the context of the work has, and those who collect
-# all.  One observer serves them, as there may be many and each line of a log comes by it.
+# Who collects errors, by an object that the context of their work has, and who collects all errors.
+# One observer serves them: there may be many, and each event of the log comes by it.
 _whose: ContextVar[object] = ContextVar("whose", default=None)
 _of_context: dict[object, list[BaseException]] = {}
-_of_all: list[list[BaseException]] = []
+_of_all: dict[object, list[BaseException]] = {}
 
 
 class LoggedError(Exception):
@@ -38,24 +38,17 @@ def logged_errors(*, of_all: bool = False) -> Iterator[list[BaseException]]:
     Collects only those of what is called from there, directly or not, and none of other work
     unless `of_all` is true.
     """
-    errors: list[BaseException] = []
+    mine, errors = object(), list[BaseException]()
+    collecting = _of_all if of_all else _of_context
+    collecting[mine] = errors
+    token = None if of_all else _whose.set(mine)
     logger.globalLogPublisher.addObserver(_observer)  # which has each one once
     try:
-        if of_all:
-            _of_all.append(errors)
-            yield errors
-        else:
-            mine = object()
-            _of_context[mine] = errors
-            token = _whose.set(mine)
-            try:
-                yield errors
-            finally:
-                _whose.reset(token)
-                del _of_context[mine]
+        yield errors
     finally:
-        if of_all:
-            _of_all[:] = [each for each in _of_all if each is not errors]
+        if token is not None:
+            _whose.reset(token)
+        del collecting[mine]
         if not _of_context and not _of_all:
             logger.globalLogPublisher.removeObserver(_observer)
 
@@ -66,9 +59,10 @@ def _remember(event: dict[str, Any]) -> None:
     if failure is None and not event.get("isError"):
         return
     error = LoggedError(*event.get("message", ())) if failure is None else failure.value
-    mine = _of_context.get(_whose.get())
-    for errors in (*_of_all, *([] if mine is None else [mine])):
+    for errors in _of_all.values():
         errors.append(error)
+    if (errors_here := _of_context.get(_whose.get())) is not None:
+        errors_here.append(error)
 
 
 _observer: Any = _remember  # as Twisted's types have it

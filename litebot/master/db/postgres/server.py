@@ -59,7 +59,7 @@ SELECT set_config('tcp_keepalives_idle', '3', false),
        CASE WHEN current_setting('server_version_num')::int >= 170000
             THEN set_config('transaction_timeout', '0', false) END
 """
-OLDEST_SERVER_VERSION = 130000  # as docs/operating.md has it; MATERIALIZED in events.py needs 12
+OLDEST_SERVER_VERSION = 130000  # see docs/guide/postgres.md; MATERIALIZED in events.py needs 12
 
 # The pid that libpq knows of a connection can't be used: a pooler invents it.
 IDENTIFY = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"

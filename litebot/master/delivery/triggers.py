@@ -1,0 +1,51 @@
+"""The end of a triggered buildset reaches the Trigger step that waits for it.
+
+Buildbot's Triggerable learns of it from an event, for which it begins to listen after the buildset
+has been added.  A child that ends sooner, or an event that is lost together with another master,
+would leave the step, and with it the build, waiting for ever.  So the end is also read from the
+database.  Source: buildbot/schedulers/triggerable.py
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildbot.schedulers.triggerable import Triggerable
+from twisted.internet import defer
+from twisted.internet import task
+from twisted.python import log
+
+from litebot.errors import StoreFailed
+
+# How long it takes a Triggerable to begin to listen, as a rule.
+LISTENS_WITHIN_S = 0.01
+
+
+class SureTriggerable(Triggerable):
+    """A Triggerable that reads whether a buildset has ended, once it listens for the end."""
+
+    def trigger(self, *args: Any, **kwargs: Any) -> Any:
+        """Trigger as Buildbot does; the second Deferred fires whenever the buildset ends."""
+        ids, results = super().trigger(*args, **kwargs)
+        ids.addCallback(self._watch)
+        return ids, results
+
+    def _watch(self, ids: tuple[int, dict[int, int]]) -> tuple[int, dict[int, int]]:
+        d = defer.ensureDeferred(self._check_when_listening(ids[0]))
+        d.addErrback(lambda failure: failure.trap(StoreFailed))
+        d.addErrback(lambda f: log.err(f, f"while waiting for buildset {ids[0]}"))
+        return ids
+
+    async def _check_when_listening(self, bsid: int) -> None:
+        while bsid in self._waiters and self._buildset_complete_consumer is None:
+            if not self.running:
+                return  # a stop ends all that waits
+            await task.deferLater(self.master.reactor, LISTENS_WITHIN_S)
+        await check_waiter(self, bsid)
+
+
+async def check_waiter(scheduler: Any, bsid: int) -> None:
+    """Let whoever waits for this buildset of a Triggerable know, if it is complete."""
+    buildset = await scheduler.master.data.get(("buildsets", str(bsid)))
+    if buildset is not None and buildset["complete"]:
+        scheduler._buildset_complete_cb((), buildset)

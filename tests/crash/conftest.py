@@ -1,0 +1,34 @@
+"""Fixtures of masters that tests kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.commands import wait_for
+from support.killed import Victim
+from support.killed import copy_of
+from support.master import Master
+from support.sources import POLLER
+from support.sources import Repository
+from support.sources import reached
+
+
+@pytest.fixture
+def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -> Victim:
+    """A new master that is not started yet; a test writes its configuration."""
+    victim = copy_of(created, tmp_path / "ci")
+    watch(victim)
+    return victim
+
+
+@pytest.fixture
+def repository(victim: Victim) -> Repository:
+    """One that the victim's poller has looked at once."""
+    repository = Repository(victim)
+    victim.write_config(POLLER)
+    victim.start()
+    wait_for(lambda: reached(victim), "the poller's first look")
+    return repository

@@ -1,0 +1,142 @@
+"""Statements that take long on a real Postgres are told from those whose answer was lost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from bench.postgres import USER
+from litebot.master.db.pool import Outage
+from litebot.master.db.postgres.writer import Writer
+from support.pool import Connection
+from support.pool import Store
+from support.pool import add
+from support.pool import contents
+from support.proxy import Proxy
+
+LARGE = 3_000_000
+
+
+def tries(store: Store) -> int:
+    """How often a piece was run that takes long, and where no outage was told of."""
+    runs: list[int] = []
+    told: list[Outage | None] = []
+    store.pool._on_outage = told.append
+
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        conn.execute(sa.text("SELECT pg_sleep(7)")).all()
+
+    store.wait(store.do(contents))
+    told.clear()
+    store.wait(store.do(work))
+    assert told == []
+    return len(runs)
+
+
+def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
+    assert tries(store) == 1
+
+
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_what_takes_long_to_be_sent_is_sent_once(slow: Store, way: str) -> None:
+    runs: list[int] = []
+    told: list[Outage | None] = []
+    slow.pool._on_outage = told.append
+
+    def work(conn: Connection) -> int:
+        runs.append(1)
+        query = "SELECT length(:x)" if way == "there" else "SELECT repeat('x', :x)"
+        value: Any = LARGE * "x" if way == "there" else LARGE
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('a')"))
+        found = conn.execute(sa.text(query), {"x": value}).scalar()
+        conn.commit()
+        return len(found) if isinstance(found, str) else int(found or 0)
+
+    began_at = time.monotonic()
+    assert slow.wait(slow.do(work)) == LARGE
+    assert time.monotonic() - began_at > 4
+    assert (len(runs), told) == (1, [])
+    assert slow.content() == ["a"]
+
+
+def test_what_takes_long_where_nobody_counts_gets_through_in_the_end(
+    slow: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "traffic", None)
+    runs: list[int] = []
+
+    def work(conn: Connection) -> int | None:
+        runs.append(1)
+        conn.execute(sa.text("INSERT INTO t (x) VALUES ('a')"))
+        length = conn.execute(sa.text("SELECT length(:x)"), {"x": LARGE * "x"}).scalar()
+        conn.commit()
+        return length
+
+    assert slow.wait(slow.do(work)) == LARGE
+    assert 1 < len(runs) < 5
+    assert slow.content() == ["a"]
+
+
+def test_it_is_left_alone_where_the_server_does_not_say_what_it_does(store: Store) -> None:
+    off = f"ALTER DATABASE {store.name} SET track_activities = off"
+    store.postgres.execute("postgres", off)
+    store.use(store.proxy.url(USER, store.name))
+    assert tries(store) == 1
+
+
+def test_limits_of_a_database_are_not_for_a_master(store: Store) -> None:
+    for name in ("statement_timeout", "lock_timeout", "idle_session_timeout"):
+        store.postgres.execute(store.name, f"ALTER DATABASE {store.name} SET {name} = '500ms'")
+    store.use(store.proxy.url(USER, store.name))
+    there = store.proxy.connections
+    with store.postgres.connect(store.name) as conn, conn.transaction():
+        conn.execute("SET idle_session_timeout = 0")
+        conn.execute("LOCK TABLE t")
+        asked = store.do(add, "a")
+        waits_until = time.monotonic() + 2
+        while time.monotonic() < waits_until:
+            assert not asked.called
+            store.reactor.turn()
+            time.sleep(0.01)
+    store.wait(asked)
+    store.wait(store.do(lambda conn: conn.execute(sa.text("SELECT pg_sleep(1)")).scalar()))
+    time.sleep(1)
+    store.wait(store.do(add, "b"))
+    assert store.content() == ["a", "b"]
+    assert store.proxy.connections == there
+
+
+def test_it_is_left_alone_behind_a_pooler(store: Store) -> None:
+    store.proxy.makes_up_pids = True
+    store.proxy.cut()
+    store.proxy.mend()
+    assert tries(store) == 1
+
+
+def test_it_is_left_alone_where_a_standby_is_named_first(store: Store) -> None:
+    standing_by = sa.text("SELECT pg_is_in_recovery()")
+    with store.postgres.standby() as standby:
+        before = Proxy(standby.folder, standby.port)
+        hosts = f"host=127.0.0.1:{before.port}&host=127.0.0.1:{store.proxy.port}"
+        store.use(f"postgresql://{USER}@/{store.name}?sslmode=disable&{hosts}")
+        assert tries(store) == 1
+        assert store.wait(store.browse(lambda conn: conn.execute(standing_by).scalar())) is False
+        assert before.connections == 4  # the writer's, a reader's, two that look
+        before.close()
+
+
+def test_it_is_left_alone_where_there_is_no_room_to_ask(store: Store) -> None:
+    store.postgres.execute("postgres", "DROP ROLE IF EXISTS crowded")
+    store.postgres.execute("postgres", "CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
+    store.postgres.execute(store.name, "GRANT SELECT ON t TO crowded")
+    store.use(store.proxy.url("crowded", store.name))
+    there = store.proxy.connections
+    assert tries(store) == 1
+    assert store.proxy.connections > there
+    store.use(store.proxy.url(USER, store.name))
+    store.postgres.execute(store.name, "DROP OWNED BY crowded")
+    store.postgres.execute(store.name, "DROP ROLE crowded")

@@ -1,0 +1,38 @@
+"""Workers of their own processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from pathlib import Path
+
+from support.commands import BIN
+from support.commands import begin
+from support.commands import run
+from support.commands import succeeded
+
+
+@contextmanager
+def remote_worker(
+    folder: Path, where: str, *options: str, **env: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker "remote" of its own process; `where` is its master, and the rest create-worker's."""
+    command = BIN / "buildbot-worker"
+    succeeded(run(command, "create-worker", *options, folder, where, "remote", "workerpw"))
+    process = begin(
+        *(command, "start", "--nodaemon", folder),
+        env={**os.environ, **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

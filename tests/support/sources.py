@@ -1,0 +1,90 @@
+"""Sources of changes, of masters that tests kill."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+from support.commands import run
+from support.commands import succeeded
+from support.killed import Victim
+
+GIT = shutil.which("git") or "git"
+
+
+POLLER = """
+from buildbot.plugins import changes
+
+c["change_source"] = changes.GitPoller(
+    os.path.join(basedir, "repo"), branches=True, pollInterval=1, pollAtLaunch=True,
+    gitbin=os.path.join(basedir, "git"), project="p",
+)
+builder("b", shell("true"))
+c["schedulers"].append(schedulers.AnyBranchScheduler("all", builderNames=["b"]))
+"""
+
+
+# A git that stands still at what a file says, and does not give the author of commits that another
+# file lists.
+FAILING_GIT = """\
+#!/bin/sh
+held=$(cat {held} 2>/dev/null)
+case "$*" in *"${{held:-nothing}}"*)
+    echo "$*" > {holds}
+    while [ -e {held} ]; do sleep 0.05; done
+esac
+for revision in $(cat {refused} 2>/dev/null); do
+    case "$*" in *%aN*$revision*) exit 1 ;; esac
+done
+exec {git} "$@"
+"""
+
+
+class Repository:
+    """A git repository that a master polls."""
+
+    def __init__(self, victim: Victim) -> None:
+        self.path = victim.basedir / "repo"
+        self.refused = victim.basedir / "refused"
+        self.held = victim.basedir / "held"
+        self.holds = victim.basedir / "holds"  # what stands still
+        git = victim.basedir / "git"
+        git.write_text(
+            FAILING_GIT.format(refused=self.refused, held=self.held, holds=self.holds, git=GIT),
+            encoding="utf-8",
+        )
+        git.chmod(0o755)
+        succeeded(run(GIT, "init", "--quiet", "-b", "main", self.path))
+        self.git("config", "user.name", "Ada")
+        self.git("config", "user.email", "ada@example.org")
+        self.commit("main", "first")
+
+    def git(self, *words: str) -> str:
+        return succeeded(run(GIT, "-C", self.path, *words)).stdout.strip()
+
+    def commit(self, branch: str, *names: str) -> list[str]:
+        """A commit of each name on a branch; their revisions."""
+        if self.git("branch", "--list", branch):
+            self.git("checkout", "--quiet", branch)
+        revisions = []
+        for name in names:
+            self.git("commit", "--quiet", "--allow-empty", "-m", name)
+            revisions.append(self.git("rev-parse", "HEAD"))
+        return revisions
+
+
+def die(victim: Victim, point: str) -> None:
+    """Start it and have it die there, which may be before it says that it has started."""
+    victim.start_to_die(point)
+    victim.await_death()
+
+
+def reached(victim: Victim) -> list[tuple[str]]:
+    return victim.rows("SELECT value_json FROM object_state WHERE name = 'lastRev'")
+
+
+def changes(victim: Victim) -> Counter[str]:
+    return Counter(row[0] for row in victim.rows("SELECT comments FROM changes"))
+
+
+PEOPLE = {"name": "Ada", "email": "ada@example.org"}
