@@ -25,14 +25,14 @@ defaults to the current folder. Buildbot's names for what has another here, {ali
 - Results go to stdout, progress, notes and errors to stderr. With `--quiet` (`-q`) there is nothing
   but errors and what was asked for.
 - Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found something.
-- What reads takes [`--json`](#what---json-prints). What deletes, moves or rewrites takes
+- What reads takes [`--json`](#fields-of-json-output). What deletes, moves or rewrites takes
   `--dry-run`: it looks at all that the command would, refuses what that would, says what would be
   done, and changes nothing.
 """
 
 
 JSON = """\
-## What --json prints
+## Fields of JSON output
 
 One value, on stdout; the exit code is the same as without. An error is text on stderr with the
 code 1 or 2, as without, and stdout is empty then. Names that end in `_at` and `outage.since` are
