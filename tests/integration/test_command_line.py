@@ -584,7 +584,7 @@ def test_upgrade_master_names_the_tables_that_it_would_change(stopped: Master) -
     assert "tables of a newer Buildbot (revision 999" in refuses_alike(stopped, "upgrade-master")
     stopped.execute("UPDATE alembic_version SET version_num = '067'")
     stopped.execute("UPDATE litebot_schema SET version = 999")
-    assert "of a newer litebot (version 999" in refuses_alike(stopped, "upgrade-master")
+    assert "made by a newer litebot (version 999" in refuses_alike(stopped, "upgrade-master")
 
 
 def test_a_report_is_dropped_after_its_dry_run(running: Master) -> None:
