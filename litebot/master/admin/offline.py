@@ -66,23 +66,17 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
 
 
 @contextmanager
-def looked_at(
-    files: Basedir,
-    need: str = NEED,
-    *,
-    writes: bool = True,
-    database: DatabaseSettings | None = None,
+def inspected_database(
+    files: Basedir, need: str = NEED, *, database: DatabaseSettings | None = None
 ) -> Iterator[sa.engine.Connection]:
     """A connection for a dry run to the database of a basedir whose master is stopped.
 
-    Raises what `with_database` raises, writes nothing, and touches no file.  What only reads from
-    the database would not be refused on one that was moved away: there, `writes` is false.  The
-    `database` is that of litebot.toml unless another one is given.
+    Raises what `with_database` raises, writes nothing, and touches no file.  The `database` is that
+    of litebot.toml unless another one is given.
     """
     database = database or load(files.settings_file).database
     files.refuse_owner(need)
-    if writes:
-        files.require_writable()
+    files.require_writable()
     _require_file(files, database)
     url, path = database.url, database.sqlite_path(files.path)
     if path is not None:
@@ -96,8 +90,7 @@ def looked_at(
     engine = postgres.engine_for(url, files.path).execution_options(postgresql_readonly=True)
     try:
         with postgres.translated_errors(url), engine.connect() as conn:
-            if writes:
-                move_away.refuse_others(conn, postgres.shown(url), files.master_name)
+            move_away.refuse_others(conn, postgres.shown(url), files.master_name)
             yield conn
     finally:
         engine.dispose()

@@ -14,7 +14,7 @@ from litebot.basedir import Basedir
 from litebot.master.admin.cleanup import Progress
 from litebot.master.admin.cleanup import free_pages
 from litebot.master.admin.cleanup import shrinks_in_pieces
-from litebot.master.admin.offline import looked_at
+from litebot.master.admin.offline import inspected_database
 from litebot.master.database import Database
 from litebot.master.db import postgres
 from litebot.master.db import schema
@@ -59,7 +59,7 @@ def plan(files: Basedir, progress: Progress, *, force: bool) -> Plan:
     Raises what the command would raise.
     """
     url = load(files.settings_file).database.url
-    with looked_at(files) as conn:
+    with inspected_database(files) as conn:
         schema.require(conn, url, files.quoted)
         count = conn.execute(sa.select(sa.func.count()).select_from(logs)).scalar() or 0
         before, after = run(lambda: _rehearse(conn, files, progress, force))

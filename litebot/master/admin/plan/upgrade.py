@@ -13,7 +13,7 @@ from buildbot.db.model import Model
 from litebot.basedir import Basedir
 from litebot.master.admin.create import Choices
 from litebot.master.admin.create import lacking
-from litebot.master.admin.offline import looked_at
+from litebot.master.admin.offline import inspected_database
 from litebot.master.admin.upgrade import NEED
 from litebot.master.admin.upgrade import changed_tac
 from litebot.master.admin.upgrade import require_database
@@ -74,7 +74,7 @@ def _files(files: Basedir, database: Database) -> Iterator[str]:
 def _database(files: Basedir, database: Database) -> Iterator[str]:
     name = shown(files, database)
     path = database.sqlite_path(files.path)
-    with looked_at(files, NEED, database=database) as conn:
+    with inspected_database(files, NEED, database=database) as conn:
         if path is None:
             encoding = conn.exec_driver_sql("SHOW server_encoding").scalar_one()
             postgres.refuse_encoding(encoding, name)
