@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
@@ -70,7 +71,17 @@ def replace_file(path: Path, text: str, *, new_mode: int) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        where = shlex.quote(str(path.parent))
-        raise LitebotError(
-            f"{path} can't be written: {error.strerror}", f"ls -ld {where}; df {where}"
-        ) from error
+        raise _refused(path, error) from error
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise as `replace_file` would where this user may not replace the file; writes nothing."""
+    path = path.resolve()
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        code = errno.EACCES if path.parent.exists() else errno.ENOENT
+        raise _refused(path, OSError(code, os.strerror(code)))
+
+
+def _refused(path: Path, error: OSError) -> LitebotError:
+    where = shlex.quote(str(path.parent))
+    return LitebotError(f"{path} can't be written: {error.strerror}", f"ls -ld {where}; df {where}")

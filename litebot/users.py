@@ -20,6 +20,7 @@ from pathlib import Path
 
 from litebot.errors import LitebotError
 from litebot.files import locked
+from litebot.files import refuse_unwritable
 from litebot.files import replace_file
 
 ROLES = ("admin", "viewer")
@@ -133,8 +134,12 @@ class UserFile:
 
         self._change(change)
 
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a user.  Refuses the last admin unless `force`, as nobody could act any more."""
+    def remove(self, name: str, *, force: bool = False, dry_run: bool = False) -> list[User]:
+        """Remove a user; returns the users who are left.
+
+        Refuses the last admin unless `force`, as nobody could act any more.  With `dry_run` the
+        file stays as it is.
+        """
 
         def change(users: _Users) -> None:
             user, _ = self._find(users, name)
@@ -147,7 +152,7 @@ class UserFile:
                 )
             del users[name]
 
-        self._change(change)
+        return self._change(change, dry_run=dry_run)
 
     def verify(self, name: str, password: str) -> User | None:
         """Return the user if the password is right, else None.
@@ -166,12 +171,18 @@ class UserFile:
             )
         return users[name]
 
-    def _change(self, change: Callable[[_Users], None]) -> None:
+    def _change(self, change: Callable[[_Users], None], *, dry_run: bool = False) -> list[User]:
+        """Change the file; returns the users who are then in it."""
         with locked(self.path.parent):
             users = dict(self._read())
             change(users)
+            left = [user for user, _ in users.values()]
+            if dry_run:
+                refuse_unwritable(self.path)
+                return left
             lines = [f"{user.name}:{user.role}:{stored}\n" for user, stored in users.values()]
             replace_file(self.path, "".join(lines), new_mode=0o600)
+        return left
 
     def _read(self) -> _Users:
         # verify() runs in several threads, so _cached is read once and replaced as a whole.

@@ -12,8 +12,10 @@ import click
 from litebot.basedir import Basedir
 from litebot.cli.client import post
 from litebot.cli.client import stream
+from litebot.cli.common import Exit
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
+from litebot.cli.common import quiet_option
 from litebot.cli.common import say
 from litebot.errors import LitebotError
 
@@ -49,6 +51,7 @@ def _properties(
 @click.option("--reason", default="litebot build", show_default=True, help="Shown with the build.")
 @click.option("--headers", is_flag=True, help="Also print how each command was run.")
 @click.option("--no-wait", is_flag=True, help="Print the build request's id and return.")
+@quiet_option
 @click.argument("builder")
 @basedir_argument
 def build(
@@ -88,7 +91,7 @@ def build(
         results = show(stream(basedir, f"/follow?buildrequestid={brid}"), headers)
     except KeyboardInterrupt:
         say(f"\nbuild request {brid} goes on without you")
-        sys.exit(130)
+        sys.exit(Exit.FAILED)
     if results is None:
         raise LitebotError(
             f"the master stopped before build request {brid} was complete; it goes on when the"
@@ -96,7 +99,7 @@ def build(
             f"litebot start {basedir.quoted}",
         )
     if results not in (SUCCESS, WARNINGS):
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
 
 
 def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 
 import click
 
 from litebot.basedir import Basedir
+from litebot.cli.common import Exit
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import json_option
-from litebot.cli.common import working
-
-FOUND = 3
+from litebot.cli.common import print_json
+from litebot.cli.common import quiet_option
+from litebot.cli.common import tell
+from litebot.cli.progress import working
 
 
 @example("litebot check ci")
 @click.command()
 @json_option
+@quiet_option
 @basedir_argument
 def check(basedir: Basedir, as_json: bool) -> None:
     """Look over the database of BASEDIR, and change nothing; its master may run.
@@ -33,11 +35,11 @@ def check(basedir: Basedir, as_json: bool) -> None:
     with working(f"checking the database of {basedir.path}"):
         found = look(basedir)
     if as_json:
-        print(json.dumps([asdict(finding) for finding in found], indent=1))
+        print_json([asdict(finding) for finding in found])
     else:
         for finding in found:
             print(f"{finding.kind}: {finding.message}")
         if not found:
-            print("nothing is wrong")
+            tell("nothing is wrong")
     if found:
-        sys.exit(FOUND)
+        sys.exit(Exit.FOUND)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from litebot.basedir import Basedir
+from litebot.cli.common import Exit
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import discard_log
 from litebot.cli.common import example
+from litebot.cli.common import json_option
+from litebot.cli.common import print_json
 from litebot.cli.common import quiet_option
 from litebot.cli.common import say
-from litebot.cli.common import working
+from litebot.cli.common import tell
+from litebot.cli.progress import working
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
 
@@ -22,17 +28,23 @@ from litebot.errors import LitebotError
 class ConfigFaulty(LitebotError):
     """The check has found something."""
 
-    exit_code = 3
+    exit_code = Exit.FOUND
+
+
+# As an error says where it is; some know no line, and some no file.
+PLACED = re.compile(r"(?:(?P<file>/.*?)(?::(?P<line>\d+))?: )?(?P<message>.*)", re.DOTALL)
 
 
 @example("litebot check-config ci")
 @click.command()
+@json_option
 @quiet_option
 @basedir_argument
-def check_config(basedir: Basedir) -> None:
+def check_config(basedir: Basedir, as_json: bool) -> None:
     """Load the configuration of BASEDIR and say what is wrong in it, and in which line.
 
-    BASEDIR may also name a configuration file.  Exits with 3 where something is wrong.
+    BASEDIR may also name a configuration file.  Exits with 3 where something is wrong.  Buildbot's
+    name of this command, checkconfig, works too.
     """
     config = _config_file(basedir)
     folder = config.parent if basedir.path.is_file() else basedir.path
@@ -45,14 +57,34 @@ def check_config(basedir: Basedir) -> None:
         # As a start does: the configuration may read files beside it, and import them.
         os.chdir(folder)
         sys.path.insert(0, str(folder))
+        loader = ConfigLoader(str(folder), str(config))
+        found: list[str] = []
         try:
-            loader = ConfigLoader(str(folder), str(config))
             loader.loadConfig()
         except ConfigErrors as errors:
-            raise ConfigFaulty("the configuration has errors:\n" + str(errors)) from errors
+            found = errors.errors
+    if as_json:
+        print_json(
+            {
+                "config": str(config),
+                "good": not found,
+                "errors": [_placed(error) for error in found],
+                "notes": list(loader.notes),
+            }
+        )
+        sys.exit(Exit.FOUND if found else Exit.DONE)
+    if found:
+        raise ConfigFaulty("the configuration has errors:\n" + "\n".join(found))
     for note in loader.notes:
         say(f"note: {note}")
-    print(f"{config} is good")
+    tell(f"{config} is good")
+
+
+def _placed(error: str) -> dict[str, Any]:
+    parts = PLACED.fullmatch(error)
+    assert parts is not None
+    line = parts["line"]
+    return {**parts.groupdict(), "line": int(line) if line else None}
 
 
 def _config_file(basedir: Basedir) -> Path:

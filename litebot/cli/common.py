@@ -1,17 +1,30 @@
-"""What several commands share: the basedir argument, examples in help texts, progress."""
+"""What the commands share: their last argument, their options, and what they print where.
+
+What was asked for goes to stdout, whatever the options.  What is only good to know is silenced by
+--quiet: that something is done (stdout), and how it goes on (stderr).
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
+from enum import IntEnum
 from typing import Any
 from typing import TypeVar
 
 import click
 
 from litebot.basedir import Basedir
+
+
+class Exit(IntEnum):
+    """The exit codes of all commands; that of an error is its `exit_code`."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    FOUND = 3  # by a check
 
 
 class BasedirType(click.ParamType):  # type: ignore[type-arg]
@@ -27,10 +40,33 @@ class BasedirType(click.ParamType):  # type: ignore[type-arg]
 
 basedir_argument = click.argument("basedir", type=BasedirType(), default=".")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, and change nothing."
+)
+
+QUIET = f"{__name__}.quiet"
 
 
-# Buildbot's, for scripts that were written for it; ours say little as it is.
-quiet_option = click.option("--quiet", "-q", is_flag=True, hidden=True, expose_value=False)
+def _be_quiet(ctx: click.Context, _param: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        ctx.meta[QUIET] = True
+
+
+quiet_option = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=_be_quiet,
+    help="Print nothing but errors and what was asked for.",
+)
+
+
+def is_quiet() -> bool:
+    """Whether the command that runs was told --quiet."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and QUIET in ctx.meta
+
 
 C = TypeVar("C", bound=click.Command)
 
@@ -45,9 +81,37 @@ def example(line: str) -> Callable[[C], C]:
     return add
 
 
+def tell(text: str) -> None:
+    """Say on stdout what a command has done; not what it was asked for."""
+    if not is_quiet():
+        print(text, flush=True)
+
+
 def say(text: str) -> None:
-    """Progress, for people: to stderr, so that stdout holds results alone."""
-    print(text, file=sys.stderr, flush=True)
+    """Progress and notes, for people: to stderr, so that stdout holds results alone."""
+    if not is_quiet():
+        print(text, file=sys.stderr, flush=True)
+
+
+def note_spelling(old: str, new: str) -> None:
+    """Point out that what was typed is spelled otherwise by now."""
+    say(f"note: litebot {old} is spelled litebot {new} now")
+
+
+def print_json(value: Any) -> None:
+    """The answer of a command that was told --json."""
+    print(json.dumps(value, indent=1))
+
+
+def print_plan(lines: list[str], otherwise: str = "") -> None:
+    """The answer of a command that was told --dry-run; `otherwise` where nothing would be done."""
+    print("\n".join(lines) or otherwise)
+    tell("nothing was changed")
+
+
+def counted(count: int, what: str) -> str:
+    """A count with its noun: 1 row, 2,000 rows."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def discard_log() -> None:
@@ -55,15 +119,3 @@ def discard_log() -> None:
     from twisted.logger import globalLogBeginner
 
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-
-
-@contextmanager
-def working(text: str) -> Iterator[None]:
-    """Show that something goes on, while it does, where somebody looks."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield

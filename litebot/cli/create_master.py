@@ -10,7 +10,8 @@ from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import quiet_option
-from litebot.cli.common import working
+from litebot.cli.common import tell
+from litebot.cli.progress import working
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 
@@ -61,7 +62,8 @@ def create_master(
 
     Prints the page's address and a login; the password is shown this once.  With --database the
     tables are made in an empty database of a Postgres server, whose password is in ~/.pgpass or
-    PGPASSWORD.  With --join a second master shares the work of those that are there.
+    PGPASSWORD.  With --join a second master shares the work of those that are there.  With
+    --quiet the password is not shown at all; litebot user passwd gives another.
     """
     kept = _count(log_count)
     if config is not None and Path(config).is_absolute():
@@ -81,25 +83,25 @@ def create_master(
         choices = Choices(url, config, size, kept, join=joins, like=like)
         created = create(basedir.path, force=force, choices=choices)
     if not created.added:
-        print(f"{basedir.path} has all it needs; nothing was changed")
+        tell(f"{basedir.path} has all it needs; nothing was changed")
     elif created.kept:
-        print(f"added to {basedir.path}: {', '.join(created.added)}")
-        print(f"left as it was: {', '.join(created.kept)}")
+        tell(f"added to {basedir.path}: {', '.join(created.added)}")
+        tell(f"left as it was: {', '.join(created.kept)}")
     else:
-        print(f"created a master in {basedir.path}")
-    print()
+        tell(f"created a master in {basedir.path}")
+    tell("")
     url = created.settings.web.public_url
     if url:
-        print(f"  page      {url}")
+        tell(f"  page      {url}")
     if created.password:
-        print("  login     admin")
+        tell("  login     admin")
         anew = f"litebot user passwd admin {basedir.quoted}"
-        print(f"  password  {created.password}   (shown once; {anew})")
+        tell(f"  password  {created.password}   (shown once; {anew})")
     if "project" in created.added:
-        print(f"  project   {basedir.path / 'project'}   (commit to it and watch the build go)")
+        tell(f"  project   {basedir.path / 'project'}   (commit to it and watch the build go)")
     if joins and "master.cfg" not in (*created.added, *created.kept) and config is None:
-        print("\nCopy from another master: master.cfg with its modules, users, secrets/")
-    print(f"\nNext: litebot start {basedir.quoted}")
+        tell("\nCopy from another master: master.cfg with its modules, users, secrets/")
+    tell(f"\nNext: litebot start {basedir.quoted}")
 
 
 def _count(text: str | None) -> int | None:

@@ -22,7 +22,8 @@ from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import quiet_option
 from litebot.cli.common import say
-from litebot.cli.common import working
+from litebot.cli.common import tell
+from litebot.cli.progress import working
 from litebot.errors import LitebotError
 from litebot.master.runtime.outcome import READY_FD
 from litebot.process import alive
@@ -78,10 +79,10 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     began_at = time.monotonic()
     with working(f"starting the master of {basedir.path}"):
         facts = _launch(basedir, timeout_s)
-    print(f"the master answers after {time.monotonic() - began_at:.1f} s, pid {facts['pid']}")
+    tell(f"the master answers after {time.monotonic() - began_at:.1f} s, pid {facts['pid']}")
     if facts.get("url"):
-        print(f"  page  {facts['url']}")
-    print(f"  log   {basedir.log_file}")
+        tell(f"  page  {facts['url']}")
+    tell(f"  log   {basedir.log_file}")
     for note in facts["notes"]:
         say(f"note: {note}")
 
@@ -177,7 +178,7 @@ def stop(basedir: Basedir, clean: bool, timeout_s: float, no_wait: bool) -> None
     """Stop the master of BASEDIR and wait until it is gone; builds that run are retried later."""
     basedir.require()
     if not stop_master(basedir, clean, timeout_s, wait=not no_wait):
-        print(f"no master runs in {basedir.path}")
+        tell(f"no master runs in {basedir.path}")
 
 
 def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool = True) -> bool:
@@ -193,7 +194,7 @@ def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool =
     if not _signal(basedir, owner.pid, signal.SIGUSR1 if clean else signal.SIGTERM):
         return False
     if not wait:
-        print(f"asked the master with pid {owner.pid} to stop")
+        tell(f"asked the master with pid {owner.pid} to stop")
         return True
     give_up_at = time.monotonic() + timeout_s
     with working(f"stopping the master with pid {owner.pid}"):
@@ -204,7 +205,7 @@ def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool =
                     f"kill -9 {owner.pid}  # or wait; nothing that it acknowledged is lost",
                 )
             time.sleep(0.05)
-    print(f"stopped the master with pid {owner.pid}")
+    tell(f"stopped the master with pid {owner.pid}")
     return True
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import click
 
 from litebot import __version__
+from litebot.cli.common import Exit
 from litebot.errors import LitebotError
 
 
@@ -23,34 +24,53 @@ class Lazy(NamedTuple):
     help: str
 
 
-# Loaded on use, so that `litebot --help` imports neither Buildbot nor SQLAlchemy.
-COMMANDS: dict[str, Lazy] = {
-    "create-master": Lazy("create_master", "create_master", "Make a basedir with a master in it."),
-    "start": Lazy("lifecycle", "start", "Start a master and wait until it answers."),
-    "stop": Lazy("lifecycle", "stop", "Stop a master and wait until it is gone."),
-    "restart": Lazy("lifecycle", "restart", "Stop a master if it runs, then start it."),
-    "reconfig": Lazy("reconfig", "reconfig", "Make a running master load its configuration anew."),
-    "check-config": Lazy("check_config", "check_config", "Say what is wrong in master.cfg."),
-    "build": Lazy("build", "build", "Force a build and follow its log to the end."),
-    "status": Lazy("status", "status", "Say what a master does and what it found at its start."),
-    "check": Lazy("check", "check", "Say what is half done or damaged in the database."),
-    "why": Lazy("why", "why", "Say what became of a change."),
-    "report": Lazy("report", "report", "See and drop what reporters have still to tell."),
-    "user": Lazy("user", "user", "Add, remove and list those who may log in."),
-    "upgrade-master": Lazy(
-        "upgrade_master", "upgrade_master", "Bring a basedir and its database up to date."
-    ),
-    "cleanupdb": Lazy("cleanupdb", "cleanupdb", "Compress old logs and give space back."),
-    "sendchange": Lazy("buildbot", "sendchange", "Buildbot's: send a change to a master."),
-    "try": Lazy("buildbot", "try_", "Buildbot's: build your uncommitted changes."),
-    "tryserver": Lazy("buildbot", "tryserver", "Buildbot's: the master's side of try over SSH."),
-    "dataspec": Lazy("buildbot", "dataspec", "Buildbot's: write the data API's specification."),
-    "dev-proxy": Lazy("buildbot", "dev_proxy", "Buildbot's: the page before a distant master."),
-    "copy-db": Lazy("copy_db", "copy_db", "Copy the database to an empty one elsewhere."),
-    "move-database": Lazy(
-        "move_database", "move_database", "Move a master to another database, compared."
-    ),
+# By what one wants to do.  Loaded on use, so that `litebot --help` imports neither Buildbot nor
+# SQLAlchemy.
+GROUPS: dict[str, dict[str, Lazy]] = {
+    "Make a master": {
+        "create-master": Lazy("create_master", "create_master", "Make a basedir with a master."),
+        "upgrade-master": Lazy(
+            "upgrade_master", "upgrade_master", "Bring a basedir and its database up to date."
+        ),
+    },
+    "Run it": {
+        "start": Lazy("lifecycle", "start", "Start a master and wait until it answers."),
+        "stop": Lazy("lifecycle", "stop", "Stop a master and wait until it is gone."),
+        "restart": Lazy("lifecycle", "restart", "Stop a master if it runs, then start it."),
+        "check-config": Lazy("check_config", "check_config", "Say what is wrong in master.cfg."),
+        "reconfig": Lazy(
+            "reconfig", "reconfig", "Make a running master load its configuration anew."
+        ),
+    },
+    "Build": {
+        "build": Lazy("build", "build", "Force a build and follow its log to the end."),
+        "try": Lazy("buildbot", "try_", "Buildbot's: build your uncommitted changes."),
+        "sendchange": Lazy("buildbot", "sendchange", "Buildbot's: send a change to a master."),
+    },
+    "See what goes on": {
+        "status": Lazy("status", "status", "Say what a master does and what its start found."),
+        "why": Lazy("why", "why", "Say what became of a change."),
+        "report": Lazy("report", "report", "List and drop what reporters have still to tell."),
+    },
+    "Say who may log in": {
+        "user": Lazy("user", "user", "Add, remove and list those who may log in."),
+    },
+    "Look after the database": {
+        "check": Lazy("check", "check", "Say what is half done or damaged in it."),
+        "cleanupdb": Lazy("cleanupdb", "cleanupdb", "Compress logs and give free space back."),
+        "copy-db": Lazy("copy_db", "copy_db", "Copy it to an empty one elsewhere."),
+        "move-database": Lazy(
+            "move_database", "move_database", "Move a master to another one, compared."
+        ),
+    },
+    "Rarely": {
+        "version": Lazy("version", "version", "Say which versions are installed."),
+        "tryserver": Lazy("buildbot", "tryserver", "Buildbot's: the master's side of try by SSH."),
+        "dataspec": Lazy("buildbot", "dataspec", "Buildbot's: write the data API's specification."),
+        "dev-proxy": Lazy("buildbot", "dev_proxy", "Buildbot's: the page before a distant master."),
+    },
 }
+COMMANDS = {name: lazy for group in GROUPS.values() for name, lazy in group.items()}
 # Buildbot's names for what has another here.
 ALIASES = {"checkconfig": "check-config", "sighup": "reconfig"}
 
@@ -69,16 +89,31 @@ class Commands(click.Group):
         command: click.Command = getattr(module, lazy.name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, [*COMMANDS, *ALIASES], n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {name!r}.{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+        widest = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                rows = [(f"{name:<{widest}}", lazy.help) for name, lazy in group.items()]
+                formatter.write_dl(rows)
 
 
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="The basedir comes last in every command and defaults to the current folder."
-    "\n\nExample:  litebot create-master ci && litebot start ci",
+    epilog="The basedir comes last and defaults to the current folder.  litebot COMMAND --help says"
+    " more of each.\n\nExample:  litebot create-master ci && litebot start ci",
 )
 @click.version_option(__version__, prog_name="litebot")
 @click.option("--debug", is_flag=True, help="Show where in the code an error arose.")
@@ -90,7 +125,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 a check found something."""
     debug = "--debug" in (arguments if arguments is not None else sys.argv[1:])
     try:
-        litebot.main(arguments, prog_name="litebot")
+        # What is returned is the code of a click.Context.exit(); commands return nothing.
+        sys.exit(litebot.main(arguments, prog_name="litebot", standalone_mode=False) or Exit.DONE)
+    except click.UsageError as error:
+        _show_usage(error)
+        sys.exit(Exit.USAGE)
+    except click.Abort as abort:
+        ended = isinstance(abort.__context__, EOFError)
+        show_error(LitebotError("stdin ended before it answered" if ended else "interrupted"))
+        sys.exit(Exit.FAILED)
     except LitebotError as error:
         if debug:
             traceback.print_exc()
@@ -101,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         show_error(LitebotError(f"{where}{error.strerror or error}"))
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     except Exception as error:
         if debug:
             raise
@@ -111,7 +154,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 shlex.join(["litebot", "--debug", *(arguments or sys.argv[1:])]),
             )
         )
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
+
+
+def _show_usage(error: click.UsageError) -> None:
+    what = error.format_message()
+    if error.ctx is None:
+        show_error(LitebotError(what, "litebot --help"))
+    elif what == error.ctx.get_help():  # a group, without any of its commands
+        print(what, file=sys.stderr)
+    else:
+        show_error(LitebotError(what, f"{error.ctx.command_path} --help"))
 
 
 def show_error(error: LitebotError) -> None:

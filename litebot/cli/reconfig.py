@@ -11,7 +11,8 @@ from litebot.cli.client import post
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import quiet_option
-from litebot.cli.common import working
+from litebot.cli.common import tell
+from litebot.cli.progress import working
 from litebot.errors import LitebotError
 
 
@@ -38,4 +39,4 @@ def reconfig(basedir: Basedir, timeout_s: float | None) -> None:
             f"the reconfig of {basedir.path} has not ended after {timeout_s:g} s; it goes on",
             f"tail -f {shlex.quote(str(basedir.log_file))}",
         ) from error
-    print(f"the master with pid {reply['pid']} runs on the new configuration")
+    tell(f"the master with pid {reply['pid']} runs on the new configuration")

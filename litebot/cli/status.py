@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,19 +12,21 @@ from typing import Any
 import click
 
 from litebot.basedir import Basedir
+from litebot.cli.common import Exit
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import json_option
+from litebot.cli.common import print_json
+from litebot.cli.common import quiet_option
 
 if TYPE_CHECKING:
     from litebot.master.admin.status import Status
-
-NOT_RUNNING = 3
 
 
 @example("litebot status ci")
 @click.command()
 @json_option
+@quiet_option
 @basedir_argument
 def status(basedir: Basedir, as_json: bool) -> None:
     """Say what the master of BASEDIR does, and what it found and repaired at its last start.
@@ -37,11 +38,11 @@ def status(basedir: Basedir, as_json: bool) -> None:
 
     found = look(basedir)
     if as_json:
-        print(json.dumps(asdict(found), indent=1))
+        print_json(asdict(found))
     else:
         _print(found)
     if not found.running:
-        sys.exit(NOT_RUNNING)
+        sys.exit(Exit.FOUND)
 
 
 def _print(found: Status) -> None:
@@ -97,7 +98,7 @@ def _failed_reports(found: Status) -> Iterator[tuple[str, str]]:
     for oldest, *others in failed.values():
         yield ("report", report_line(oldest))
         if others:
-            listing = f"litebot report {Basedir(found.basedir).quoted}"
+            listing = f"litebot report list {Basedir(found.basedir).quoted}"
             yield ("", f"and {len(others)} more of {oldest['reporter']}: {listing}")
 
 

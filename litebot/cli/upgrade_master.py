@@ -7,34 +7,45 @@ import click
 from litebot.basedir import Basedir
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import discard_log
+from litebot.cli.common import dry_run_option
 from litebot.cli.common import example
-from litebot.cli.common import working
+from litebot.cli.common import print_plan
+from litebot.cli.common import quiet_option
+from litebot.cli.common import tell
+from litebot.cli.progress import working
 
 
 @example("litebot upgrade-master ci")
 @click.command()
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing when all is well.")
 # Buildbot's: nothing is replaced here, nor linked.
 @click.option("--replace", "-r", is_flag=True, hidden=True, expose_value=False)
 @click.option("--develop", "-d", is_flag=True, hidden=True, expose_value=False)
+@dry_run_option
+@quiet_option
 @basedir_argument
-def upgrade_master(basedir: Basedir, quiet: bool) -> None:
+def upgrade_master(basedir: Basedir, dry_run: bool) -> None:
     """Bring BASEDIR and its database up to date; its master must be stopped.
 
     A basedir of stock Buildbot becomes one of litebot; its master.cfg is not touched.
     """
+    if dry_run:
+        with working(f"looking at {basedir.path}"):
+            from litebot.master.admin.plan.upgrade import plan
+
+            discard_log()
+            planned = plan(basedir)
+        print_plan(planned, f"{basedir.path} is up to date; nothing would be done")
+        return
     with working(f"upgrading {basedir.path}"):
         from litebot.master.admin.upgrade import upgrade
 
         discard_log()
         created = upgrade(basedir)
-    if quiet:
-        return
-    print(f"{basedir.path} is up to date" + _added(created.added))
+    tell(f"{basedir.path} is up to date" + _added(created.added))
     if created.password:
-        print("  login     admin")
-        print(f"  password  {created.password}   (shown once)")
-    print(f"\nNext: litebot start {basedir.quoted}")
+        tell("  login     admin")
+        tell(f"  password  {created.password}   (shown once)")
+    tell(f"\nNext: litebot start {basedir.quoted}")
 
 
 def _added(names: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -11,8 +10,15 @@ import click
 from litebot.basedir import Basedir
 from litebot.cli.buildbot_user import buildbot_user
 from litebot.cli.common import basedir_argument
+from litebot.cli.common import counted
+from litebot.cli.common import dry_run_option
 from litebot.cli.common import example
+from litebot.cli.common import is_quiet
 from litebot.cli.common import json_option
+from litebot.cli.common import print_json
+from litebot.cli.common import print_plan
+from litebot.cli.common import quiet_option
+from litebot.cli.common import tell
 from litebot.users import ROLES
 from litebot.users import UserFile
 from litebot.users import generate_password
@@ -56,6 +62,16 @@ def _password(generate: bool, password_stdin: bool) -> str:
     return password
 
 
+def _tell_password(done: str, joint: str, made_up: str | None) -> None:
+    """Say what was done; a password that was made up was asked for, and is printed anyhow."""
+    if made_up is None:
+        tell(done)
+    elif is_quiet():
+        print(made_up)
+    else:
+        print(f"{done}{joint} {made_up}")
+
+
 def _file(basedir: Basedir) -> UserFile:
     basedir.require()
     return UserFile(basedir.users_file)
@@ -71,6 +87,7 @@ def _file(basedir: Basedir) -> UserFile:
     help="An admin may force, stop, cancel and pause; a viewer may look.",
 )
 @password_options
+@quiet_option
 @click.argument("name")
 @basedir_argument
 def add(name: str, basedir: Basedir, role: str, generate: bool, password_stdin: bool) -> None:
@@ -78,12 +95,13 @@ def add(name: str, basedir: Basedir, role: str, generate: bool, password_stdin: 
     users = _file(basedir)
     password = _password(generate, password_stdin)
     users.add(name, password, role)
-    print(f"added {role} {name}" + (f", password {password}" if generate else ""))
+    _tell_password(f"added {role} {name}", ", password", password if generate else None)
 
 
 @example("litebot user passwd --generate admin ci")
 @user.command()
 @password_options
+@quiet_option
 @click.argument("name")
 @basedir_argument
 def passwd(name: str, basedir: Basedir, generate: bool, password_stdin: bool) -> None:
@@ -91,29 +109,38 @@ def passwd(name: str, basedir: Basedir, generate: bool, password_stdin: bool) ->
     users = _file(basedir)
     password = _password(generate, password_stdin)
     users.set_password(name, password)
-    print(f"changed the password of {name}" + (f" to {password}" if generate else ""))
+    _tell_password(f"changed the password of {name}", " to", password if generate else None)
 
 
 @example("litebot user remove ada ci")
 @user.command()
 @click.option("--force", is_flag=True, help="Also the last admin.")
+@dry_run_option
+@quiet_option
 @click.argument("name")
 @basedir_argument
-def remove(name: str, basedir: Basedir, force: bool) -> None:
+def remove(name: str, basedir: Basedir, force: bool, dry_run: bool) -> None:
     """Let NAME log in no more."""
-    _file(basedir).remove(name, force=force)
-    print(f"removed {name}")
+    users = _file(basedir)
+    left = users.remove(name, force=force, dry_run=dry_run)
+    if not dry_run:
+        tell(f"removed {name}")
+        return
+    admins = sum(other.role == "admin" for other in left)
+    stay = f"{counted(len(left), 'user')} would stay, {counted(admins, 'admin')} among them"
+    print_plan([f"would remove {name} from {users.path}; {stay}"])
 
 
 @example("litebot user list ci")
 @user.command(name="list")
 @json_option
+@quiet_option
 @basedir_argument
 def list_users(basedir: Basedir, as_json: bool) -> None:
     """Print who may log in, and as what."""
     users = _file(basedir).names()
     if as_json:
-        print(json.dumps([{"name": u.name, "role": u.role} for u in users], indent=1))
+        print_json([{"name": u.name, "role": u.role} for u in users])
         return
     for entry in users:
         print(f"{entry.role:7} {entry.name}")

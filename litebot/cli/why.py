@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from litebot.basedir import Basedir
@@ -11,11 +9,14 @@ from litebot.cli.client import post
 from litebot.cli.common import basedir_argument
 from litebot.cli.common import example
 from litebot.cli.common import json_option
+from litebot.cli.common import print_json
+from litebot.cli.common import quiet_option
 
 
 @example("litebot why 1 ci")
 @click.command()
 @json_option
+@quiet_option
 @click.argument("change")
 @basedir_argument
 def why(change: str, basedir: Basedir, as_json: bool) -> None:
@@ -26,7 +27,7 @@ def why(change: str, basedir: Basedir, as_json: bool) -> None:
     basedir.require()
     reply = post(basedir, "/why", {"change": change})
     if as_json:
-        print(json.dumps(reply, indent=1))
+        print_json(reply)
         return
     width = max([len(outcome["scheduler"]) for outcome in reply["schedulers"]], default=0)
     for outcome in reply["schedulers"]:

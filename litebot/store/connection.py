@@ -148,8 +148,16 @@ def connect(
     return _open(Path(path), str(path), flags, pragmas, busy_timeout_ms)
 
 
-def open_for_inspection(path: Path) -> apsw.Connection:
+def private_wal_index(db: apsw.Connection) -> None:
+    """Keep the index of the log in this process's memory, and other processes out of the file."""
+    db.pragma("locking_mode", "EXCLUSIVE")
+
+
+def open_for_inspection(path: Path, *, stopped: bool = False) -> apsw.Connection:
     """Open a state file to read it, whether its master runs or not.  Changes nothing on disk.
+
+    With `stopped` the caller knows that no master runs on it.  Then the log's index, which a killed
+    master may have left or not, is neither changed nor created either.
 
     Raises StoreError if the file is missing or this user can't read it.
     """
@@ -158,20 +166,33 @@ def open_for_inspection(path: Path) -> apsw.Connection:
     # left it, and the file may need it.
     beside = [Path(f"{path}{suffix}") for suffix in ("-wal", "-journal")]
     options = "" if any(file.exists() for file in beside) else "?immutable=1"
-    name = f"file:{quote(str(path))}{options}"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return _open(path, name, flags, (keep_log_on_close,), INSPECTION_TIMEOUT_MS)
+    first: tuple[Pragma, ...] = ()
+    if stopped and not options:
+        # Source: https://sqlite.org/wal.html#read_only_databases and #noshm
+        if Path(f"{path}-shm").exists():
+            options = "?readonly_shm=1"
+        else:
+            flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
+            first = (private_wal_index, query_only)
+    name = f"file:{quote(str(path))}{options}"
+    return _open(path, name, flags, (keep_log_on_close,), INSPECTION_TIMEOUT_MS, first)
 
 
 def _open(
-    path: Path, name: str, flags: int, pragmas: tuple[Pragma, ...], busy_timeout_ms: int
+    path: Path,
+    name: str,
+    flags: int,
+    pragmas: tuple[Pragma, ...],
+    busy_timeout_ms: int,
+    first: tuple[Pragma, ...] = (),
 ) -> apsw.Connection:
     check_sqlite_version(apsw.sqlite_lib_version())
     db = None
     try:
         db = apsw.Connection(name, flags=flags)
         db.set_busy_timeout(busy_timeout_ms)
-        for pragma in EVERY_CONNECTION + pragmas:
+        for pragma in first + EVERY_CONNECTION + pragmas:
             pragma(db)
         db.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # reads the header
     except apsw.Error as error:

@@ -85,7 +85,7 @@ def test_status_shows_one_failed_report_of_each_reporter(victim: Victim) -> None
     shown = victim.run("status").stdout
     for reporter in ("mailer", "pusher"):
         assert shown.count(f"{reporter} has not told of") == 1
-        assert f"and 2 more of {reporter}: litebot report {victim.basedir}\n" in shown
+        assert f"and 2 more of {reporter}: litebot report list {victim.basedir}\n" in shown
 
 
 def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:

@@ -86,6 +86,7 @@ def examples() -> dict[str, str]:
 
 # What a newcomer would type, in an order in which each line finds what it needs.
 ORDER = [
+    "version",
     "create-master",
     "check-config",
     "user add",
@@ -96,7 +97,8 @@ ORDER = [
     "status",
     "build",
     "check",
-    "report",
+    "report list",
+    "report drop",
     "reconfig",
     "why",
     "restart",
@@ -117,9 +119,24 @@ def make_a_change(basedir: Path) -> None:
         time.sleep(0.2)
 
 
+# One whose server never answers.
+REPORTER = """
+from buildbot.plugins import reporters
+
+c["services"] = [reporters.HttpStatusPush("http://127.0.0.1:9")]
+"""
+
+
+def make_a_report(basedir: Path) -> None:
+    """Have a reporter that has something to tell, and can't."""
+    with open(basedir / "master.cfg", "a", encoding="utf-8") as config:
+        config.write(REPORTER)
+    run("litebot reconfig ci && litebot build hello ci", basedir.parent)
+
+
 def test_every_help_texts_example_runs(tmp_path: Path) -> None:
     shown = examples()
-    groups = {"user"}
+    groups = {"report", "user"}
     assert set(shown) - groups == set(ORDER)
     try:
         for title in ORDER:
@@ -127,6 +144,8 @@ def test_every_help_texts_example_runs(tmp_path: Path) -> None:
                 "litebot",
                 *title.split(),
             ]
+            if title == "report list":
+                make_a_report(tmp_path / "ci")
             if title == "why":
                 make_a_change(tmp_path / "ci")
             run(shown[title], tmp_path)

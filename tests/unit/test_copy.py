@@ -13,6 +13,7 @@ from litebot.errors import ConfigError
 from litebot.errors import StoreError
 from litebot.master.admin.copy import copy
 from litebot.master.admin.move import unfinished
+from litebot.master.admin.plan.copy import plan
 from litebot.master.db.sqlite.state_file import make_state_file
 from litebot.store.dialect import engine_for
 
@@ -69,7 +70,12 @@ def test_rows_without_what_they_refer_to_can_be_left_out(files: Basedir, tmp_pat
             conn.exec_driver_sql(statement)
     for skip_orphans, left in ((False, [1, 2, 3]), (True, [1])):
         name = f"copy{skip_orphans}.sqlite"
-        copy(files, f"sqlite:///{name}", ignore, skip_orphans=skip_orphans)
+        planned = plan(files, f"sqlite:///{name}", skip_orphans=skip_orphans)
+        assert planned.left_out == ({"builds": 2, "steps": 2} if skip_orphans else {})
+        assert planned.references == ({"buildsets.parent_buildid": 1} if skip_orphans else {})
+        assert (planned.made, planned.wiped) == (True, False)
+        rows, target = copy(files, f"sqlite:///{name}", ignore, skip_orphans=skip_orphans)
+        assert (planned.rows, planned.target) == (rows, target)
         with engine_for(tmp_path / name).connect() as conn:
             for table in (Model.builds, Model.steps):
                 found = conn.execute(sa.select(table.c.id).order_by(table.c.id)).scalars().all()
@@ -96,6 +102,9 @@ def test_one_that_was_killed_begins_anew(
         killed.setattr(unfinished, "forget", lambda _target: None)
         copy(files, "sqlite:///copy.sqlite", ignore, skip_orphans=False)
     assert "litebot_move" in tables(tmp_path / "copy.sqlite")
+    planned = plan(files, "sqlite:///copy.sqlite", skip_orphans=False)
+    assert (planned.made, planned.wiped) == (False, True)
+    assert "litebot_move" in tables(tmp_path / "copy.sqlite")
     copy(files, "sqlite:///copy.sqlite", ignore, skip_orphans=False)
     assert "litebot_move" not in tables(tmp_path / "copy.sqlite")
     with pytest.raises(StoreError, match=r"copy.sqlite holds tables \(alembic_version, ...\)"):
@@ -111,6 +120,8 @@ def test_whoever_wants_an_unfinished_one_is_told_so(
     (tmp_path / "litebot.toml").write_text('[database]\nurl = "sqlite:///other.sqlite"\n')
     with pytest.raises(StoreError, match=f"unfinished copy of {tmp_path}/state.sqlite") as refused:
         copy(files, "sqlite:///copy.sqlite", ignore, skip_orphans=False)
+    with pytest.raises(StoreError, match=f"unfinished copy of {tmp_path}/state.sqlite"):
+        plan(files, "sqlite:///copy.sqlite", skip_orphans=False)
     assert refused.value.hint is not None
     assert f"litebot copy-db sqlite:///copy.sqlite {tmp_path}   (begins anew)" in refused.value.hint
 
@@ -127,6 +138,8 @@ def test_whoever_wants_an_unfinished_one_is_told_so(
 def test_what_it_can_not_copy_to(files: Basedir, destination: str, said: str) -> None:
     with pytest.raises((ConfigError, StoreError), match=said):
         copy(files, destination, ignore, skip_orphans=False)
+    with pytest.raises((ConfigError, StoreError), match=said):
+        plan(files, destination, skip_orphans=False)
 
 
 # Build 2 is of a builder that is gone, and build 3 of a master; each has a step.

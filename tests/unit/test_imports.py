@@ -43,6 +43,7 @@ FLOORS: tuple[set[str], ...] = (
     {"service"},
     {"admin.move"},
     {"admin"},
+    {"admin.plan"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 

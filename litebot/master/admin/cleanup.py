@@ -8,7 +8,10 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from buildbot.db.model import Model
 
+from litebot.basedir import Basedir
 from litebot.master.database import Database
+from litebot.master.db import schema
+from litebot.settings import load
 from litebot.store import dbapi
 
 LOGS_A_READ = 1000
@@ -20,12 +23,13 @@ INCREMENTAL = 2
 Progress = Callable[[str, int, int], None]
 
 
-async def clean_up(db: Database, progress: Progress, *, force: bool) -> int:
+async def clean_up(db: Database, files: Basedir, progress: Progress, *, force: bool) -> int:
     """Compress the logs, with `force` also those that are, and give free space back.
 
-    Returns the bytes that compression saved.
+    Returns the bytes that compression saved.  Raises StoreError where there are no tables.
     """
     saved = done = 0
+    await db.pool.do(schema.require, load(files.settings_file).database.url, files.quoted)
     total = await db.pool.do(_count_logs)
     async for logid in _log_ids(db):
         saved += await db.logs.compressLog(logid, force=force)

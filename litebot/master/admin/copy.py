@@ -28,6 +28,8 @@ from litebot.master.db.urls import parsed
 from litebot.master.db.urls import settings_url
 from litebot.settings import load
 
+NEED = "a copy needs it stopped"
+
 
 def copy(
     files: Basedir, destination: str, progress: Progress, *, skip_orphans: bool
@@ -43,22 +45,17 @@ def copy(
     or the source can't be used for, and Difference where the copy is not equal.
     """
     files.require()
-    files.refuse_owner("a copy needs it stopped")
-    tables = all_tables()
-    if skip_orphans:
-        tables = [without_orphans(table) for table in tables]
+    files.refuse_owner(NEED)
+    tables = copied_tables(skip_orphans=skip_orphans)
     url = settings_url(destination, files.path)
     lock = OwnerLock(files)
     try:
         here = load(files.settings_file).database.url
         with closing(open_side(here, files.path, target=False)) as source:
             source.require_current(files.quoted)
-            with closing(_target(destination, url, files.path)) as target:
-                if source.identity() == target.identity():
-                    raise StoreError(
-                        f"{target.name} is the database of {files.path} itself", "name another one"
-                    )
-                _require_empty(target, source, tables)
+            with closing(open_target(destination, url, files.path)) as target:
+                if holds_unfinished(target, source, files):
+                    target.wipe(tables)
                 source.take_snapshot()
                 if isinstance(source, SqliteSide) and isinstance(target, PostgresSide):
                     refuse_unsuited(source, tables, files.quoted, references=not skip_orphans)
@@ -68,21 +65,35 @@ def copy(
         lock.release()
 
 
-def _target(destination: str, url: str, basedir: Path) -> Side:
+def copied_tables(*, skip_orphans: bool) -> list[Moved]:
+    """All tables, with `skip_orphans` without the rows that refer to one that does not exist."""
+    tables = all_tables()
+    return [without_orphans(table) for table in tables] if skip_orphans else tables
+
+
+def open_target(destination: str, url: str, basedir: Path, *, dry_run: bool = False) -> Side:
+    """The database `destination`, whose url is `url` in litebot.toml.  Raises StoreError."""
     given = parsed(destination)
     if given.get_backend_name() == "postgresql":
         return PostgresSide(given, basedir)  # which may hold a password
-    return open_side(url, basedir, target=True)
+    return open_side(url, basedir, target=True, dry_run=dry_run)
 
 
-def _require_empty(target: Side, source: Side, tables: list[Moved]) -> None:
-    """Remove what an interrupted copy has left.  Raises StoreError where it is anything else."""
+def holds_unfinished(target: Side, source: Side, files: Basedir) -> bool:
+    """Whether an interrupted copy of `source` has left something, which has to be wiped.
+
+    Raises StoreError where the target is the source, or holds anything else.
+    """
+    if source.identity() == target.identity():
+        raise StoreError(
+            f"{target.name} is the database of {files.path} itself", "name another one"
+        )
     begun = unfinished.found(target)
     if begun is None:
-        return
+        return False
     if begun.state != COPY or begun.source != source.name:
         raise begun.refusal(target.name)
-    target.wipe(tables)
+    return True
 
 
 def _copy(

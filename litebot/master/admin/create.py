@@ -174,8 +174,13 @@ def _refuse_late(files: Basedir, choices: Choices) -> None:
             )
 
 
-def _complete(basedir: Path, choices: Choices) -> Created:
-    """Add to a folder what a master needs and it lacks."""
+def lacking(basedir: Path, choices: Choices) -> list[str]:
+    """What `create` would add with `force` to a folder that has a database: relative paths."""
+    return _complete(basedir, choices, dry_run=True).added
+
+
+def _complete(basedir: Path, choices: Choices, *, dry_run: bool = False) -> Created:
+    """Add to a folder what a master needs and it lacks; with `dry_run` only name it."""
     files = Basedir(basedir)
     other = Basedir(choices.like) if choices.like is not None else None
     if not files.settings_file.exists():
@@ -187,6 +192,9 @@ def _complete(basedir: Path, choices: Choices) -> Created:
     def add(path: Path, make: Callable[[Path], None]) -> None:
         if path.exists():
             created.kept.append(str(path.relative_to(basedir)))
+            return
+        if dry_run:
+            created.added.append(str(path.relative_to(basedir)))
             return
         temporary = path.with_name(f".{path.name}.new")
         _remove(temporary)
@@ -224,7 +232,7 @@ def _complete(basedir: Path, choices: Choices) -> Created:
     add(files.secrets, _make_secrets)
     state_file = settings.database.sqlite_path(basedir)
     if state_file is not None:
-        if not state_file.exists():
+        if not state_file.exists() and not dry_run:
             path_of(state_file).unlink(missing_ok=True)  # it speaks of one that was here
         add(state_file, make_state_file)
     return created

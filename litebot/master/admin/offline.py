@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import sqlalchemy as sa
 from buildbot.config.master import MasterConfig
 
 from litebot.basedir import Basedir
 from litebot.basedir import OwnerLock
+from litebot.errors import StoreError
 from litebot.master.database import Database
 from litebot.master.db import move_away
 from litebot.master.db import postgres
 from litebot.master.runtime.reactor import run
 from litebot.master.service import BuildMaster
+from litebot.settings import Database as DatabaseSettings
 from litebot.settings import load
+from litebot.store.connection import open_for_inspection
+from litebot.store.dialect import engine_on
 
+NEED = "this needs it stopped"
 T = TypeVar("T")
 
 
@@ -28,8 +36,9 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
     can't be opened or was moved away, and what `work` raises.
     """
     settings = load(files.settings_file)
-    files.refuse_owner("this needs it stopped")
+    files.refuse_owner(NEED)
     files.require_writable()
+    _require_file(files, settings.database)
     lock = OwnerLock(files)
 
     async def opened() -> T:
@@ -54,3 +63,41 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
         return run(opened)
     finally:
         lock.release()
+
+
+@contextmanager
+def inspected_database(
+    files: Basedir, need: str = NEED, *, database: DatabaseSettings | None = None
+) -> Iterator[sa.engine.Connection]:
+    """A connection for a dry run to the database of a basedir whose master is stopped.
+
+    Raises what `with_database` raises, writes nothing, and touches no file.  The `database` is that
+    of litebot.toml unless another one is given.
+    """
+    database = database or load(files.settings_file).database
+    files.refuse_owner(need)
+    files.require_writable()
+    _require_file(files, database)
+    url, path = database.url, database.sqlite_path(files.path)
+    if path is not None:
+        handle = open_for_inspection(path, stopped=True)
+        try:
+            with engine_on(handle).connect() as conn:
+                yield conn
+        finally:
+            handle.close()
+        return
+    engine = postgres.engine_for(url, files.path).execution_options(postgresql_readonly=True)
+    try:
+        with postgres.translated_errors(url), engine.connect() as conn:
+            move_away.refuse_others(conn, postgres.shown(url), files.master_name)
+            yield conn
+    finally:
+        engine.dispose()
+
+
+def _require_file(files: Basedir, database: DatabaseSettings) -> None:
+    """Raise StoreError where there is no state file: else opening it would make an empty one."""
+    path = database.sqlite_path(files.path)
+    if path is not None and not path.exists():
+        raise StoreError(f"{path} does not exist", f"litebot create-master --force {files.quoted}")

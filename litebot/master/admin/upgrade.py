@@ -26,10 +26,12 @@ from litebot.master.db import postgres
 from litebot.master.db import schema
 from litebot.master.db.urls import configured_url
 from litebot.master.db.urls import url_without_password
+from litebot.settings import Database as DatabaseSettings
 from litebot.settings import Settings
 from litebot.settings import load
 from litebot.settings import set_value
 
+NEED = "the upgrade needs it stopped"
 STOCK_IMPORT = re.compile(r"^from buildbot\.master import BuildMaster$", re.MULTILINE)
 OUR_IMPORT = "from litebot.master.service import BuildMaster"
 
@@ -43,37 +45,48 @@ def upgrade(files: Basedir) -> Created:
     Raises MasterRunning, BasedirError, ConfigError, SettingsError and StoreError.
     """
     files.require()
-    files.refuse_owner("the upgrade needs it stopped")
+    files.refuse_owner(NEED)
     files.require_writable()
     if not files.settings_file.exists():
         set_value(files.settings_file, "database.url", stock_database_url(files))
-    state_file = load(files.settings_file).database.sqlite_path(files.path)
-    if state_file is not None and not state_file.exists():
-        raise BasedirError(
-            f"{state_file} does not exist: there is nothing to upgrade",
-            f"litebot create-master --force {files.quoted}",
-        )
-    if state_file is None:
-        _refuse_masters(files)
+    database = load(files.settings_file).database
+    state_file = require_database(files, database)
     use_litebot(files.tac_file)
     created = create(files.path, force=True)
-    with_database(files, _upgrade_tables)
+    with_database(files, lambda db: _upgrade_tables(db, shown(files, database)))
     if state_file is not None:
         state_file.chmod(0o600)  # it holds the key of the login cookies
     return created
 
 
-def _refuse_masters(files: Basedir) -> None:
-    """Raise StoreError while another master runs on the tables, or where they were moved away."""
-    url = load(files.settings_file).database.url
-    name = postgres.shown(url)
-    engine = postgres.engine_for(url, files.path)
-    with postgres.translated_errors(url), engine.connect() as conn:
+def require_database(files: Basedir, database: DatabaseSettings) -> Path | None:
+    """Raise LitebotError where the database can't be upgraded; its file, if it is one.
+
+    It is not there, or was moved away, or another master runs on it.
+    """
+    state_file = database.sqlite_path(files.path)
+    if state_file is not None:
+        if not state_file.exists():
+            raise BasedirError(
+                f"{state_file} does not exist: there is nothing to upgrade",
+                f"litebot create-master --force {files.quoted}",
+            )
+        return state_file
+    name = postgres.shown(database.url)
+    engine = postgres.engine_for(database.url, files.path)
+    with postgres.translated_errors(database.url), engine.connect() as conn:
         move_away.refuse_others(conn, name, files.master_name)
         refuse_running(conn, name, files.master_name)
+    return None
 
 
-async def _upgrade_tables(db: Database) -> None:
+def shown(files: Basedir, database: DatabaseSettings) -> str:
+    """What a database is called in messages."""
+    return str(database.sqlite_path(files.path) or postgres.shown(database.url))
+
+
+async def _upgrade_tables(db: Database, name: str) -> None:
+    await db.pool.do(schema.refuse_upgrade, name)
     await db.model.upgrade()
     await db.pool.do(schema.upgrade)
 
@@ -104,6 +117,20 @@ def use_litebot(tac: Path) -> None:
 
     One that does stays as it is.
     """
+    text, changed, is_stock = changed_tac(tac)
+    if changed == text:
+        return
+    with locked(tac.parent):
+        if is_stock:
+            replace_file(tac.with_name(tac.name + ".stock"), text, new_mode=0o644)
+        replace_file(tac, changed, new_mode=0o644)
+
+
+def changed_tac(tac: Path) -> tuple[str, str, bool]:
+    """The text of a buildbot.tac, what it has to be, and whether it is stock Buildbot's.
+
+    Raises LitebotError where it can't be told what it has to be.
+    """
     text = tac.read_text(encoding="utf-8")
     is_stock = "litebot.master" not in text
     changed = NAMED_BASEDIR.sub("basedir = '.'", text)
@@ -114,9 +141,4 @@ def use_litebot(tac: Path) -> None:
                 f"{tac} does not import BuildMaster from buildbot.master as Buildbot writes it",
                 f"edit it to say: {OUR_IMPORT}",
             )
-    if changed == text:
-        return
-    with locked(tac.parent):
-        if is_stock:
-            replace_file(tac.with_name(tac.name + ".stock"), text, new_mode=0o644)
-        replace_file(tac, changed, new_mode=0o644)
+    return text, changed, is_stock

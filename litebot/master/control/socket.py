@@ -242,7 +242,7 @@ class DropReportResource(Resource):
         if not await self.master.outbox.drop(body["id"]):
             raise LitebotError(
                 f"no report with the id {body['id']} is waiting",
-                f"litebot report {self.master.basedir}",
+                f"litebot report list {self.master.basedir}",
             )
         return {}
 

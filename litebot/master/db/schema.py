@@ -6,6 +6,7 @@ import functools
 import re
 import secrets
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ class Model(model.Model):
         return self.db.pool.do(is_buildbots)
 
 
+# What the table migrate_version holds in Buildbot 0.9, and after the last migration that is not
+# alembic's.  Source: buildbot/db/model.py
+FIRST_OF_0P9, LAST_BEFORE_ALEMBIC = 40, 58
+
 # The lines in which a migration of Buildbot's names itself, and the one that it follows.
 REVISION = re.compile(r"""^(down_)?revision = (?:["'](\w+)["']|None)$""", re.MULTILINE)
 
@@ -147,7 +152,7 @@ def lock(conn: sa.engine.Connection) -> None:
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('litebot_schema'))")
 
 
-def _version(conn: sa.engine.Connection) -> int:
+def version(conn: sa.engine.Connection) -> int:
     """Return how many of litebot's migrations have run."""
     if not sa.inspect(conn).has_table(tables.versions.name):
         return 0
@@ -156,18 +161,68 @@ def _version(conn: sa.engine.Connection) -> int:
 
 def is_older(conn: sa.engine.Connection) -> bool:
     """Return whether `upgrade` has migrations to run."""
-    return _version(conn) < len(MIGRATIONS)
+    return version(conn) < len(MIGRATIONS)
 
 
-def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None:
-    """Raise StoreError if the tables are not those of this Buildbot and this litebot.
+def require(conn: sa.engine.Connection, name: str, basedir: str) -> None:
+    """Raise StoreError if the database does not have the tables of a Buildbot since 3.0.
 
     The message calls the database `name`; `basedir` is quoted for a shell.
     """
-    if not is_buildbots(conn) or _version(conn) != len(MIGRATIONS):
+    if buildbots_revision(conn) is None:
+        raise StoreError(
+            f"{name} holds no tables of a Buildbot since 3.0",
+            f"name another one under [database] in litebot.toml, or move this one away, then:"
+            f" litebot create-master --force {basedir}",
+        )
+
+
+def require_current(conn: sa.engine.Connection, name: str, basedir: str) -> None:
+    """Like `require`, but also refuses tables that are not those of this Buildbot and litebot."""
+    require(conn, name, basedir)
+    if not is_buildbots(conn) or version(conn) != len(MIGRATIONS):
         raise StoreError(
             f"{name} does not have the tables of this Buildbot and this litebot",
             f"litebot upgrade-master {basedir}",
+        )
+
+
+def refuse_upgrade(conn: sa.engine.Connection, name: str) -> None:
+    """Raise StoreError if neither `upgrade` nor Buildbot's own can bring the tables up to date.
+
+    They are newer than this version, or older than Buildbot 3.0.  The message calls the database
+    `name`.
+    """
+    inspector = sa.inspect(conn)
+    revision = buildbots_revision(conn)
+    if revision is not None and revision not in buildbots_revisions():
+        raise StoreError(
+            f"{name} has the tables of a newer Buildbot (revision {revision} is not known here)",
+            "pip install --upgrade litebot",
+        )
+    if inspector.has_table("version"):
+        raise _too_old(name, model.UpgradeFromBefore0p9Error())
+    if inspector.has_table("migrate_version"):
+        found = conn.exec_driver_sql("SELECT version FROM migrate_version").scalar() or 0
+        if found < FIRST_OF_0P9:
+            raise _too_old(name, model.UpgradeFromBefore0p9Error())
+        if found != LAST_BEFORE_ALEMBIC:
+            raise _too_old(name, model.UpgradeFromBefore3p0Error())
+    refuse_newer(conn)
+
+
+def _too_old(name: str, error: Exception) -> StoreError:
+    return StoreError(f"{name}: {' '.join(str(error).split())}")
+
+
+def refuse_newer(conn: sa.engine.Connection) -> None:
+    """Raise StoreError if a newer litebot has created the tables."""
+    done = version(conn)
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"litebot's tables were made by a newer litebot (version {done}; this one knows"
+            f" {len(MIGRATIONS)})",
+            "pip install --upgrade litebot",
         )
 
 
@@ -187,16 +242,27 @@ def _upgrade(conn: sa.engine.Connection) -> None:
     if done is None:
         conn.execute(tables.versions.insert().values(version=0))
         done = 0
-    if done > len(MIGRATIONS):
-        raise StoreError(
-            f"litebot's tables were made by a newer litebot (version {done}; this one knows"
-            f" {len(MIGRATIONS)})",
-            "pip install --upgrade litebot",
-        )
+    refuse_newer(conn)
     for migration in MIGRATIONS[done:]:
         migration(conn)
     conn.execute(tables.versions.update().values(version=len(MIGRATIONS)))
     _make_indexes_and_triggers(conn)
+
+
+def missing_indexes_and_triggers(conn: sa.engine.Connection) -> Iterator[str]:
+    """Name the indexes and triggers that `upgrade` would create."""
+    inspector = sa.inspect(conn)
+    for name, (table, _) in PARTIAL_INDEXES.items():
+        indexes = inspector.get_indexes(table) if inspector.has_table(table) else []
+        if name not in {index["name"] for index in indexes}:
+            yield f"the index {name}"
+    if conn.dialect.name != "sqlite":
+        return
+    query = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
+    triggers = set(conn.exec_driver_sql(query).scalars())
+    for name in COUNTED:
+        if f"litebot_deleted_{name}" not in triggers:
+            yield f"the trigger litebot_deleted_{name}"
 
 
 def _make_indexes_and_triggers(conn: sa.engine.Connection) -> None:

@@ -27,11 +27,14 @@ BATCHES = 10
 COPYING, INDEXES = "copying rows", "making indexes"
 
 
-def open_side(url: str, basedir: Path, *, target: bool) -> Side:
-    """A database by its url as litebot.toml has it.  Raises StoreError."""
+def open_side(url: str, basedir: Path, *, target: bool, dry_run: bool = False) -> Side:
+    """A database by its url as litebot.toml has it.  Raises StoreError.
+
+    In a `dry_run` it is only read, and a state file has to exist.
+    """
     path = Database(url).sqlite_path(basedir)
     if path is not None:
-        return SqliteSide(path, target=target)
+        return SqliteSide(path, target=target, dry_run=dry_run)
     return PostgresSide(url, basedir)
 
 

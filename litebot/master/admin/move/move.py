@@ -38,6 +38,8 @@ from litebot.settings import Database
 from litebot.settings import load
 from litebot.settings import set_value
 
+NEED = "a move needs it stopped"
+
 
 @dataclass(frozen=True)
 class Copied:
@@ -71,7 +73,7 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
     for what the target or the source can't be used for, and Difference where the copy is not equal.
     """
     files.require()
-    files.refuse_owner("a move needs it stopped")
+    files.refuse_owner(NEED)
     files.require_writable()
     settings = load(files.settings_file)
     path = Database(url).sqlite_path(files.path)
@@ -84,7 +86,7 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
             with closing(open_side(url, files.path, target=True)) as target:
                 if source.identity() == target.identity():
                     return Report(None, _end(target, task))
-                _refuse_moved(source, task)
+                refuse_moved(source, task.url, files.master_name)
                 copied = _move(source, target, task)
                 set_value(files.settings_file, "database.url", url)
                 old = source.put_aside(task.url, files.master_name)
@@ -103,39 +105,49 @@ class Task:
     progress: Progress
 
 
-def _refuse_moved(source: Side, task: Task) -> None:
+def refuse_moved(source: Side, url: str, master: str) -> None:
     """Raise StoreError where a source on a server is moved elsewhere, or was not moved there yet.
 
-    One that is being moved to where it is to go now was moved by an attempt that did not end.
+    One that is being moved to `url`, where it is to go now, was moved by an attempt that did not
+    end.  `master` is the name of the one that is moved.
     """
     if not isinstance(source, PostgresSide):
         return
     with source.translated_errors(), source.engine.connect() as conn:
         found = move_away.found(conn)
-        if found is not None and (found.done or found.url != task.url):
+        if found is not None and (found.done or found.url != url):
             raise found.refusal(source.name)
-        move_into.refuse(conn, source.name, task.files.master_name)
+        move_into.refuse(conn, source.name, master)
+
+
+def begun_by(target: Side, files: Basedir) -> Unfinished:
+    """The move to this one that only has to be ended, as litebot.toml names it already.
+
+    Raises StoreError where there is none.
+    """
+    begun = unfinished.recorded(target)
+    if begun is None or begun.state != move_into.MOVED:
+        raise StoreError(f"{target.name} is the database of {files.path} itself")
+    return begun
 
 
 def _end(target: Side, task: Task) -> str:
     """Put the old database aside, where a move to this one was interrupted before that."""
-    begun = unfinished.recorded(target)
-    if begun is None or begun.state != move_into.MOVED:
-        raise StoreError(f"{target.name} is the database of {task.files.path} itself")
+    begun = begun_by(target, task.files)
     old, path = begun.source, Path(begun.source)
     if not path.is_absolute():
         with closing(PostgresSide(begun.source, task.files.path)) as source:
-            if _is_as_it_was(source, begun):
+            if is_as_it_was(source, begun):
                 source.put_aside(task.url, task.files.master_name)
     elif path.exists():
         with closing(SqliteSide(path, target=False)) as source:
-            if _is_as_it_was(source, begun):
+            if is_as_it_was(source, begun):
                 old = source.put_aside(task.url, task.files.master_name)
     unfinished.forget(target)
     return old
 
 
-def _is_as_it_was(source: Side, begun: Unfinished) -> bool:
+def is_as_it_was(source: Side, begun: Unfinished) -> bool:
     """Whether it is still what was moved, and not somebody else's by now."""
     tables = all_tables()
     return {table.name for table in tables} <= source.tables() and (
@@ -182,9 +194,20 @@ def _move(source: Side, target: Side, task: Task) -> Copied:
 
 def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | None:
     """The move that can go on; None once the target is empty.  Raises StoreError."""
+    begun, to_wipe = judge(target, new)
+    if to_wipe:
+        target.wipe(tables)
+    return begun
+
+
+def judge(target: Side, new: Unfinished) -> tuple[Unfinished | None, bool]:
+    """The move that can go on, if there is one, and whether the target has to be emptied.
+
+    Raises StoreError where it can't be used.
+    """
     begun = unfinished.found(target)
     if begun is None:
-        return None
+        return None, False
     same = begun.source == new.source and begun.mark == new.mark
     if begun.state == move_into.MOVED and not same:
         raise unfinished.holds_data(target, target.tables())
@@ -196,6 +219,5 @@ def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | 
             "finish that one, or name another database, or remove this one",
         )
     if same and begun.state in (move_into.COPYING, move_into.MOVED):
-        return begun
-    target.wipe(tables)  # nothing but what this very source was copied to before it changed
-    return None
+        return begun, False
+    return None, True  # it holds nothing but what this very source had before it changed

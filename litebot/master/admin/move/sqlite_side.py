@@ -22,6 +22,7 @@ from litebot.master.db.sqlite.state_file import create_file
 from litebot.store.connection import checkpoint_at_64_mib
 from litebot.store.connection import connect
 from litebot.store.connection import keep_log_on_close
+from litebot.store.connection import open_for_inspection
 from litebot.store.connection import query_only
 from litebot.store.connection import refusal
 from litebot.store.connection import sort_in_files
@@ -33,19 +34,27 @@ TARGET = (sort_in_files, sync_at_checkpoints, checkpoint_at_64_mib)
 
 
 class SqliteSide(Side):
-    """A state file.  As a target it is made where it does not exist; a source stays as it is."""
+    """A state file.  As a target it is made where it does not exist; a source stays as it is.
 
-    def __init__(self, path: Path, *, target: bool) -> None:
+    In a `dry_run` nothing at all is touched; the file has to exist.
+    """
+
+    def __init__(self, path: Path, *, target: bool, dry_run: bool = False) -> None:
         """Open it.  Raises StoreError, and OSError where it can't be made."""
         self.path = path
         self.name = str(path)
+        self._dry_run = dry_run
         self._pragmas = TARGET if target else SOURCE
-        if target and not path.exists():
+        if target and not dry_run and not path.exists():
             create_file(path)
         self._open()
 
     def _open(self) -> None:
-        self.handle = connect(self.path, self._pragmas)
+        if self._dry_run:
+            self.handle = open_for_inspection(self.path, stopped=True)
+            sort_in_files(self.handle)
+        else:
+            self.handle = connect(self.path, self._pragmas)
         self.engine = engine_on(self.handle)
 
     @contextmanager

@@ -101,7 +101,10 @@ def check_schema(db: apsw.Connection, path: Path, files: Basedir) -> None:
     """Raise StoreError unless the tables are exactly those of this version of Buildbot."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
     if not tables:
-        raise StoreError(f"{path} holds no tables", f"litebot create-master --force {files.quoted}")
+        raise StoreError(
+            f"{path} holds no tables",
+            f"move it away, then: litebot create-master --force {files.quoted}",
+        )
     if "alembic_version" not in tables:
         raise StoreError(
             f"{path} is no database of a Buildbot since 3.0: it has no table alembic_version",
