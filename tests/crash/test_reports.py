@@ -88,8 +88,15 @@ def test_status_shows_one_failed_report_of_each_reporter(victim: Victim) -> None
         assert f"and 2 more of {reporter}: litebot report list {victim.basedir}\n" in shown
 
 
+# So that an answer which does not wait for its commit is always too early.
+COMMITS_LATE = """
+from litebot.master import database
+database.GROUP_COMMIT_S = 1.0
+"""
+
+
 def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
-    victim.write_config(CONFIG.format(command="true"))
+    victim.write_config(CONFIG.format(command="true") + COMMITS_LATE)
     victim.start()
     victim.ask_for("b")
     wait_for(lambda: len(waiting(victim)) == 2, "both to have failed")

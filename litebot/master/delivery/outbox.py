@@ -201,12 +201,13 @@ class Outbox(service.AsyncMultiService):
         )
 
     async def drop(self, id: int) -> bool:
-        """Forget a row; whether there was one."""
+        """Forget a row, and return once that is on disk: whether there was one."""
 
         def delete(conn: sa.engine.Connection) -> bool:
             return conn.execute(outbox.delete().where(outbox.c.id == id)).rowcount > 0
 
         found: bool = await self.master.db.pool.do_with_transaction(delete)
+        await self.master.db.on_disk()
         return found
 
     def _look(self) -> None:
