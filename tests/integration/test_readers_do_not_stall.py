@@ -26,21 +26,21 @@ LONG_READS = (
 )
 LOG = ("/api/v2/logs/1/raw",)
 
-WITHOUT_READERS = """
+WITHOUT_READ_POOL = """
 from litebot.master.db.sqlite import turn_queue
-turn_queue.Readers = lambda path, reactor: None
+turn_queue.SqliteReadPool = lambda path, reactor: None
 """
 
-TELL_OF_READERS = """
+LOG_READS = """
 from litebot.master.db.sqlite import turn_queue
-class Readers(turn_queue.Readers):
+class ReadPool(turn_queue.SqliteReadPool):
     def run(self, callable, *args, **kwargs):
-        print("in a reader:", callable.__qualname__)
+        print("in the read pool:", callable.__qualname__)
         return super().run(callable, *args, **kwargs)
     def run_sql(self, callable, *args):
-        print("in a reader:", callable.__qualname__)
+        print("in the read pool:", callable.__qualname__)
         return super().run_sql(callable, *args)
-turn_queue.Readers = Readers
+turn_queue.SqliteReadPool = ReadPool
 """
 
 
@@ -148,7 +148,7 @@ def test_long_reads_do_not_stall_the_reactor(with_history: Master) -> None:
     print("in reader threads, of a log:", log)
     master.stop()
 
-    master.configure(WITHOUT_READERS)
+    master.configure(WITHOUT_READ_POOL)
     master.start()
     instead = measure(master, LONG_READS, visitors=3)
     print("on the reactor:", instead)
@@ -160,9 +160,9 @@ def test_long_reads_do_not_stall_the_reactor(with_history: Master) -> None:
 
 
 def test_who_follows_a_build_reads_in_threads_too(master: Master) -> None:
-    master.configure(TELL_OF_READERS)
+    master.configure(LOG_READS)
     master.start()
-    assert "in a reader:" not in master.log
+    assert "in the read pool:" not in master.log
     assert master.force("hello").returncode == 0
-    read = set(re.findall(r"in a reader: (\S+)", master.log))
+    read = set(re.findall(r"in the read pool: (\S+)", master.log))
     assert {"BuildersConnectorComponent.getBuilders.<locals>.thd", "_thd_chunks"} <= read
