@@ -66,6 +66,7 @@ def test_revisions_are_those_that_alembic_finds() -> None:
 
 
 def test_garbage_is_collected_once_all_is_imported(master: Master) -> None:
-    master.configure('import gc; print("enabled:", gc.isenabled(), gc.get_freeze_count() > 100_000)')
+    state = "gc.isenabled(), gc.get_freeze_count() > 100_000"
+    master.configure(f"import gc; print('enabled:', {state})")
     master.start()
     assert "enabled: True True" in master.log

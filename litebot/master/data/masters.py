@@ -29,7 +29,7 @@ class Master(data_masters.Master):
         db = self.master.db
         now = self.master.reactor.seconds()
         too_old = epoch2datetime(now - 60 * data_masters.EXPIRE_MINUTES)
-        with_locks = yield defer.ensureDeferred(self.master.cluster.masters_with_locks())
+        with_locks = yield defer.ensureDeferred(db.cluster.masters_with_locks())
         for master in (yield db.masters.getMasters()):
             is_active = master.last_active is not None and master.last_active >= too_old
             if is_active or master.name in with_locks:

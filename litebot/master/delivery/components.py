@@ -200,10 +200,10 @@ class Buildsets(BuildsetsConnectorComponent):
 
 def _outbox_effect(master: Any, kind: str, id: int) -> EndEffect | None:
     reporters = master.outbox.wanting(kind, id)
-    if not reporters and not master.cluster.others_may_report:
+    if not reporters and not master.db.cluster.others_may_report:
         return None
     row = {"kind": kind, "about": id, "masterid": master.masterid}
-    return partial(outbox.add, reporters=reporters, **row, cluster=master.cluster)
+    return partial(outbox.add, reporters=reporters, **row, cluster=master.db.cluster)
 
 
 @dataclass(frozen=True)
