@@ -16,13 +16,13 @@ from litebot.basedir import refused_by_system
 from litebot.errors import ConfigError
 from litebot.errors import LitebotError
 from litebot.errors import SettingsError
+from litebot.master import preflight
 from litebot.master import recovery
 from litebot.master.configuration.loader import ConfigLoader
 from litebot.master.configuration.ports import configured_ports
 from litebot.master.configuration.ports import require_free
 from litebot.master.db import schema
 from litebot.master.db.sqlite import commit_watermark
-from litebot.master.db.sqlite import preflight
 from litebot.master.recovery.requests import complete_buildsets
 from litebot.master.runtime import memory
 from litebot.master.runtime import outcome

@@ -23,6 +23,7 @@ from support.commands import litebot
 from support.commands import require
 from support.commands import succeeded
 from support.commands import wait_for
+from support.listener import Heard
 from support.master import SUCCESS
 from support.master import Master
 from support.ports import free_ports
@@ -147,10 +148,9 @@ def test_a_session_ends_when_it_is_given_away(
     name = postgres.database_with_tables()
     between = pooler("transaction")
     reactor = Reactor()
-    failures: list[StoreError] = []
+    heard = Heard()
     server = Server(between.url(name), Path("/nowhere"))
-    session = Session(server, reactor, 1, "host:/1", lambda *_: [])
-    session.on_failure = failures.append
+    session = Session(server, reactor, 1, "host:/1", lambda *_: [], heard)
     started = Asked(session.start())
     reactor.run_now(lambda: started.called)
     assert started.error is None
@@ -159,9 +159,9 @@ def test_a_session_ends_when_it_is_given_away(
 
         def turn() -> list[StoreError]:
             reactor.turn()
-            return failures
+            return heard.failures
 
         wait_for(turn, "it to be noticed")
-    assert "gives connections away" in failures[0].what
+    assert "gives connections away" in heard.failures[0].what
     stopped = Asked(session.stop())
     reactor.run_now(lambda: stopped.called)

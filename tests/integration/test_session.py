@@ -20,13 +20,13 @@ from litebot.errors import StoreError
 from litebot.errors import TakenOver
 from litebot.master.cluster import peers
 from litebot.master.cluster import session as module
-from litebot.master.cluster.events import Event
 from litebot.master.cluster.peers import MASTER_LOCK
 from litebot.master.cluster.session import RELEASE_WITHIN_S
 from litebot.master.cluster.session import Session
 from litebot.master.db.postgres import driver_url
 from litebot.master.db.postgres.server import Server
 from support.commands import wait_for
+from support.listener import Heard
 from support.postgres import Postgres
 from support.proxy import Proxy
 from support.stand_in import Asked
@@ -34,24 +34,16 @@ from support.stand_in import Log
 from support.stand_in import Reactor
 
 
-class Site:
-    """A master's session, and what it was told by it."""
+class Site(Heard):
+    """A master's session, and what it reports."""
 
     def __init__(self, url: str, masterid: int, reactor: Reactor) -> None:
         self.reactor = reactor
+        super().__init__()
         self.suspects: list[int] = []
-        self.heard: list[int] = []
-        self.dead: list[int] = []
-        self.gaps = 0
-        self.taking = defer.succeed(None)
-        self.failures: list[StoreError] = []
         server = Server(url, Path("/nowhere"))
         name = f"host:/{masterid}"
-        self.session = Session(server, reactor, masterid, name, lambda *_: self.suspects)
-        self.session.on_events = self._hear
-        self.session.on_gap = self._note_gap
-        self.session.on_dead = self._note_dead
-        self.session.on_failure = self.failures.append
+        self.session = Session(server, reactor, masterid, name, lambda *_: self.suspects, self)
 
     def start(self) -> Site:
         asked = Asked(self.session.start())
@@ -67,16 +59,6 @@ class Site:
     def tell(self, *numbers: int) -> None:
         for number in numbers:
             self.session.send(("numbers", str(number)), {"number": number})
-
-    def _hear(self, events: list[Event]) -> None:
-        self.heard += [event.message["number"] for event in events]
-
-    def _note_gap(self) -> None:
-        self.gaps += 1
-
-    def _note_dead(self, masterid: int, _holder: int) -> defer.Deferred[None]:
-        self.dead.append(masterid)
-        return self.taking
 
     @property
     def is_alone(self) -> bool:
@@ -206,8 +188,6 @@ def test_one_whose_events_find_no_space_keeps_its_lock(
 ) -> None:
     one, two = sites(1).start(), sites(2).start()
     one.knows_others()
-    told: list[str] = []
-    one.session.on_outage = lambda outage: told.append(outage.words if outage else "over")
     tries: list[float] = []
     send = one.session._events.send
 
@@ -227,8 +207,8 @@ def test_one_whose_events_find_no_space_keeps_its_lock(
     assert one.session._connections == 1
     assert 3 <= len(tries) <= 6  # after 0.1 s, 0.2 s, ...
     assert one.session.outage is not None
-    assert len(told) == 1
-    assert told[0].startswith("could not extend file ")
+    assert len(one.outages) == 1
+    assert one.outages[0].startswith("could not extend file ")
     two.tell(1000)  # refused as well, and kept
     two.until(lambda: two.session.outage is not None)
     full()
@@ -237,7 +217,7 @@ def test_one_whose_events_find_no_space_keeps_its_lock(
     two.until(pass_time(0.5))
     assert two.heard == list(range(sent))
     assert one.session.outage is None
-    assert told[1:] == ["over"]
+    assert one.outages[1:] == ["over"]
     assert two.session._connections == 1
     assert len([line for line in logged.messages if "the session on" in line]) == 4  # of both
 

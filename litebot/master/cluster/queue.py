@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet import defer
-
 from litebot.master.cluster.events import Event
 from litebot.master.delivery.queue import NEW_BUILDSET
 from litebot.master.delivery.queue import DeliveryQueue
@@ -26,23 +24,16 @@ class SharedQueue(DeliveryQueue):
 
     from_masterid: int | None = None
 
-    @defer.inlineCallbacks
-    def startService(self) -> Any:
-        yield super().startService()
-        self.master.cluster.session.on_events = self._deliver
-
-    @defer.inlineCallbacks
-    def stopService(self) -> Any:
-        self.master.cluster.session.on_events = None
-        yield super().stopService()
-
     def produce(self, routingKey: tuple[str, ...], data: Any) -> None:
         """Deliver an event to all consumers on every master."""
         # The session gets a copy, as reporters add to the data that they get.
         self.master.cluster.session.send(routingKey, copy.copy(data))
         super().produce(routingKey, data)
 
-    def _deliver(self, events: list[Event]) -> None:
+    def deliver(self, events: list[Event]) -> None:
+        """Deliver events of other masters, in order; does nothing unless the queue runs."""
+        if not self.running:
+            return
         for event in events:
             with from_master(self, event.masterid):
                 super().produce(event.key, event.message)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from typing import Protocol
 
 import psycopg
 from twisted.internet import defer
@@ -79,34 +80,51 @@ def grace_s(server: Server) -> float:
     return LONGEST_WAIT_S + server.longest_connect_s() + MARGIN_S
 
 
+class Listener(Protocol):
+    """What a session reports to.  All methods are called on the reactor's thread."""
+
+    def on_events(self, events: list[Event]) -> None:
+        """Take events of other masters, in order."""
+
+    def on_gap(self) -> None:
+        """Note that some events of other masters are lost, or may be."""
+
+    def on_dead(self, masterid: int, holder: int) -> defer.Deferred[Any]:
+        """Take over from a dead master.
+
+        The server's process `holder` holds its lock until the Deferred fires.
+        """
+
+    def on_failure(self, error: StoreError) -> None:
+        """Note that the session can't go on; called once.
+
+        The error is TakenOver if another master found this one dead.
+        """
+
+    def on_outage(self, outage: Outage | None) -> None:
+        """Note an `outage` of the session that begins, or None at its end."""
+
+
 class Session:
-    """`master.session` of a master on Postgres.
+    """The session of a master on Postgres, which reports to `listener`.
 
-    `masterid` and `name` are those of this master in the table masters.  These callbacks, if set,
-    are called on the reactor's thread:
-
-    - `on_events` with events of other masters, in order;
-    - `on_gap` when some of these are lost, or may be;
-    - `on_dead` with the id of a dead master, and the server's process that holds its lock until the
-      Deferred that the callback returns fires;
-    - `on_failure` once, when the session can't go on; with TakenOver if another master found this
-      one dead;
-    - `on_outage` with each `outage` that begins, and with None at its end.
-
-    `outage` tells since when the session is cut off, or the server refuses something, and why.
+    `masterid` and `name` are those of this master in the table masters.  `outage` says since when
+    the session is cut off, or the server refuses something, and why; it is None while all is well.
     """
 
-    on_events: Callable[[list[Event]], None] | None = None
-    on_gap: Callable[[], None] | None = None
-    on_dead: Callable[[int, int], defer.Deferred[Any]] | None = None
-    on_failure: Callable[[StoreError], object] | None = None
-    on_outage: Callable[[Outage | None], None] | None = None
     outage: Outage | None = None
 
     def __init__(
-        self, server: Server, reactor: Any, masterid: int, name: str, suspects: Suspects
+        self,
+        server: Server,
+        reactor: Any,
+        masterid: int,
+        name: str,
+        suspects: Suspects,
+        listener: Listener,
     ) -> None:
         self.name = name
+        self._listener = listener
         self._server = server
         self._reactor = reactor
         self._events = Events(masterid)
@@ -178,8 +196,7 @@ class Session:
 
     def _deliver(self, events: list[Event]) -> None:
         try:
-            if self.on_events is not None:
-                self.on_events([event for event in events if event.key != DROPPED])
+            self._listener.on_events([event for event in events if event.key != DROPPED])
             if any(event.key == DROPPED for event in events):
                 log.msg("events of other masters are lost; reading the database instead")
                 self._report_gap()
@@ -191,15 +208,12 @@ class Session:
 
     def _report_gap(self) -> None:
         try:
-            if self.on_gap is not None:
-                self.on_gap()
+            self._listener.on_gap()
         except Exception:
             log.err(None, "while reading the database after events were lost")
 
     def _found_dead(self, masterid: int, holder: int, connection: int) -> None:
-        d: defer.Deferred[Any] = defer.succeed(None)
-        if self.on_dead is not None:
-            d = defer.maybeDeferred(self.on_dead, masterid, holder)
+        d: defer.Deferred[Any] = defer.maybeDeferred(self._listener.on_dead, masterid, holder)
         d.addErrback(lambda failure: failure.trap(StoreFailed))
         d.addErrback(lambda f: log.err(f, f"while taking over from master {masterid}"))
         d.addBoth(
@@ -219,8 +233,7 @@ class Session:
 
     def _set_outage(self, outage: Outage | None) -> None:
         self.outage = outage
-        if self.on_outage is not None:
-            self.on_outage(outage)
+        self._listener.on_outage(outage)
 
     def _has_ended(self) -> None:
         self._woken = True  # the thread must not be woken any more
@@ -270,8 +283,7 @@ class Session:
             if not isinstance(raised, StoreError):
                 on_reactor(log.err, Failure(), "in the session on the database")
                 raised = StoreError(f"the session on {self._server.shown} failed: {raised!r}")
-            if self.on_failure is not None:
-                on_reactor(self.on_failure, raised)
+            on_reactor(self._listener.on_failure, raised)
 
     def _open(self) -> None:
         """Connect and take the lock.  Raises psycopg.Error, StoreError and TakenOver."""

@@ -25,7 +25,9 @@ from litebot.master.cluster import succession
 from litebot.master.cluster.checks import refuse_running
 from litebot.master.cluster.checks import refuse_strangers
 from litebot.master.cluster.checks import refuse_two_sites
+from litebot.master.cluster.events import Event
 from litebot.master.cluster.peers import fence
+from litebot.master.cluster.queue import SharedQueue
 from litebot.master.cluster.takeover import suspects
 from litebot.master.db import move_away
 from litebot.master.db import postgres
@@ -43,15 +45,15 @@ if TYPE_CHECKING:
 class Shared(Alone):
     """`master.cluster` on Postgres.  See Alone for what each method is for.
 
-    `on_outage` is called with each outage of the session when it begins, and with None when it
-    ends.
+    It is the listener of its session.  `outage_changed` is called with each outage of the session
+    when it begins, and with None when it ends.
     """
 
     others_may_report = True
 
-    def __init__(self, on_outage: Callable[[Outage | None], None]) -> None:
+    def __init__(self, outage_changed: Callable[[Outage | None], None]) -> None:
         super().__init__()
-        self._on_outage = on_outage
+        self._outage_changed = outage_changed
         self.session: Session | None = None  # until join()
         self._startid = 0
         self._takes_part = False
@@ -138,11 +140,9 @@ class Shared(Alone):
         server = Server(self._url, master.files.path)
         await pool.do(refuse_two_sites, server.shown)
         await pool.do(refuse_strangers, server.shown)
-        self.session = Session(server, master.reactor, master.masterid, master.name, suspects)
-        self.session.on_failure = pool.fail
-        self.session.on_outage = self._on_outage
-        self.session.on_dead = self._take_over
-        self.session.on_gap = partial(succession.catch_up, master)
+        self.session = Session(
+            server, master.reactor, master.masterid, master.name, suspects, listener=self
+        )
         pool.application_name = postgres.application_name(master.masterid)
         try:
             await self.session.start()
@@ -195,13 +195,27 @@ class Shared(Alone):
         names: set[str] = await self.master.db.pool.do(registry.litebot_masters)
         return names
 
-    # what the session and the others report
+    # what the session and the other masters report; see session.Listener
+
+    def on_events(self, events: list[Event]) -> None:
+        queue = self.master.mq.impl
+        if isinstance(queue, SharedQueue):  # with wamp, events come from its router
+            queue.deliver(events)
+
+    def on_gap(self) -> None:
+        succession.catch_up(self.master)
 
     @async_to_deferred
-    async def _take_over(self, masterid: int, holder: int) -> None:
+    async def on_dead(self, masterid: int, holder: int) -> None:
         """Take over, unless this master is still starting or stops; the session calls again."""
         if self._takes_part and self.master.running:
             await succession.take_over(self.master, masterid, holder, self._startid)
+
+    def on_failure(self, error: StoreError) -> None:
+        self.master.db.pool.fail(error)
+
+    def on_outage(self, outage: Outage | None) -> None:
+        self._outage_changed(outage)
 
     def _on_master_changed(self, _key: tuple[str, ...], event: dict[str, Any]) -> None:
         if event["masterid"] != self.master.masterid:

@@ -33,12 +33,12 @@ from litebot.master.db.urls import configured_url
 from litebot.master.db.urls import parsed
 from litebot.master.db.urls import settings_url
 from litebot.master.web import hook_secrets
+from litebot.master.web.allowed_origins import origins
 from litebot.master.web.auth import AdminIfLoggedIn
 from litebot.master.web.auth import FileAuth
 from litebot.master.web.auth import RolesFromUserFile
 from litebot.master.web.auth import admins_act
 from litebot.master.web.auth import lists_its_users
-from litebot.master.web.origins import origins
 from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import load

@@ -20,10 +20,10 @@ from buildbot.util.maildir import MaildirService
 from buildbot.util.twisted import async_to_deferred
 from twisted.internet import defer
 
-from litebot.master.delivery.origins import BranchProgress
-from litebot.master.delivery.origins import IdempotencyKey
-from litebot.master.delivery.origins import SeenState
-from litebot.master.delivery.origins import change_origin
+from litebot.master.delivery.change_origins import BranchProgress
+from litebot.master.delivery.change_origins import IdempotencyKey
+from litebot.master.delivery.change_origins import SeenState
+from litebot.master.delivery.change_origins import change_origin
 
 LAST_REV = "lastRev"
 

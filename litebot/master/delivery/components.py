@@ -18,8 +18,8 @@ from litebot.master.db.components.buildsets import BuildsetsConnectorComponent
 from litebot.master.db.components.changes import ChangeOrigin
 from litebot.master.db.components.changes import ChangesConnectorComponent
 from litebot.master.db.components.values import EndEffect
+from litebot.master.delivery import change_origins
 from litebot.master.delivery import effects
-from litebot.master.delivery import origins
 from litebot.master.delivery import outbox
 from litebot.master.delivery import subscriptions
 from litebot.master.delivery.changes import last_change
@@ -158,7 +158,7 @@ class Changes(ChangesConnectorComponent):
 
     def change_origin(self) -> ChangeOrigin | None:
         """Return where the changes come from that this task adds."""
-        return origins.change_origin.get()
+        return change_origins.change_origin.get()
 
 
 class Builds(BuildsConnectorComponent):

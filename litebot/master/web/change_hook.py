@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from twisted.web import server
 
 from litebot.master.db.components.changes import STAMP
-from litebot.master.delivery.origins import IdempotencyKey
-from litebot.master.delivery.origins import change_origin
+from litebot.master.delivery.change_origins import IdempotencyKey
+from litebot.master.delivery.change_origins import change_origin
 from litebot.master.web import payloads
 
 # The headers with the id of a delivery, which is the same when the delivery is sent again.  The

@@ -17,8 +17,8 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.master.web.allowed_origins import origins
 from litebot.master.web.change_hook import ChangeHookResource
-from litebot.master.web.origins import origins
 
 # The methods whose requests change nothing.
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
