@@ -82,7 +82,7 @@ def example(line: str) -> Callable[[C], C]:
 
 
 def tell(text: str) -> None:
-    """Print to stdout what a command has done, unless --quiet; not for the result asked for."""
+    """Print to stdout what a command has done, unless --quiet.  Not for results."""
     if not is_quiet():
         print(text, flush=True)
 

@@ -245,7 +245,7 @@ def restart(
 ) -> None:
     """Stop the master of BASEDIR if it runs, then start it."""
     basedir.require()
-    refuse_other_tac(basedir)  # before it is stopped
+    refuse_other_tac(basedir)  # it must be refused before the master is stopped
     if not stop_master(basedir, clean, timeout_s):
         say(f"no master ran in {basedir.path}; starting one")
     ctx.invoke(start, basedir=basedir, foreground=foreground, timeout_s=timeout_s)

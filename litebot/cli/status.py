@@ -112,7 +112,7 @@ def _found(repairs: list[dict[str, Any]]) -> str:
 
 
 def linked(text: str, url: str | None) -> str:
-    """Return a line, followed by the address of what it is about, if any."""
+    """Return `text`, followed by the address of what it is about, if it has one."""
     return f"{text}  {url}" if url else text
 
 
@@ -121,7 +121,7 @@ def report_line(report: dict[str, Any]) -> str:
     what = f"{report['reporter']} has not told of {report['kind'][:-1]} id {report['about']}"
     if not report["error"]:
         return linked(f"{what} yet", report["url"])
-    again = "not again before a restart"  # its server refuses it
+    again = "not again before a restart"  # its server refuses it, or it can't be made
     if report["retry_at"] is not None:
         again = f"again at {_time(report['retry_at'])}"
     failed = f"{what} in {report['attempts']} attempts ({report['error']}); {again}"

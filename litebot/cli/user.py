@@ -44,7 +44,7 @@ def user() -> None:
 
 
 def password_options(command: Any) -> Any:
-    """Add the options for a password that is generated or read from stdin, and not typed twice."""
+    """Add --generate and --password-stdin; without either, the user types the password twice."""
     for option in (
         click.option("--generate", is_flag=True, help="Make a password up and print it."),
         click.option("--password-stdin", is_flag=True, help="Read the password from stdin."),

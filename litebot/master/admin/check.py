@@ -106,7 +106,7 @@ def _references(conn: sa.engine.Connection) -> Iterator[Finding]:
 
 
 def _logs(conn: sa.engine.Connection) -> Iterator[Finding]:
-    """Yield finished logs whose number of lines differs from what is stored, or that have gaps."""
+    """Yield finished logs whose chunks have gaps, or other than the log's number of lines."""
     logs, chunks = Model.logs, Model.logchunks
     stored = (
         sa.select(

@@ -73,7 +73,7 @@ async def _give_back(db: Database, progress: Progress) -> None:
     while free:
         left = await db.pool.do(shrink, PAGES_A_PIECE)
         if left >= free:
-            break  # the rest is in use again
+            break  # no page could be removed, so neither can the rest
         free = left
         progress("giving space back", at_first - free, at_first)
 

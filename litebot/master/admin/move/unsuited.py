@@ -1,4 +1,4 @@
-"""Finds values in SQLite that Postgres refuses, with SQLite itself, before anything is copied.
+"""Finds, by queries in SQLite, the values that Postgres refuses, before anything is copied.
 
 SQLite stores a value of any type and size in any column, and does not check references.
 """

@@ -54,7 +54,7 @@ class Plan:
 
 
 def plan(files: Basedir, progress: Progress, *, force: bool) -> Plan:
-    """Look at the database of a basedir whose master is stopped.
+    """Return what would be done to the database of a basedir whose master is stopped.
 
     Compresses the logs as the command does, but in memory, so it takes as long.  Runs the reactor,
     which a process can do only once.  Raises what the command would raise.

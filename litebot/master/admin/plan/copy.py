@@ -46,7 +46,7 @@ class Plan:
 
 
 def plan(files: Basedir, destination: str, *, skip_orphans: bool) -> Plan:
-    """Look at both databases; the master must be stopped.  Raises what the command would raise."""
+    """Return what would be done.  Raises what the command would raise, as while a master runs."""
     files.require()
     files.refuse_owner(NEED)
     url = settings_url(destination, files.path)

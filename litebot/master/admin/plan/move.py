@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(files: Basedir, url: str) -> Plan:
-    """Look at both databases; the master must be stopped.  Raises what the command would raise."""
+    """Return what would be done.  Raises what the command would raise, as while a master runs."""
     files.require()
     files.refuse_owner(NEED)
     files.require_writable()
