@@ -19,7 +19,7 @@ from litebot.cli.common import quiet_option
 from litebot.cli.common import say
 from litebot.errors import LitebotError
 
-# Buildbot's numbers; buildbot.process.results would take half a second to import.
+# Buildbot's results; importing buildbot.process.results would take half a second.
 SUCCESS, WARNINGS = 0, 1
 
 
@@ -103,9 +103,9 @@ def build(
 
 
 def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
-    """Print what happens; the results at the end, or None where the end did not come.
+    """Print the events of a build; return its results, or None if the events stop before its end.
 
-    Raises LitebotError where the master fails to tell.
+    Raises LitebotError if the master reports an error.
     """
     for event in events:
         kind = event["event"]
@@ -130,12 +130,13 @@ def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
 
 
 def _plain(text: str, log_type: str, headers: bool) -> str:
-    """A log's lines without the letter that says which stream each came from.
+    """Return a log's text without the letter at the start of each line, which names its stream.
 
-    The stream h holds headers: how the command was run and how it ended.
+    The stream h holds headers: how the command was run and how it ended.  They are left out unless
+    `headers`.
     """
     if log_type != "s":
         return text
-    # Only \n ends a line here; \r and the like are the program's own.
+    # Only \n ends a line here; \r and other control characters are the program's own.
     lines = text.removesuffix("\n").split("\n")
     return "".join(f"{line[1:]}\n" for line in lines if headers or not line.startswith("h"))

@@ -1,4 +1,4 @@
-"""Commands that are Buildbot's own, handed on with their arguments as they are."""
+"""Buildbot's own commands, which Buildbot runs with their arguments unchanged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from litebot.errors import LitebotError
 
 
 class HandedOn(click.Command):
-    """A command whose arguments, --help among them, are for Buildbot to read."""
+    """A command whose arguments, including --help, Buildbot parses."""
 
     def __init__(self, name: str, example: str) -> None:
         super().__init__(name, add_help_option=False, epilog=f"Example:  litebot {name} {example}")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Run it in this process, and exit with its exit code."""
+        """Run the command in this process and exit with its exit code.
+
+        Raises click.UsageError for wrong arguments.
+        """
         from buildbot import config
         from buildbot.scripts import runner
         from twisted.python.usage import UsageError
@@ -27,9 +30,10 @@ class HandedOn(click.Command):
         assert self.name is not None
         sys.argv = ["litebot", self.name, *args]
         if self.name == "dataspec":
-            # It loads Buildbot's tests, which turn every warning into an error; this one warns.
+            # dataspec loads Buildbot's tests, which turn every warning into an error.  This module
+            # warns when it is imported, so it must be imported first.
             import buildbot.data.forceschedulers  # noqa: F401
-        # As runner.run() does, but for the exit code of wrong usage, and an example.
+        # As runner.run() does, except for the exit code on wrong usage and for the example.
         runner.check_functional_environment(config)
         options = runner.Options()
         try:
@@ -58,7 +62,7 @@ def _run(options: Any) -> NoReturn:
             f"this command of Buildbot's needs {error.name}, which is not installed",
             f"pip install {error.name}",
         ) from error
-    # A command of Buildbot that failed with an exception ends with None, which counts as 0.
+    # A Buildbot command that fails with an exception returns None, which would exit with 0.
     sys.exit(Exit.FAILED if code is None else code)
 
 

@@ -1,7 +1,7 @@
-"""Buildbot's command `user`: those whom Buildbot knows from changes, kept by a running master.
+"""Buildbot's command `user`: manages, in a running master, the users that it knows from changes.
 
-Only its options are Buildbot's own: the client of Buildbot 4.3 gives Twisted a login as text, where
-that wants bytes, and so never gets in.  Source: buildbot/clients/usersclient.py
+Only the options are Buildbot's own code: the client of Buildbot 4.3 passes Twisted the login as
+str, where Twisted needs bytes, so it can never log in.  Source: buildbot/clients/usersclient.py
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ REFUSED = b"twisted.cred.error.UnauthorizedLogin"
 
 
 def buildbot_user(arguments: list[str]) -> None:
-    """Ask the user manager of a master and print what it answers.
+    """Send a request to the user manager of a master and print its answer.
 
-    Raises LitebotError where it can't be reached or refuses, click.UsageError for bad arguments.
+    Raises LitebotError if it can't be reached or refuses the login, and click.UsageError for wrong
+    arguments.
     """
     from buildbot.process.users.users import encrypt
     from buildbot.scripts.runner import UserOptions
@@ -35,7 +36,8 @@ def buildbot_user(arguments: list[str]) -> None:
         for user in options["info"]:
             user["identifier"] = min(user.values())  # as Buildbot's client chooses it
     password = options["bb_password"]
-    # What the master's method `commandline` takes.  Source: buildbot/process/users/manual.py
+    # The arguments of the master's method `commandline`.
+    # Source: buildbot/process/users/manual.py
     asked = (
         options["op"],
         options["bb_username"],

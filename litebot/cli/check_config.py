@@ -26,12 +26,12 @@ from litebot.errors import LitebotError
 
 
 class ConfigFaulty(LitebotError):
-    """The check has found something."""
+    """The configuration has errors."""
 
     exit_code = Exit.FOUND
 
 
-# As an error says where it is; some know no line, and some no file.
+# The form of an error with its place; some errors have no line, and some no file.
 PLACED = re.compile(r"(?:(?P<file>/.*?)(?::(?P<line>\d+))?: )?(?P<message>.*)", re.DOTALL)
 
 
@@ -54,7 +54,7 @@ def check_config(basedir: Basedir, as_json: bool) -> None:
         from litebot.master.configuration.loader import ConfigLoader
 
         discard_log()
-        # As a start does: the configuration may read files beside it, and import them.
+        # As a start does: the configuration may read files beside it, and import modules.
         os.chdir(folder)
         sys.path.insert(0, str(folder))
         loader = ConfigLoader(str(folder), str(config))

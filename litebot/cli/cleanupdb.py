@@ -50,7 +50,7 @@ def cleanupdb(basedir: Basedir, force: bool, dry_run: bool) -> None:
         print_plan(list(_lines(planned)))
         return
     on_file = load(basedir.settings_file).database.sqlite_path(basedir.path) is not None
-    # Anew, what was compressed as well may come out a little larger.
+    # A log that was compressed before may become a little larger when it is compressed again.
     effect = f"saved {saved} bytes" if saved >= 0 else f"took {-saved} bytes more"
     where = "went back to the file system" if on_file else "is the server's to use anew"
     tell(f"compression {effect}; free space {where}")

@@ -1,4 +1,4 @@
-"""Talking to the master of a basedir over its control socket."""
+"""Sends requests to the master of a basedir over its control socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litebot.errors import MasterNotRunning
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the control socket of a basedir, however long its path."""
+    """An HTTP connection to the control socket of a basedir, whose path may have any length."""
 
     def __init__(self, basedir: Basedir, timeout_s: float | None) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -27,7 +27,7 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         folder = os.open(self._basedir.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            # A socket's name may have 108 bytes; through an open folder it always fits.
+            # The path of a socket is limited to 108 bytes; through an open folder it always fits.
             if os.path.exists(f"/proc/self/fd/{folder}"):
                 path = f"/proc/self/fd/{folder}/{self._basedir.control_socket.name}"
             self.sock.connect(path)
@@ -38,10 +38,10 @@ class UnixConnection(http.client.HTTPConnection):
 def post(
     basedir: Basedir, path: str, body: dict[str, Any], timeout_s: float | None = None
 ) -> dict[str, Any]:
-    """POST `body` as JSON; the reply.
+    """POST `body` as JSON and return the reply.
 
-    Raises MasterNotRunning, LitebotError for a refusal, and TimeoutError where the answer takes
-    longer than `timeout_s`.
+    Raises MasterNotRunning if the master does not run or does not answer, LitebotError if it
+    refuses, and TimeoutError if the answer takes longer than `timeout_s`; None sets no limit.
     """
     response = _request(basedir, "POST", path, json.dumps(body), timeout_s)
     reply: dict[str, Any] = json.loads(response.read())
@@ -49,13 +49,16 @@ def post(
 
 
 def stream(basedir: Basedir, path: str) -> Iterator[dict[str, Any]]:
-    """GET a stream of JSON objects, a line each; ends when the master ends it."""
+    """GET a stream of JSON objects, one per line; yield them until the master ends it or dies.
+
+    Raises MasterNotRunning and LitebotError like `post`.
+    """
     with _request(basedir, "GET", path, None) as response:
         try:
             while line := response.readline():
                 yield json.loads(line)
         except (http.client.HTTPException, ConnectionError):
-            return  # the master is gone; the last event tells whether anything is missing
+            return  # the master is gone; the last event shows whether any are missing
 
 
 def _request(
@@ -64,7 +67,7 @@ def _request(
     basedir.require_owner()
     connection = UnixConnection(basedir, timeout_s)
     try:
-        # So that the end of the response is that of the connection, too.
+        # The connection must end with the response.
         connection.request(method, path, body, {"Connection": "close"})
         response = connection.getresponse()
     except TimeoutError:

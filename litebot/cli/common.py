@@ -1,7 +1,7 @@
-"""What the commands share: their last argument, their options, and what they print where.
+"""What the commands share: their last argument, their options, and the rules for their output.
 
-What was asked for goes to stdout, whatever the options.  What is only good to know is silenced by
---quiet: that something is done (stdout), and how it goes on (stderr).
+The result that the user asked for goes to stdout, whatever the options.  --quiet silences the rest:
+confirmations that something is done (on stdout), progress and notes (on stderr).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from litebot.basedir import Basedir
 
 
 class Exit(IntEnum):
-    """The exit codes of all commands; that of an error is its `exit_code`."""
+    """The exit codes of all commands; an error has its own in `exit_code`."""
 
     DONE = 0
     FAILED = 1
     USAGE = 2
-    FOUND = 3  # by a check
+    FOUND = 3  # a check found something
 
 
 class BasedirType(click.ParamType):  # type: ignore[type-arg]
@@ -63,7 +63,7 @@ quiet_option = click.option(
 
 
 def is_quiet() -> bool:
-    """Whether the command that runs was told --quiet."""
+    """Return whether the command that runs has the option --quiet."""
     ctx = click.get_current_context(silent=True)
     return ctx is not None and QUIET in ctx.meta
 
@@ -72,7 +72,7 @@ C = TypeVar("C", bound=click.Command)
 
 
 def example(line: str) -> Callable[[C], C]:
-    """End a command's help with an example."""
+    """Return a decorator that ends a command's help with an example."""
 
     def add(command: C) -> C:
         command.epilog = f"Example:  {line}"
@@ -82,40 +82,43 @@ def example(line: str) -> Callable[[C], C]:
 
 
 def tell(text: str) -> None:
-    """Say on stdout what a command has done; not what it was asked for."""
+    """Print to stdout what a command has done, unless --quiet.  Not for results."""
     if not is_quiet():
         print(text, flush=True)
 
 
 def say(text: str) -> None:
-    """Progress and notes, for people: to stderr, so that stdout holds results alone."""
+    """Print progress or a note to stderr, unless --quiet, so that stdout holds only results."""
     if not is_quiet():
         print(text, file=sys.stderr, flush=True)
 
 
 def note_spelling(old: str, new: str) -> None:
-    """Point out that what was typed is spelled otherwise by now."""
+    """Tell the user that a command was typed in its old form, and which is the new one."""
     say(f"note: litebot {old} is spelled litebot {new} now")
 
 
 def print_json(value: Any) -> None:
-    """The answer of a command that was told --json."""
+    """Print the result of a command with --json."""
     print(json.dumps(value, indent=1))
 
 
 def print_plan(lines: list[str], otherwise: str = "") -> None:
-    """The answer of a command that was told --dry-run; `otherwise` where nothing would be done."""
+    """Print the result of a command with --dry-run, or `otherwise` if nothing would be done."""
     print("\n".join(lines) or otherwise)
     tell("nothing was changed")
 
 
 def counted(count: int, what: str) -> str:
-    """A count with its noun: 1 row, 2,000 rows."""
+    """Return a count with its noun: 1 row, 2,000 rows."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def discard_log() -> None:
-    """Keep Buildbot's tracebacks, which would go to stderr, from those who get the reason."""
+    """Discard Buildbot's log.
+
+    Its tracebacks would go to stderr, where the user gets the reason as an error.
+    """
     from twisted.logger import globalLogBeginner
 
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)

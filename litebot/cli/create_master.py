@@ -42,7 +42,7 @@ from litebot.errors import LitebotError
 )
 @click.option("--log-count", "-l", metavar="N", help="Keep N old logs, or 'None' for all.")
 @click.option("--no-logrotate", "-n", is_flag=True, help="Never rotate twistd.log.")
-# Every basedir is what these asked Buildbot for.
+# Options of Buildbot without effect: every basedir is what they ask for.
 @click.option("--relocatable", "-r", is_flag=True, hidden=True, expose_value=False)
 @click.option("--develop", "-d", is_flag=True, hidden=True, expose_value=False)
 @quiet_option
@@ -125,7 +125,7 @@ def _settings_url(option: str, url: str, basedir: Basedir) -> str:
 
 
 def _database_of(other: Basedir) -> str:
-    """The database of another master.  Raises LitebotError where it can't be shared."""
+    """Return the url of another master's database.  Raises LitebotError if it can't be shared."""
     from litebot.settings import load
 
     other.require()

@@ -1,13 +1,13 @@
-"""What the commands print with --json: the fields of each and what they hold.
+"""The fields that each command prints with --json, and what they hold.
 
 docs/reference/cli.md shows them, and a test compares them with what the commands print.  A field
-keeps its name and its meaning; new ones may come.
+keeps its name and its meaning; new fields may be added.
 """
 
 from __future__ import annotations
 
-# Of each command: path -> meaning.  A path names a field as jq does, without its first dot; "[]"
-# stands for each of a list, "{}" for each name in an object whose names are data.
+# For each command, this maps paths to meanings.  A path names a field as in jq, without the first
+# dot; "[]" stands for each item of a list, "{}" for each key of an object whose keys are data.
 REPORT = {
     "id": "for `report drop`",
     "masterid": "the master that is to tell it",

@@ -32,7 +32,7 @@ LAST_LINES = 20
 
 
 def timeout_option(help_text: str, *more_names: str, **more: Any) -> Callable[[Any], Any]:
-    """--timeout SECONDS, as `timeout_s`."""
+    """Return the option --timeout SECONDS, whose value is passed as `timeout_s`."""
     return click.option(
         "--timeout",
         *more_names,
@@ -46,7 +46,7 @@ def timeout_option(help_text: str, *more_names: str, **more: Any) -> Callable[[A
     )
 
 
-# The second name and the variable are Buildbot's.
+# --start_timeout and START_TIMEOUT are Buildbot's names.
 start_timeout = timeout_option(
     "How long to wait for an answer.", "--start_timeout", envvar="START_TIMEOUT"
 )
@@ -88,8 +88,8 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
 
 
 def _become(basedir: Basedir) -> None:
-    """Turn this process into the master."""
-    if sys.stdout is None:  # its number would go to one of the master's files
+    """Turn this process into the master.  Raises LitebotError if stdout is closed."""
+    if sys.stdout is None:  # one of the master's files would get its descriptor
         raise LitebotError(
             "stdout is closed, and that is where a master in the foreground logs",
             f"litebot start --foreground {basedir.quoted} >/dev/null",
@@ -99,9 +99,10 @@ def _become(basedir: Basedir) -> None:
 
 
 def refuse_other_tac(basedir: Basedir) -> None:
-    """Raise LitebotError where buildbot.tac starts stock Buildbot, or the master of another folder.
+    """Raise LitebotError if buildbot.tac starts stock Buildbot, or the master of another folder.
 
-    That is so of a copy of a basedir that stock Buildbot has made.
+    The latter is so in a copy of a basedir if buildbot.tac, as Buildbot writes it, names the
+    original.
     """
     text = basedir.tac_file.read_text(encoding="utf-8", errors="replace")
     named = NAMED_BASEDIR.search(text)
@@ -117,7 +118,10 @@ def refuse_other_tac(basedir: Basedir) -> None:
 
 
 def _launch(basedir: Basedir, timeout_s: float) -> dict[str, Any]:
-    """Start the master in a process of its own; what it says of itself when it answers."""
+    """Start the master in its own process; return the facts that it reports when it answers.
+
+    Raises LitebotError if it fails to start, or does not answer within `timeout_s`.
+    """
     reading, writing = os.pipe()
     env = {**os.environ, READY_FD: str(writing)}
     with open(basedir.log_file, "ab") as log:
@@ -155,7 +159,7 @@ def _launch(basedir: Basedir, timeout_s: float) -> dict[str, Any]:
 
 
 def _command(basedir: Basedir) -> list[str]:
-    # -P: a folder named like a module, where the user stands, must not be imported.
+    # -P: a folder named like a module must not be imported from the working directory.
     return [sys.executable, "-P", "-m", "litebot.master.runtime.run", str(basedir.path)]
 
 
@@ -182,11 +186,15 @@ def stop(basedir: Basedir, clean: bool, timeout_s: float, no_wait: bool) -> None
 
 
 def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool = True) -> bool:
-    """Whether one ran.  Raises LitebotError where it does not end in time."""
+    """Stop the master; return whether one ran.
+
+    Waits for its end at most `timeout_s`, but without limit if `clean`, and not at all if `wait` is
+    False.  Raises LitebotError if it does not end in time, or this user can't stop it.
+    """
     owner = basedir.owner()
     if owner is None:
         return False
-    if owner.pid <= 0:  # a signal to these would go to a group of processes
+    if owner.pid <= 0:  # a signal would go to a group of processes
         raise LitebotError(
             f"{basedir.lock_file} is held by a process that has not written its pid into it",
             f"fuser -v {shlex.quote(str(basedir.lock_file))}",
@@ -210,7 +218,7 @@ def stop_master(basedir: Basedir, clean: bool, timeout_s: float, *, wait: bool =
 
 
 def _signal(basedir: Basedir, pid: int, number: signal.Signals) -> bool:
-    """Whether the process was there to get it.  Raises LitebotError where it may not be sent."""
+    """Send a signal; return whether the process existed.  Raises LitebotError if not permitted."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -237,7 +245,7 @@ def restart(
 ) -> None:
     """Stop the master of BASEDIR if it runs, then start it."""
     basedir.require()
-    refuse_other_tac(basedir)  # before it is stopped
+    refuse_other_tac(basedir)  # it must be refused before the master is stopped
     if not stop_master(basedir, clean, timeout_s):
         say(f"no master ran in {basedir.path}; starting one")
     ctx.invoke(start, basedir=basedir, foreground=foreground, timeout_s=timeout_s)

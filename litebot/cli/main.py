@@ -1,4 +1,4 @@
-"""The `litebot` command: finds a subcommand, loads it alone, and prints errors in one form."""
+"""The `litebot` command: loads only the subcommand it needs, and prints all errors in one form."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from litebot.errors import LitebotError
 
 
 class Lazy(NamedTuple):
-    """Where a command lives and what the list of commands says of it."""
+    """The module and name of a command, and its help text in the list of commands."""
 
     module: str
     name: str
     help: str
 
 
-# By what one wants to do.  Loaded on use, so that `litebot --help` imports neither Buildbot nor
-# SQLAlchemy.
+# The commands, grouped by purpose.  Each is loaded on use, so that `litebot --help` imports neither
+# Buildbot nor SQLAlchemy.
 GROUPS: dict[str, dict[str, Lazy]] = {
     "Make a master": {
         "create-master": Lazy("create_master", "create_master", "Make a basedir with a master."),
@@ -71,7 +71,7 @@ GROUPS: dict[str, dict[str, Lazy]] = {
     },
 }
 COMMANDS = {name: lazy for group in GROUPS.values() for name, lazy in group.items()}
-# Buildbot's names for what has another here.
+# Buildbot's names for commands that have another name here.
 ALIASES = {"checkconfig": "check-config", "sighup": "reconfig"}
 
 
@@ -117,7 +117,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="litebot")
 @click.option("--debug", is_flag=True, help="Show where in the code an error arose.")
-def litebot(debug: bool) -> None:  # main() reads --debug, to have it when parsing fails too
+def litebot(debug: bool) -> None:  # main() reads --debug, to know it even if parsing fails
     """Buildbot, ready to run, on one crash-safe SQLite file."""
 
 
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 a check found something."""
     debug = "--debug" in (arguments if arguments is not None else sys.argv[1:])
     try:
-        # What is returned is the code of a click.Context.exit(); commands return nothing.
+        # litebot.main() returns the code of a click.Context.exit(); the commands return None.
         sys.exit(litebot.main(arguments, prog_name="litebot", standalone_mode=False) or Exit.DONE)
     except click.UsageError as error:
         _show_usage(error)
@@ -161,14 +161,14 @@ def _show_usage(error: click.UsageError) -> None:
     what = error.format_message()
     if error.ctx is None:
         show_error(LitebotError(what, "litebot --help"))
-    elif what == error.ctx.get_help():  # a group, without any of its commands
+    elif what == error.ctx.get_help():  # a group was named without a command of it
         print(what, file=sys.stderr)
     else:
         show_error(LitebotError(what, f"{error.ctx.command_path} --help"))
 
 
 def show_error(error: LitebotError) -> None:
-    """The one form of an error: what, then a remedy that can be typed."""
+    """Print an error in the one form: what is wrong, then a remedy that can be typed."""
     print(f"litebot: {error.what}", file=sys.stderr)
     if error.hint:
         first, *more = error.hint.splitlines()

@@ -1,4 +1,4 @@
-"""Showing on stderr that something goes on, where somebody looks at it."""
+"""Shows progress on stderr, if that is a terminal and there is no --quiet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from litebot.cli.common import is_quiet
 
-# Told how much of what is done: a description, how many so far, and how many in all, if known.
+# Called with a description of the work, how much is done, and how much there is in all, if known.
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -19,7 +19,7 @@ def _is_watched() -> bool:
 
 @contextmanager
 def working(text: str) -> Iterator[None]:
-    """Show what is worked on, while it is."""
+    """Show `text` while the `with` body runs."""
     if not _is_watched():
         yield
         return
@@ -31,9 +31,9 @@ def working(text: str) -> Iterator[None]:
 
 @contextmanager
 def bars(*, stay: bool = False) -> Iterator[Progress]:
-    """Gives what is to be told how it goes: a bar for each thing that is worked on.
+    """Yield a function to call with the progress; it shows a bar for each description of work.
 
-    They are gone at the end, unless they `stay`.
+    The bars are removed at the end, unless they are to `stay`.
     """
     if not _is_watched():
         yield lambda what, done, total: None

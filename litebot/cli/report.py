@@ -26,7 +26,7 @@ AS_BEFORE = f"{__name__}.as_before"
 
 
 class ReportCommands(click.Group):
-    """Takes the words of before, too, when this was one command: [--json] [--drop ID] [BASEDIR]."""
+    """Also accepts the options of the former single command: [--json] [--drop ID] [BASEDIR]."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else "."
@@ -109,7 +109,10 @@ def _waiting(basedir: Basedir) -> list[dict[str, Any]]:
 
 
 def _line_of(report_id: int, basedir: Basedir) -> str:
-    """What the report is.  Raises LitebotError where there is none, or no master runs."""
+    """Return a line that describes a report.
+
+    Raises LitebotError if there is no such report, and MasterNotRunning.
+    """
     basedir.require()
     basedir.require_owner()
     for waiting in _waiting(basedir):

@@ -90,7 +90,10 @@ def _rows(found: Status) -> list[tuple[str, str]]:
 
 
 def _failed_reports(found: Status) -> Iterator[tuple[str, str]]:
-    """The oldest of each reporter: one whose server is away has them for all builds."""
+    """Yield the oldest failed report of each reporter, and how many more it has.
+
+    A reporter whose server is away has failed reports for all builds.
+    """
     failed: dict[str, list[dict[str, Any]]] = {}
     for report in found.reports:
         if report["error"]:
@@ -109,16 +112,16 @@ def _found(repairs: list[dict[str, Any]]) -> str:
 
 
 def linked(text: str, url: str | None) -> str:
-    """A line with the address of what it is about."""
+    """Return `text`, followed by the address of what it is about, if it has one."""
     return f"{text}  {url}" if url else text
 
 
 def report_line(report: dict[str, Any]) -> str:
-    """What a reporter has still to tell, and how that has gone so far."""
+    """Return a line on a report that is not delivered yet: its subject, and its attempts so far."""
     what = f"{report['reporter']} has not told of {report['kind'][:-1]} id {report['about']}"
     if not report["error"]:
         return linked(f"{what} yet", report["url"])
-    again = "not again before a restart"  # its server refuses it
+    again = "not again before a restart"  # its server refuses it, or it can't be made
     if report["retry_at"] is not None:
         again = f"again at {_time(report['retry_at'])}"
     failed = f"{what} in {report['attempts']} attempts ({report['error']}); {again}"

@@ -17,7 +17,7 @@ from litebot.cli.progress import working
 
 @example("litebot upgrade-master ci")
 @click.command()
-# Buildbot's: nothing is replaced here, nor linked.
+# Options of Buildbot without effect: no files are replaced or linked here.
 @click.option("--replace", "-r", is_flag=True, hidden=True, expose_value=False)
 @click.option("--develop", "-d", is_flag=True, hidden=True, expose_value=False)
 @dry_run_option

@@ -25,7 +25,7 @@ from litebot.users import generate_password
 
 
 class UserCommands(click.Group):
-    """Ours are nouns and verbs; Buildbot's command of this name takes options only."""
+    """Runs litebot's subcommands, or Buildbot's command of this name if options come first."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
@@ -44,7 +44,7 @@ def user() -> None:
 
 
 def password_options(command: Any) -> Any:
-    """How a password is given: typed twice, read from stdin, or made up and printed."""
+    """Add --generate and --password-stdin; without either, the user types the password twice."""
     for option in (
         click.option("--generate", is_flag=True, help="Make a password up and print it."),
         click.option("--password-stdin", is_flag=True, help="Read the password from stdin."),
@@ -63,7 +63,7 @@ def _password(generate: bool, password_stdin: bool) -> str:
 
 
 def _tell_password(done: str, joint: str, made_up: str | None) -> None:
-    """Say what was done; a password that was made up was asked for, and is printed anyhow."""
+    """Print what was done.  A generated password is a result: it is printed even with --quiet."""
     if made_up is None:
         tell(done)
     elif is_quiet():

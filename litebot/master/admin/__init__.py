@@ -1,1 +1,1 @@
-"""What commands do to a basedir: make one, upgrade, move or check it, and tell how it is."""
+"""The commands' work on a basedir: create, upgrade, copy, move, clean up, check, status."""

@@ -1,4 +1,4 @@
-"""Looks a master's database over: what a start would repair, and whether its file is sound."""
+"""Checks a master's database: what a start would repair, and whether its file is sound."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from litebot.settings import Settings
 from litebot.settings import load
 from litebot.store.dialect import engine_for
 
-# A running master is asked twice: what it is just doing is half done for less than that.
+# A running master leaves half done what it is working on, but not for this long.  So while a master
+# runs, the questions are asked twice.
 AGAIN_AFTER_S = 2.0
 
 
 def check(files: Basedir) -> list[Finding]:
-    """All that is found, and nothing is changed; the master may run.
+    """Return everything that is wrong with the database; change nothing.  The master may run.
 
-    Raises SettingsError, and StoreError where the file can't be read.
+    Raises SettingsError, and StoreError if the database can't be read.
     """
     settings = load(files.settings_file)
     path = settings.database.sqlite_path(files.path)
@@ -49,7 +50,7 @@ def _findings(
     try:
         found = [] if path is None else list(_file(engine, path))
         if found:
-            return found  # what the tables say is worth nothing
+            return found  # the tables of a damaged file can't be trusted
         runs = files.owner() is not None
         half_done = _ask(engine, settings, path, runs, files.master_name)
         if runs and half_done:
@@ -65,7 +66,7 @@ def _findings(
 def _ask(
     engine: sa.Engine, settings: Settings, path: Path | None, runs: bool, name: str
 ) -> list[Finding]:
-    """What is half done; `name` is the master's where others may share the database."""
+    """Return what is half done; `name` is the master's, for a database that others may share."""
     should_hold = commit_watermark.read(path) if path is not None else None
     with engine.connect() as conn:
         if not sa.inspect(conn).has_table(tables.subscriptions.name):
@@ -83,7 +84,10 @@ def _ask(
 
 
 def _file(engine: sa.Engine, path: Path) -> Iterator[Finding]:
-    """Source: https://sqlite.org/pragma.html#pragma_integrity_check"""
+    """Yield what SQLite's own check finds in the file.
+
+    Source: https://sqlite.org/pragma.html#pragma_integrity_check
+    """
     with engine.connect() as conn:
         for (message,) in conn.exec_driver_sql("PRAGMA integrity_check"):
             if message != "ok":
@@ -91,9 +95,9 @@ def _file(engine: sa.Engine, path: Path) -> Iterator[Finding]:
 
 
 def _references(conn: sa.engine.Connection) -> Iterator[Finding]:
-    """Rows that refer to one that is not there."""
+    """Yield a finding for each pair of tables with rows that refer to rows that do not exist."""
     if conn.dialect.name != "sqlite":
-        return  # the other databases never let it come so far
+        return  # the other databases enforce references
     broken: dict[tuple[str, str], int] = {}
     for table, _, parent, _ in conn.exec_driver_sql("PRAGMA foreign_key_check"):
         broken[table, parent] = broken.get((table, parent), 0) + 1
@@ -102,7 +106,7 @@ def _references(conn: sa.engine.Connection) -> Iterator[Finding]:
 
 
 def _logs(conn: sa.engine.Connection) -> Iterator[Finding]:
-    """Finished logs that show other lines than are stored, or that have gaps."""
+    """Yield finished logs whose chunks have gaps, or other than the log's number of lines."""
     logs, chunks = Model.logs, Model.logchunks
     stored = (
         sa.select(

@@ -1,4 +1,7 @@
-"""Making a database smaller, a bounded piece of work at a time."""
+"""Makes a database smaller: compresses its logs, one at a time, and gives free space back.
+
+Space is given back in bounded pieces, except on a server and in a file that must be rewritten.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,19 @@ from litebot.settings import load
 from litebot.store import dbapi
 
 LOGS_A_READ = 1000
-# 8 MiB: some 10 ms, and no more of the write-ahead log than a checkpoint takes in.
+# 8 MiB: about 10 ms of work, and no more of the write-ahead log than one checkpoint copies.
 PAGES_A_PIECE = 2000
 INCREMENTAL = 2
 
-# Told how much of what is done: a description, pieces so far, and pieces in all.
+# Called with a description of the work, the pieces done so far, and the pieces in all.
 Progress = Callable[[str, int, int], None]
 
 
 async def clean_up(db: Database, files: Basedir, progress: Progress, *, force: bool) -> int:
-    """Compress the logs, with `force` also those that are, and give free space back.
+    """Compress the logs, with `force` also compressed ones again, and give free space back.
 
-    Returns the bytes that compression saved.  Raises StoreError where there are no tables.
+    Returns the bytes that compression saved; with `force` they may be negative.  Raises StoreError
+    if the database has no tables of Buildbot.
     """
     saved = done = 0
     await db.pool.do(schema.require, load(files.settings_file).database.url, files.quoted)
@@ -69,18 +73,18 @@ async def _give_back(db: Database, progress: Progress) -> None:
     while free:
         left = await db.pool.do(shrink, PAGES_A_PIECE)
         if left >= free:
-            break  # the rest is in use again
+            break  # no page could be removed, so neither can the rest
         free = left
         progress("giving space back", at_first - free, at_first)
 
 
 def shrinks_in_pieces(conn: sa.engine.Connection) -> bool:
-    """Whether pages can leave the file in pieces: not where stock Buildbot has made it."""
+    """Return whether the file can shrink in pieces; one that stock Buildbot created can't."""
     return conn.exec_driver_sql("PRAGMA auto_vacuum").scalar() == INCREMENTAL
 
 
 def rewrite(conn: sa.engine.Connection) -> None:
-    """Write the whole file anew; it can shrink in pieces from then on."""
+    """Rewrite the whole file, which can shrink in pieces from then on."""
     conn.execution_options(isolation_level="AUTOCOMMIT")
     conn.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL").close()
     conn.exec_driver_sql("VACUUM").close()
@@ -88,21 +92,21 @@ def rewrite(conn: sa.engine.Connection) -> None:
 
 
 def vacuum(conn: sa.engine.Connection) -> None:
-    """On a server: use anew the space of what was deleted; masters on it may go on meanwhile."""
+    """Let a server reuse the space of deleted rows; other masters on it may run meanwhile."""
     conn.execution_options(isolation_level="AUTOCOMMIT")
     conn.exec_driver_sql("VACUUM").close()
     conn.close()
 
 
 def free_pages(conn: sa.engine.Connection) -> int:
-    """How many pages of the file hold nothing."""
+    """Return how many pages of the file are free."""
     return conn.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
 
 
 def shrink(conn: sa.engine.Connection, pages: int) -> int:
-    """Take at most so many free pages from the file; returns how many there still are."""
+    """Remove at most `pages` free pages from the file; return how many are still free."""
     own = conn.connection.dbapi_connection
     assert isinstance(own, dbapi.Connection)
-    # SQLite frees a page each time it is asked for the next row, and the rows have no columns.
+    # SQLite frees one page for each row that is fetched; the rows have no columns.
     own.handle.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
     return free_pages(conn)

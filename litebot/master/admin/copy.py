@@ -1,4 +1,4 @@
-"""Copying the database of a basedir into an empty one, of the same kind or another."""
+"""Copies the database of a basedir into an empty one, of the same kind or of another."""
 
 from __future__ import annotations
 
@@ -34,15 +34,18 @@ NEED = "a copy needs it stopped"
 def copy(
     files: Basedir, destination: str, progress: Progress, *, skip_orphans: bool
 ) -> tuple[int, str]:
-    """Copy every row of a basedir whose master is stopped; how many, and the name of the target.
+    """Copy every row of the database of a basedir whose master is stopped.
 
-    `destination` is a url of SQLAlchemy's, a file in it relative to the basedir.  What is copied is
-    the source as it is at the beginning, whoever writes to it meanwhile.  The target must hold no
-    table; it gets all or nothing, and is compared.  With `skip_orphans` rows that refer to one that
-    does not exist are left out, and so are those that refer to them.
+    Returns the number of rows and the name of the target.  `destination` is a url of SQLAlchemy's;
+    a file in it is relative to the basedir.  The source is copied as it is at the beginning,
+    whatever is written to it meanwhile.  The target must hold no table, except those that an
+    interrupted copy of this source left.  It gets all rows or none, and is compared with the
+    source.  With `skip_orphans`, rows that refer to a row that does not exist are left out, and so
+    are rows that refer to those.
 
-    Raises MasterRunning, BasedirError, SettingsError, ConfigError, StoreError for what the target
-    or the source can't be used for, and Difference where the copy is not equal.
+    Raises MasterRunning, BasedirError and SettingsError for the basedir, ConfigError if
+    `destination` is no url that litebot supports, StoreError if the source or the target can't be
+    used, and Difference if the copy is not equal.
     """
     files.require()
     files.refuse_owner(NEED)
@@ -66,23 +69,26 @@ def copy(
 
 
 def copied_tables(*, skip_orphans: bool) -> list[Moved]:
-    """All tables, with `skip_orphans` without the rows that refer to one that does not exist."""
+    """Return all tables, with `skip_orphans` without rows that refer to one that does not exist."""
     tables = all_tables()
     return [without_orphans(table) for table in tables] if skip_orphans else tables
 
 
 def open_target(destination: str, url: str, basedir: Path, *, dry_run: bool = False) -> Side:
-    """The database `destination`, whose url is `url` in litebot.toml.  Raises StoreError."""
+    """Open the database `destination`, whose url in the form of litebot.toml is `url`.
+
+    Raises StoreError.
+    """
     given = parsed(destination)
     if given.get_backend_name() == "postgresql":
-        return PostgresSide(given, basedir)  # which may hold a password
+        return PostgresSide(given, basedir)  # unlike `url`, it may hold a password
     return open_side(url, basedir, target=True, dry_run=dry_run)
 
 
 def holds_unfinished(target: Side, source: Side, files: Basedir) -> bool:
-    """Whether an interrupted copy of `source` has left something, which has to be wiped.
+    """Return whether an interrupted copy of `source` has left something that must be wiped.
 
-    Raises StoreError where the target is the source, or holds anything else.
+    Raises StoreError if the target is the source, or holds anything else.
     """
     if source.identity() == target.identity():
         raise StoreError(

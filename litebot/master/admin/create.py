@@ -1,4 +1,4 @@
-"""Making a basedir, all or nothing."""
+"""Creates a basedir, completely or not at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ ADMIN = "admin"
 
 @dataclass
 class Created:
-    """What create() made: paths relative to the basedir, and the admin's password if it is new."""
+    """What create() added, what was there and is kept, and the admin's password if it is new.
+
+    The lists hold paths relative to the basedir; a database on a server is in one by its url.
+    """
 
     settings: Settings
     added: list[str] = field(default_factory=list)
@@ -57,12 +60,12 @@ class Created:
 
 @dataclass(frozen=True)
 class Choices:
-    """What may be chosen when a basedir is made; None leaves a file's own default.
+    """What can be chosen for a new basedir; None leaves the default in the file.
 
-    `database_url` goes into litebot.toml, the others into buildbot.tac.  A log of `log_size` bytes
-    (0: never) is rotated, and `log_count` old ones are kept (0: all).  With `join` the database is
-    that of other masters, and their configuration is to be used: where the basedir `like` of one of
-    them is known, it is copied from there.
+    `database_url` goes into litebot.toml; `config_file`, `log_size` and `log_count` go into
+    buildbot.tac.  The log is rotated at `log_size` bytes (0: never), and `log_count` old ones are
+    kept (0: all).  With `join` the database is that of other masters, whose configuration the new
+    one must use.  If `like`, the basedir of one of them, is given, it is copied from there.
     """
 
     database_url: str | None = None
@@ -73,7 +76,7 @@ class Choices:
     like: Path | None = None
 
     def tac(self) -> str:
-        """The text of a buildbot.tac."""
+        """Return the text of buildbot.tac."""
         text = (TEMPLATE / "buildbot.tac").read_text(encoding="utf-8")
         for name, value in (
             ("configfile", self.config_file),
@@ -91,13 +94,16 @@ NO_CHOICE = Choices()
 
 
 def create(basedir: Path, *, force: bool = False, choices: Choices = NO_CHOICE) -> Created:
-    """Make a basedir with a master, its database and a sample project that it builds.
+    """Create a basedir with a master, its database and a sample project that it builds.
 
-    A new one is made under a temporary name beside it and renamed when it is whole.  With `force`
-    a folder that holds something gets what is missing, each part under a temporary name first;
-    nothing in it is changed.  Raises BasedirError where the target holds something, or a file that
-    a choice would go into, StoreError where a server's database can't be used or is not empty, and
-    LitebotError where git or the file system refuses.
+    A new basedir is created under a temporary name beside it, and renamed when it is complete; in
+    an existing empty folder, under a temporary name inside.  With `force`, a folder that holds
+    something gets what is missing, each part under a temporary name first; nothing in it is
+    changed.
+
+    Raises BasedirError if the target is not empty (without `force`) or holds a file that a choice
+    would have to go into, MasterRunning if a master runs in it, StoreError if a server's database
+    can't be used or is not empty, and LitebotError if git or the file system refuses.
     """
     basedir = basedir.absolute()
     if basedir.exists() and not basedir.is_dir():
@@ -128,20 +134,21 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
         created = _complete(basedir, choices)
         with _on_server(basedir, created, choices):
             return created
-    # An empty folder may be a mount point or somebody's current one: it must stay that folder.
+    # An empty folder may be a mount point or the working directory of a shell, so it must not be
+    # replaced.
     stage = basedir / STAGE if exists else basedir.with_name(f".{basedir.name}{STAGE}")
     try:
-        shutil.rmtree(stage, ignore_errors=True)  # an interrupted create's
+        shutil.rmtree(stage, ignore_errors=True)  # left by an interrupted create
         stage.mkdir()
         created = _complete(stage, choices)
         moves = [(stage, basedir)]
         if exists:
-            # buildbot.tac makes it a basedir, so it comes last.
+            # With buildbot.tac the folder is a basedir, so that is moved last.
             names = sorted(path.name for path in stage.iterdir())
             names.sort(key="buildbot.tac".__eq__)
             moves = [(stage / name, basedir / name) for name in names]
         with ExitStack() as undo:
-            # A server's tables are committed last, and may be refused even then.
+            # A server's tables are committed after the renames, and the commit can still fail.
             with _on_server(stage, created, choices):
                 for here, there in moves:
                     os.rename(here, there)
@@ -155,7 +162,7 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
 
 
 def _refuse_late(files: Basedir, choices: Choices) -> None:
-    """Raise BasedirError where a choice would have to go into a file that is there already."""
+    """Raise BasedirError if a choice would have to go into a file that exists already."""
     option = "--join" if choices.join else "--database"
     late = [(files.settings_file, option, choices.database_url)]
     late += [
@@ -175,12 +182,12 @@ def _refuse_late(files: Basedir, choices: Choices) -> None:
 
 
 def lacking(basedir: Path, choices: Choices) -> list[str]:
-    """What `create` would add with `force` to a folder that has a database: relative paths."""
+    """Return what `create` with `force` would add to a folder with a database: relative paths."""
     return _complete(basedir, choices, dry_run=True).added
 
 
 def _complete(basedir: Path, choices: Choices, *, dry_run: bool = False) -> Created:
-    """Add to a folder what a master needs and it lacks; with `dry_run` only name it."""
+    """Add the parts of a master that a folder lacks; with `dry_run` only list them."""
     files = Basedir(basedir)
     other = Basedir(choices.like) if choices.like is not None else None
     if not files.settings_file.exists():
@@ -224,7 +231,8 @@ def _complete(basedir: Path, choices: Choices, *, dry_run: bool = False) -> Crea
         add(files.tac_file, lambda path: _write(path, choices.tac()))
         return created
     if not config.exists():
-        # Before the master.cfg that builds it, so that an interrupted create is not left without.
+        # It is made before the master.cfg that builds it, which must not be left without it when a
+        # create is interrupted.
         add(basedir / "project", _make_project)
     add(config, lambda path: _write(path, (TEMPLATE / "master.cfg").read_text(encoding="utf-8")))
     add(files.tac_file, lambda path: _write(path, choices.tac()))
@@ -233,13 +241,16 @@ def _complete(basedir: Path, choices: Choices, *, dry_run: bool = False) -> Crea
     state_file = settings.database.sqlite_path(basedir)
     if state_file is not None:
         if not state_file.exists() and not dry_run:
-            path_of(state_file).unlink(missing_ok=True)  # it speaks of one that was here
+            path_of(state_file).unlink(missing_ok=True)  # it describes a former state file
         add(state_file, make_state_file)
     return created
 
 
 def _settings(url: str | None, other: Basedir | None) -> Settings:
-    """Of a new master, on free ports, where another one may be on this machine."""
+    """Return the settings of a new master, on free ports: another may be on this machine.
+
+    Web and workers are as in the basedir `other`, if given.  A port of 0 stays 0.
+    """
     web, workers = Web(), Workers()
     first_web, first_workers = web.port, workers.port
     if other is not None:
@@ -255,9 +266,10 @@ def _settings(url: str | None, other: Basedir | None) -> Settings:
 
 @contextmanager
 def _on_server(basedir: Path, created: Created, choices: Choices) -> Iterator[None]:
-    """Where the database is a server's, make its tables when what is done within has gone well.
+    """Create the tables of a database on a server, and commit them if the `with` body succeeds.
 
-    A litebot.toml that was there may name a database that is in use.
+    If litebot.toml was there before, the database that it names may be in use; it is then left as
+    it is.  With `choices.join`, require the tables of other masters instead.
     """
     database = created.settings.database
     if database.sqlite_path(basedir) is not None:
@@ -280,7 +292,7 @@ def _make_secrets(path: Path) -> None:
 
 
 def _make_project(path: Path) -> None:
-    """A git repository with one commit: the package that the sample master.cfg builds."""
+    """Create a git repository with one commit: the package that the sample master.cfg builds."""
     shutil.copytree(TEMPLATE / "project", path, ignore=shutil.ignore_patterns("__pycache__"))
     _git(path, "init", "--quiet", "--initial-branch=main")
     _git(path, "config", "user.name", "litebot")
@@ -290,8 +302,8 @@ def _make_project(path: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str) -> None:
-    # The user's own configuration (hooks, templates, signing) has no say in the sample, nor has a
-    # repository that this is called from a hook of.
+    # The user's own configuration (hooks, templates, signing) must not affect the sample.  Nor must
+    # the repository of a hook that runs this command.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     command = ["git", "-C", str(folder), *arguments]
@@ -306,7 +318,10 @@ def _git(folder: Path, *arguments: str) -> None:
 
 
 def _free_port(address: str, first: int) -> int:
-    """The first free port from `first` on, so that a second master on a machine just works."""
+    """Return the first free port from `first` on, so that a second master on a machine just works.
+
+    Returns `first` if none of PORTS_TRIED ports is free.
+    """
     ports = range(first, first + PORTS_TRIED)
     return next((port for port in ports if port_is_free(address, port)), first)
 

@@ -1,4 +1,4 @@
-"""Making a master's tables in a database of a server, all or nothing."""
+"""Creates a master's tables in a database on a server, completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from litebot.master.db.move_into import record
 
 @contextmanager
 def tables_made(url: str, basedir: Path, *, must_be_empty: bool) -> Iterator[bool]:
-    """Make the tables of a master, which are there when what is done within has gone well.
+    """Create the tables of a master, and commit them if the `with` body succeeds.
 
-    Gives whether they are made: a database that holds something is left as it is, and with
-    `must_be_empty` refused.  Raises StoreError where it can't be used.
+    Yields whether they are created: a database that holds any table is left as it is, or refused
+    with `must_be_empty`.  Raises StoreError if the database can't be used.
     """
     engine = postgres.engine_for(url, basedir)
     try:
@@ -50,7 +50,7 @@ def tables_made(url: str, basedir: Path, *, must_be_empty: bool) -> Iterator[boo
 
 
 def _in_use(present: set[str], name: str) -> StoreError:
-    """What to tell of a database that should be empty."""
+    """Return the error for a database that should be empty but holds the tables `present`."""
     if record.name in present:
         return StoreError(
             f"{name} holds an unfinished move of a database", "finish that, or name another one"

@@ -1,4 +1,4 @@
-"""A further master on the database of others: create-master --join."""
+"""Adds a master to the database of other masters: create-master --join."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from litebot.settings import set_value
 
 
 def require_masters(url: str, basedir: Path) -> None:
-    """Raise StoreError where a database can't be reached or has no tables of a litebot master.
+    """Raise StoreError unless a further master can join the masters on a database.
 
-    Or where these were moved elsewhere.
+    None can if the database can't be reached, has no tables of a litebot master, was moved away, or
+    holds an unfinished move; if another schema in it holds a master's tables; or if this user and
+    that of a running master can't end each other's connections.
     """
     engine = postgres.engine_for(url, basedir)
     name = postgres.shown(url)
@@ -49,9 +51,9 @@ def require_masters(url: str, basedir: Path) -> None:
 
 
 def to_copy(other: Basedir) -> Iterator[Path]:
-    """What masters on one database have alike, as far as it is in this basedir.
+    """Yield the files that masters on one database have in common, if they are in this basedir.
 
-    The configuration with the modules beside it, the users and the secrets.
+    They are the configuration, the modules beside it, the users and the secrets.
     """
     modules = sorted(other.path.glob("*.py"))
     for path in (other.config_file, *modules, other.users_file, other.secrets):
@@ -60,7 +62,7 @@ def to_copy(other: Basedir) -> Iterator[Path]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A file, or a folder with all that is in it; with its mode."""
+    """Copy a file, or a folder with everything in it, and its mode."""
     if source.is_dir():
         shutil.copytree(source, target, symlinks=True)
     else:
@@ -71,9 +73,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 def settings_like(other: Basedir, target: Path, settings: Settings) -> None:
-    """Another master's litebot.toml with the database and the ports of `settings`.
+    """Write another master's litebot.toml to `target`, with database and ports of `settings`.
 
-    A url of the page is that of the other one's.
+    If it names a url of the web page, that is removed: it is the url of the other master's page.
     """
     copy(other.settings_file, target)
     set_value(target, "database.url", settings.database.url)

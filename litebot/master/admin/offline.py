@@ -1,4 +1,4 @@
-"""Work on the database of a basedir whose master is stopped."""
+"""Opens the database of a basedir whose master is stopped, to work on it or to inspect it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ T = TypeVar("T")
 
 
 def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Open the database as the master would, own the basedir meanwhile, and run `work` on it.
+    """Open the database as the master would, run `work` on it, and return its result.
 
-    Runs the reactor, which a process can do once.  Raises MasterRunning where a master owns the
-    basedir, BasedirError where this user should not write there, StoreError where the database
-    can't be opened or was moved away, and what `work` raises.
+    Owns the basedir meanwhile.  Runs the reactor, which a process can do only once.
+
+    Raises MasterRunning if a master owns the basedir, BasedirError if this user should not write
+    there, SettingsError, StoreError if the database can't be opened or was moved away, and what
+    `work` raises.
     """
     settings = load(files.settings_file)
     files.refuse_owner(NEED)
@@ -69,10 +71,10 @@ def with_database(files: Basedir, work: Callable[[Database], Awaitable[T]]) -> T
 def inspected_database(
     files: Basedir, need: str = NEED, *, database: DatabaseSettings | None = None
 ) -> Iterator[sa.engine.Connection]:
-    """A connection for a dry run to the database of a basedir whose master is stopped.
+    """Yield a connection, for a dry run, to the database of a basedir whose master is stopped.
 
-    Raises what `with_database` raises, writes nothing, and touches no file.  The `database` is that
-    of litebot.toml unless another one is given.
+    Writes nothing and touches no file.  Opens the database of litebot.toml, or `database` if given.
+    Raises what `with_database` raises.
     """
     database = database or load(files.settings_file).database
     files.refuse_owner(need)
@@ -97,7 +99,7 @@ def inspected_database(
 
 
 def _require_file(files: Basedir, database: DatabaseSettings) -> None:
-    """Raise StoreError where there is no state file: else opening it would make an empty one."""
+    """Raise StoreError if the state file does not exist; opening it would create an empty one."""
     path = database.sqlite_path(files.path)
     if path is not None and not path.exists():
         raise StoreError(f"{path} does not exist", f"litebot create-master --force {files.quoted}")

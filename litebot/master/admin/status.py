@@ -1,4 +1,4 @@
-"""What a master does, read from its database, whether it runs or not."""
+"""Reads from a master's database what the master does, whether it runs or not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PENDING_SHOWN = 100
 
 @dataclass
 class Status:
-    """The answer of `litebot status`; times are epoch seconds, sizes bytes."""
+    """The answer of `litebot status`; times are in epoch seconds, sizes in bytes."""
 
     basedir: str
     running: bool
@@ -37,25 +37,29 @@ class Status:
     builders: list[str] = field(default_factory=list)
     running_builds: list[dict[str, Any]] = field(default_factory=list)
     pending: int = 0
-    # The oldest PENDING_SHOWN of them.
+    # The oldest PENDING_SHOWN of the pending requests.
     pending_requests: list[dict[str, Any]] = field(default_factory=list)
-    # How many of them are for builders that no master has, by the names of these.
+    # How many pending requests are for a builder that no master has, by the name of the builder.
     without_builder: dict[str, int] = field(default_factory=dict)
     last_start: dict[str, Any] | None = None
     # The names of the other masters that run on the same database.
     masters: list[str] = field(default_factory=list)
-    # What reporters have still to tell.
+    # The reports that have not been delivered yet, from the outbox.
     reports: list[dict[str, Any]] = field(default_factory=list)
-    # What the state file lacks of what was on disk, in words, until the next start deals with it.
+    # In words, what was on disk but is missing in the state file; None once a start has handled it.
     missing: str | None = None
-    # A running master's database is away: since when, and what is said of it.
+    # While the database server of a running master is away: `since` when, and why, in `words`.
     outage: dict[str, Any] | None = None
-    # Why nothing could be read of the database: the rest is empty then.
+    # Why the database could not be read; everything that comes from it is empty then.
     unreachable: str | None = None
 
 
 def status(files: Basedir) -> Status:
-    """Look at a basedir.  Raises SettingsError, and StoreError where its file can't be read."""
+    """Return the status of a basedir.
+
+    Raises SettingsError, and StoreError if its state file can't be read.  If a database on a server
+    can't be read, `unreachable` says why.
+    """
     settings = load(files.settings_file)
     owner = files.owner()
     result = Status(
@@ -91,7 +95,7 @@ def _fill(
     should_hold: commit_watermark.Content | None = None,
     master: str | None = None,
 ) -> None:
-    """Add what the database knows; `master` is this one's name where there may be others."""
+    """Add what is in the database; `master` is this master's name if there may be others."""
     with engine.connect() as conn:
         result.builders = _builders(conn)
         result.running_builds = _running_builds(conn)
@@ -119,7 +123,7 @@ def _database(settings: Settings, basedir: Path) -> dict[str, Any]:
 
 
 def _builders(conn: sa.engine.Connection) -> list[str]:
-    """Builders that a master has configured; those of the past have no row in builder_masters."""
+    """Return the builders that a master has; former builders have no row in builder_masters."""
     b, bm = Model.builders, Model.builder_masters
     query = sa.select(b.c.name).where(b.c.id.in_(sa.select(bm.c.builderid))).order_by(b.c.name)
     return list(conn.execute(query).scalars())
@@ -181,21 +185,21 @@ def _without_builder(conn: sa.engine.Connection) -> dict[str, int]:
 
 
 class Pages:
-    """Where the web page at `url` shows things; nowhere without one."""
+    """Addresses on the web page at `url`; without `url` all are None."""
 
     def __init__(self, conn: sa.engine.Connection, url: str | None) -> None:
         self._conn = conn
         self._url = url
 
     def of_build(self, buildid: int | None) -> str | None:
-        """The address of a build."""
+        """Return the address of a build, or None."""
         b = Model.builds
         query = sa.select(b.c.builderid, b.c.number).where(b.c.id == buildid)
         row = self._conn.execute(query).first() if self._url and buildid else None
         return f"{self._url}#/builders/{row.builderid}/builds/{row.number}" if row else None
 
     def of_buildset(self, bsid: int) -> str | None:
-        """The address of its first request."""
+        """Return the address of the buildset's first request, or None."""
         r = Model.buildrequests
         query = sa.select(sa.func.min(r.c.id)).where(r.c.buildsetid == bsid)
         brid = self._conn.execute(query).scalar() if self._url else None

@@ -1,4 +1,4 @@
-"""Bringing a basedir up to date: one of an older litebot, or one of stock Buildbot."""
+"""Upgrades a basedir of an older litebot or of stock Buildbot."""
 
 from __future__ import annotations
 
@@ -37,12 +37,14 @@ OUR_IMPORT = "from litebot.master.service import BuildMaster"
 
 
 def upgrade(files: Basedir) -> Created:
-    """Upgrade files and database of a basedir whose master is stopped.
+    """Upgrade the files and the database of a basedir whose master is stopped.
 
     A basedir of stock Buildbot becomes one of litebot: its master.cfg stays as it is, its database
-    stays where it is, buildbot.tac starts litebot (the old one is kept as buildbot.tac.stock).
-    Other masters on the database have to be stopped, too.
-    Raises MasterRunning, BasedirError, ConfigError, SettingsError and StoreError.
+    stays where it is, and buildbot.tac starts litebot (the old one is kept as buildbot.tac.stock).
+    Other masters on the database must be stopped, too.
+
+    Raises MasterRunning, BasedirError, ConfigError, SettingsError and StoreError, and LitebotError
+    if buildbot.tac can't be changed.
     """
     files.require()
     files.refuse_owner(NEED)
@@ -60,9 +62,10 @@ def upgrade(files: Basedir) -> Created:
 
 
 def require_database(files: Basedir, database: DatabaseSettings) -> Path | None:
-    """Raise LitebotError where the database can't be upgraded; its file, if it is one.
+    """Return the state file, or None for a database on a server.
 
-    It is not there, or was moved away, or another master runs on it.
+    Raises LitebotError if the database can't be upgraded: it does not exist, was moved away, or has
+    another running master.
     """
     state_file = database.sqlite_path(files.path)
     if state_file is not None:
@@ -81,7 +84,7 @@ def require_database(files: Basedir, database: DatabaseSettings) -> Path | None:
 
 
 def shown(files: Basedir, database: DatabaseSettings) -> str:
-    """What a database is called in messages."""
+    """Return what messages call a database."""
     return str(database.sqlite_path(files.path) or postgres.shown(database.url))
 
 
@@ -92,9 +95,9 @@ async def _upgrade_tables(db: Database, name: str) -> None:
 
 
 def stock_database_url(files: Basedir) -> str:
-    """The database of a basedir without litebot.toml, as litebot.toml names it.
+    """Return the url of the database of a basedir without litebot.toml, in litebot.toml's form.
 
-    Raises ConfigError where it can't be told, or is none that litebot can use.
+    Raises ConfigError if master.cfg can't be loaded, or names a database that litebot can't use.
     """
     path = files.config_file
     try:
@@ -113,9 +116,10 @@ def stock_database_url(files: Basedir) -> str:
 
 
 def use_litebot(tac: Path) -> None:
-    """Make a buildbot.tac of stock Buildbot start litebot, on the folder that it lies in.
+    """Make a buildbot.tac start litebot on the folder that it is in.
 
-    One that does stays as it is.
+    One of stock Buildbot is kept with the suffix .stock.  One that does so already stays as it is.
+    Raises LitebotError if it can't be changed.
     """
     text, changed, is_stock = changed_tac(tac)
     if changed == text:
@@ -127,9 +131,10 @@ def use_litebot(tac: Path) -> None:
 
 
 def changed_tac(tac: Path) -> tuple[str, str, bool]:
-    """The text of a buildbot.tac, what it has to be, and whether it is stock Buildbot's.
+    """Return the text of a buildbot.tac, the text it needs, and whether it is stock Buildbot's.
 
-    Raises LitebotError where it can't be told what it has to be.
+    Raises LitebotError if it is stock Buildbot's but does not import BuildMaster as Buildbot writes
+    it.
     """
     text = tac.read_text(encoding="utf-8")
     is_stock = "litebot.master" not in text

@@ -1,1 +1,1 @@
-"""Copying or moving everything from one database to another, compared before it is used."""
+"""Copies or moves all rows from one database to another, and compares them before they are used."""

@@ -1,4 +1,4 @@
-"""Comparing two databases: every table by count and by a hash over all columns of all rows."""
+"""Compares two databases: each table by its row count and a hash over all columns of all rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litebot.master.admin.move.side import Side
 from litebot.master.admin.move.tables import Moved
 from litebot.master.admin.move.tables import Row
 
-# The oldest form of marshal: it depends on types and values alone, not on who shares an object.
+# Version 0 of marshal: its bytes depend on types and values alone, not on shared references.
 CANONICAL = 0
 LIST_HEAD = len(marshal.dumps([], CANONICAL))
 
@@ -24,11 +24,11 @@ COMPARING = "comparing rows"
 
 
 class Difference(StoreError):
-    """A row is not the same on both sides; `what` names table, key and column."""
+    """The two sides are not the same; if a row differs, `what` names table, key and column."""
 
 
 def canonical(rows: list[Row]) -> memoryview:
-    """Rows as bytes: the same for the same types and values, however they are put in lists."""
+    """Return rows as bytes, which depend only on types and values, not on how lists group them."""
     return memoryview(_listed(rows))[LIST_HEAD:]
 
 
@@ -39,16 +39,16 @@ def _listed(rows: list[Row]) -> bytes:
 def compare(
     source: Side, target: Side, table: Moved, progress: Callable[[int], None]
 ) -> tuple[int, str]:
-    """The count and hash of a table that is the same on both sides.  Raises Difference.
+    """Compare a table on both sides; return its row count and hash.  Raises Difference.
 
-    `progress` is told how many rows more have been compared.
+    `progress` is called with the number of rows compared since the last call.
     """
     hashed, count = hashlib.sha256(), 0
     for here, there in _side_by_side(source, target, table):
         mine = _listed(here)
         if mine != _listed(there):
             raise _difference(source, target, table, here, there)
-        hashed.update(memoryview(mine)[LIST_HEAD:])  # which is that of both
+        hashed.update(memoryview(mine)[LIST_HEAD:])  # the same on both sides
         count += len(here)
         progress(len(here))
     return count, hashed.hexdigest()
@@ -57,7 +57,7 @@ def compare(
 def compare_all(
     source: Side, target: Side, tables: list[Moved], progress: Progress
 ) -> tuple[int, str]:
-    """The count and hash of all tables, which are the same on both sides.  Raises Difference."""
+    """Compare all tables on both sides; return their row count and hash.  Raises Difference."""
     total = sum(target.count(table) for table in tables)
     hashed = hashlib.sha256()
     done = 0
@@ -83,7 +83,7 @@ def _side_by_side(
 def _difference(
     source: Side, target: Side, table: Moved, here: list[Row], there: list[Row]
 ) -> Difference:
-    """What to tell of two batches of which no row before these differs."""
+    """Return the error for the first row that differs; all rows before these batches are equal."""
     mine, other = next(
         pair for pair in zip_longest(here, there) if canonical([pair[0]]) != canonical([pair[1]])
     )
@@ -106,5 +106,5 @@ def _difference(
 
 
 def _sortable(key: Row) -> list[Any]:
-    """A key that can be put in order: NULL comes first."""
+    """Return a key in a form that can be sorted: NULL comes first."""
     return [(value is not None, value) for value in key]

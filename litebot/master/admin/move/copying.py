@@ -1,4 +1,4 @@
-"""Copying all rows from one side to another: what `copy-db` and `move-database` do alike."""
+"""Copies all rows from one side to another, for `copy-db` and for `move-database`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from litebot.master.admin.move.tables import Row
 from litebot.master.db import move_into
 from litebot.settings import Database
 
-# Told what goes on, how many rows or indexes of it are done, and how many there are.
+# Called with a description of the work, the rows or indexes done so far, and their total.
 Progress = Callable[[str, int, int], None]
 
-# An interrupt costs at most what a transaction has: this many.
+# The batches in one transaction: an interruption undoes no more than these.
 BATCHES = 10
 
 COPYING, INDEXES = "copying rows", "making indexes"
 
 
 def open_side(url: str, basedir: Path, *, target: bool, dry_run: bool = False) -> Side:
-    """A database by its url as litebot.toml has it.  Raises StoreError.
+    """Open a database by its url in the form of litebot.toml.  Raises StoreError.
 
-    In a `dry_run` it is only read, and a state file has to exist.
+    In a `dry_run` it is only read, and a state file must exist.
     """
     path = Database(url).sqlite_path(basedir)
     if path is not None:
@@ -39,7 +39,7 @@ def open_side(url: str, basedir: Path, *, target: bool, dry_run: bool = False) -
 
 
 def copy_rows(source: Side, target: Side, tables: list[Moved], progress: Progress) -> int:
-    """Copy what is not there yet; how many rows were."""
+    """Copy the rows that the target lacks; return how many it had already."""
     there = {table.name: target.count(table) for table in tables}
     total = sum(source.count(table) for table in tables)
     done = resumed = sum(there.values())
@@ -55,13 +55,16 @@ def copy_rows(source: Side, target: Side, tables: list[Moved], progress: Progres
     for table in tables:
         batches = table.batches(source.rows(table, skip=there[table.name]))
         for first in batches:
-            # The target works on these while more are read.
+            # The target gets an iterator, so it works on some rows while more are read.
             target.write(table, counted(chain([first], islice(batches, BATCHES - 1))))
     return resumed
 
 
 def complete(target: Side, tables: list[Moved], later: tuple[str, ...], progress: Progress) -> None:
-    """Make what was left out, in one transaction; once is enough."""
+    """Create the indexes and references that were left out, in one transaction.
+
+    `later` holds the statements.  It is empty if this was done before; then this does nothing.
+    """
     if not later:
         return
     with target.translated_errors(), target.engine.begin() as conn:

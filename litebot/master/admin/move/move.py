@@ -1,11 +1,13 @@
-"""Moving a basedir's database: copy, compare, and only then have litebot.toml name the new one.
+"""Moves a basedir's database: copies, compares, and only then lets litebot.toml name the new one.
 
-A move that is interrupted goes on where it was.  What has been copied needs no list: rows are
-copied in order, some batches a transaction, so the rows that are there are the first ones.
+An interrupted move continues where it stopped.  It needs no list of what has been copied: rows are
+copied in order, a few batches per transaction, so the rows in the target are the first of the
+source.
 
-Others may share the old database.  So it says that it is moved before litebot.toml names the new
-one.  Whatever ends the move then, the master that is moved can start on the one that its
-litebot.toml names.  The others can't until it has, or until the same command has ended the move.
+Other masters may share the old database.  So before litebot.toml names the new one, the old one
+records that it is being moved.  If the move is interrupted after that, the master that is moved can
+start on the database that its litebot.toml names.  The others can't start until it has started, or
+until the same command has finished the move.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ NEED = "a move needs it stopped"
 
 @dataclass(frozen=True)
 class Copied:
-    """What a move has copied; `hash` is of all tables, in hex.
+    """What a move has copied; `hash` is over all tables, in hex.
 
-    `resumed` counts the rows that an earlier, interrupted move had copied.
+    `resumed` is the number of rows that an earlier, interrupted move had copied.
     """
 
     rows: int
@@ -58,7 +60,7 @@ class Copied:
 class Report:
     """What a move did; `old` says where the old database is.
 
-    `copied` is None where an interrupted move had only left to put the old one aside.
+    `copied` is None if an interrupted move had done everything but put the old one aside.
     """
 
     copied: Copied | None
@@ -68,9 +70,12 @@ class Report:
 def move(files: Basedir, url: str, progress: Progress) -> Report:
     """Move the database of a basedir, whose master is stopped, to an empty one.
 
-    `url` has the form of [database] url in litebot.toml, which names it in the end; until then
-    nothing that counts has changed.  Raises MasterRunning, BasedirError, SettingsError, StoreError
-    for what the target or the source can't be used for, and Difference where the copy is not equal.
+    `url` has the form of [database] url in litebot.toml, which names it in the end.  Until then
+    litebot.toml and the rows of the old database stay as they are.  Finishes or continues an
+    interrupted move to the same url.
+
+    Raises MasterRunning, BasedirError and SettingsError for the basedir, StoreError if the source
+    or the target can't be used, and Difference if the copy is not equal.
     """
     files.require()
     files.refuse_owner(NEED)
@@ -98,7 +103,7 @@ def move(files: Basedir, url: str, progress: Progress) -> Report:
 
 @dataclass(frozen=True)
 class Task:
-    """Which basedir is moved, to which url for whoever stands elsewhere, and who is told."""
+    """A move: its basedir, the target's url with any path absolute, and the progress callback."""
 
     files: Basedir
     url: str
@@ -106,10 +111,10 @@ class Task:
 
 
 def refuse_moved(source: Side, url: str, master: str) -> None:
-    """Raise StoreError where a source on a server is moved elsewhere, or was not moved there yet.
+    """Raise StoreError if a source on a server was moved away, or a move into it is unfinished.
 
-    One that is being moved to `url`, where it is to go now, was moved by an attempt that did not
-    end.  `master` is the name of the one that is moved.
+    One that is being moved to `url` is not refused: an earlier attempt at this move did not finish.
+    `master` is the name of the master that is moved.
     """
     if not isinstance(source, PostgresSide):
         return
@@ -121,9 +126,9 @@ def refuse_moved(source: Side, url: str, master: str) -> None:
 
 
 def begun_by(target: Side, files: Basedir) -> Unfinished:
-    """The move to this one that only has to be ended, as litebot.toml names it already.
+    """Return the move to `target` that only has to be finished: litebot.toml names it already.
 
-    Raises StoreError where there is none.
+    Raises StoreError if there is none.
     """
     begun = unfinished.recorded(target)
     if begun is None or begun.state != move_into.MOVED:
@@ -132,7 +137,10 @@ def begun_by(target: Side, files: Basedir) -> Unfinished:
 
 
 def _end(target: Side, task: Task) -> str:
-    """Put the old database aside, where a move to this one was interrupted before that."""
+    """Finish a move to `target`: put the old database aside, and return where it is.
+
+    If the old one has changed since, it stays as it is.
+    """
     begun = begun_by(target, task.files)
     old, path = begun.source, Path(begun.source)
     if not path.is_absolute():
@@ -148,7 +156,7 @@ def _end(target: Side, task: Task) -> str:
 
 
 def is_as_it_was(source: Side, begun: Unfinished) -> bool:
-    """Whether it is still what was moved, and not somebody else's by now."""
+    """Return whether `source` is still the database that was moved, with nothing written to it."""
     tables = all_tables()
     return {table.name for table in tables} <= source.tables() and (
         source.mark(tables) == begun.mark
@@ -156,7 +164,11 @@ def is_as_it_was(source: Side, begun: Unfinished) -> bool:
 
 
 def _move(source: Side, target: Side, task: Task) -> Copied:
-    """Copy and compare; from then on `source` says that it is moved."""
+    """Copy, compare, and record in the target that everything is moved.
+
+    Before that, `source` records it, if it is on a server.  Raises Difference if the copy is not
+    equal or the source was written to.
+    """
     files, progress = task.files, task.progress
     tables = all_tables()
     source.take_snapshot()
@@ -168,12 +180,12 @@ def _move(source: Side, target: Side, task: Task) -> Copied:
     begun = found or unfinished.begin(target, new, tables)
     resumed = copy_rows(source, target, tables, progress)
     complete(target, tables, begun.later, progress)
-    # Anew: what was written to the source after its rows were copied is a difference, too.
+    # In a new snapshot: a write to the source after its rows were copied is a difference, too.
     source.take_snapshot()
     try:
         rows, hash_ = compare_all(source, target, tables, progress)
         source.announce(task.url, files.master_name)
-        source.refuse_users()  # a master that was a moment earlier has not read that
+        source.refuse_users()  # a master that connected before has not read the record
         source.take_snapshot()
         if source.mark(tables) != mark:
             raise Difference(f"{source.name} was written to while it was moved")
@@ -193,7 +205,10 @@ def _move(source: Side, target: Side, task: Task) -> Copied:
 
 
 def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | None:
-    """The move that can go on; None once the target is empty.  Raises StoreError."""
+    """Return the move that can continue; else empty the target and return None.
+
+    Raises StoreError if the target can't be used.
+    """
     begun, to_wipe = judge(target, new)
     if to_wipe:
         target.wipe(tables)
@@ -201,9 +216,9 @@ def _usable(target: Side, new: Unfinished, tables: list[Moved]) -> Unfinished | 
 
 
 def judge(target: Side, new: Unfinished) -> tuple[Unfinished | None, bool]:
-    """The move that can go on, if there is one, and whether the target has to be emptied.
+    """Return the move that can continue, or None, and whether the target must be emptied first.
 
-    Raises StoreError where it can't be used.
+    Raises StoreError if the target can't be used.
     """
     begun = unfinished.found(target)
     if begun is None:
@@ -212,7 +227,7 @@ def judge(target: Side, new: Unfinished) -> tuple[Unfinished | None, bool]:
     if begun.state == move_into.MOVED and not same:
         raise unfinished.holds_data(target, target.tables())
     if begun.state == move_into.MOVED and begun.master != new.master:
-        raise begun.refusal(target.name)  # that one may have used it already
+        raise begun.refusal(target.name)  # that master may have used it already
     if begun.source != new.source:
         raise StoreError(
             f"{target.name} holds an unfinished {begun.kind} of {begun.source}",
@@ -220,4 +235,4 @@ def judge(target: Side, new: Unfinished) -> tuple[Unfinished | None, bool]:
         )
     if same and begun.state in (move_into.COPYING, move_into.MOVED):
         return begun, False
-    return None, True  # it holds nothing but what this very source had before it changed
+    return None, True  # it holds only an earlier or incomplete copy of this source

@@ -1,4 +1,4 @@
-"""A Postgres database as one side of a copy."""
+"""A Postgres database as one side of a copy or move."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from litebot.master.db import move_away
 from litebot.master.db import postgres
 from litebot.master.db.postgres.copying import copied
 
-# A server may end sessions that take long, as this one does.
+# A server may be configured to end sessions that take as long as this one.
 SESSION = (
     "SET statement_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
-    # Until sync(): the rows and how far they go are one transaction, and are lost together.
+    # Until sync() a power loss may undo the last transactions.  The rows that are left still show
+    # where to continue.
     "SET synchronous_commit = off",
 )
 
@@ -46,8 +47,9 @@ INDEXES = """
     ORDER BY indexrelid::regclass::text
 """
 
-# Of another role's session a user who is no superuser sees little more than that it is there: the
-# kind is NULL.  What streams the database to a replica is told otherwise, and writes nothing.
+# Of another role's session, a user who is no superuser sees little more than that it exists: its
+# backend_type is NULL, so it is taken for a client.  A session that streams the database to a
+# replica is recognized by pg_stat_replication; it writes nothing.
 SESSIONS = """
     SELECT pid, usename, application_name,
         CASE WHEN backend_type IS NULL THEN 'place hidden from this user'
@@ -66,13 +68,13 @@ class PostgresSide(Side):
     """A database on a server."""
 
     def __init__(self, url: str | URL, basedir: Path) -> None:
-        """Connect.  Raises StoreError, with what the server says, where that fails."""
+        """Connect.  Raises StoreError, with the server's message, if that fails."""
         self.name = postgres.shown(url)
         self._url = url
         self.engine = postgres.engine_for(url, basedir)
         with self.translated_errors():
             self._connection = self.engine.raw_connection()
-            # Typed as Any: only master.postgres knows what psycopg's classes are called.
+            # Typed as Any: only master.db.postgres knows the names of psycopg's classes.
             self._db = cast("Any", self._connection.driver_connection)
             self._db.autocommit = True
             for statement in SESSION:
@@ -108,7 +110,7 @@ class PostgresSide(Side):
 
     def _others(self) -> list[Row]:
         with self.translated_errors():
-            self._end_snapshot()  # within a transaction the same sessions are seen for ever
+            self._end_snapshot()  # a transaction keeps seeing the same sessions
             found: list[Row] = self._db.execute(SESSIONS).fetchall()
         return found
 
@@ -121,7 +123,7 @@ class PostgresSide(Side):
             return {name for (name,) in found}
 
     def mark(self, tables: list[Moved]) -> str:
-        # A new or changed row has the number of the transaction that wrote it.
+        # xmin is the number of the transaction that inserted or changed the row.
         with self.translated_errors():
             parts = [
                 self._db.execute(
@@ -147,7 +149,7 @@ class PostgresSide(Side):
 
     def rows(self, table: Moved, skip: int = 0) -> Iterator[Row]:
         order = ", ".join(
-            # As SQLite orders: text by its bytes, and NULL first.
+            # SQLite's order: text by its bytes, and NULL first.
             column.quoted
             + (' COLLATE "C"' if column.kind == "text" else "")
             + (" NULLS FIRST" if column.nullable else "")
@@ -171,7 +173,8 @@ class PostgresSide(Side):
                         write_row(row)
 
     def definitions(self) -> list[tuple[str, str]]:
-        # References are dropped before the indexes that they need, and made after them: reversed.
+        # References must be dropped before the indexes that they need, and created after them, in
+        # the reverse order.
         with self.translated_errors():
             return [
                 (drop, make)
@@ -191,7 +194,7 @@ class PostgresSide(Side):
             if column is not None:
                 top = sa.select(sa.func.max(column)).scalar_subquery()
                 sequence = sa.func.pg_get_serial_sequence(table.name, column.name)
-                # Without rows it begins at 1, which is not used up yet.
+                # In a table without rows the next number is 1.
                 conn.execute(
                     sa.select(sa.func.setval(sequence, sa.func.coalesce(top, 1), top.is_not(None)))
                 )
@@ -203,7 +206,7 @@ class PostgresSide(Side):
     def sync(self) -> None:
         with self.translated_errors():
             self._db.execute("SET synchronous_commit = on")
-            # The commit of anything at all takes all before it along.
+            # Once any commit is on disk, so are all commits before it.
             self._db.execute("COMMENT ON TABLE litebot_move IS 'moved'")
 
     def announce(self, url: str, master: str) -> None:

@@ -1,4 +1,4 @@
-"""What a copy or a move needs of a database, whichever kind it is."""
+"""The interface of a database to a copy or move, for SQLite and Postgres alike."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from litebot.master.db import schema
 
 
 class Side(ABC):
-    """A database that is copied or moved from or to.  Its methods raise StoreError."""
+    """The source or the target of a copy or move.  Any method may raise StoreError."""
 
-    # What it is called in messages; no password.
+    # What messages call it; never with a password.
     name: str
     engine: sa.Engine
 
     @abstractmethod
     def translated_errors(self) -> AbstractContextManager[None]:
-        """Within it what the database or its driver refuses is raised as a StoreError."""
+        """Return a context manager that raises errors of the database or driver as StoreError."""
 
     @abstractmethod
     def identity(self) -> str:
-        """The same for two sides that are one database, however they are called."""
+        """Return a text that is the same for two sides if they are one database, however named."""
 
     @abstractmethod
     def refuse_users(self) -> None:
-        """Raise StoreError while somebody else may write to it, where that can be told.
+        """Raise StoreError while another program may write to it, as far as that can be seen.
 
-        What take_snapshot() holds is let go.
+        May wait a few seconds for such a program to disconnect, and may end the snapshot of
+        take_snapshot().
         """
 
     @abstractmethod
     def tables(self) -> set[str]:
-        """The names of the tables in it."""
+        """Return the names of the tables in it; on Postgres also those of views."""
 
     def require_current(self, basedir: str) -> None:
-        """Raise StoreError where the tables are not those of this Buildbot and this litebot.
+        """Raise StoreError if the tables are not those of this Buildbot and this litebot.
 
         `basedir` is quoted for a shell.
         """
@@ -51,56 +52,59 @@ class Side(ABC):
 
     @abstractmethod
     def mark(self, tables: list[Moved]) -> str:
-        """Something that is never the same again once somebody has written to it."""
+        """Return a mark of the content: after a write it is never the same again."""
 
     @abstractmethod
     def take_snapshot(self) -> None:
-        """Make all that is read from now on, until the next call, one new snapshot."""
+        """Begin a new snapshot, from which everything is read until the next call."""
 
     @abstractmethod
     def count(self, table: Moved) -> int:
-        """How many rows a table has that are copied."""
+        """Return how many rows of a table are to be copied."""
 
     @abstractmethod
     def rows(self, table: Moved, skip: int = 0) -> Iterator[Row]:
-        """The rows that are copied in the table's order, as they come, without the first `skip`."""
+        """Yield the rows to copy in the table's order, as they are read; omit the first `skip`."""
 
     @abstractmethod
     def write(self, table: Moved, batches: Iterable[list[Row]]) -> None:
-        """Add rows in one transaction, as they come; a power loss may take it until sync()."""
+        """Write rows in one transaction, as they come; until sync() a power loss may undo it."""
 
     @abstractmethod
     def definitions(self) -> list[tuple[str, str]]:
-        """What slows the writing: for each index and reference how to drop it and to make it."""
+        """Return the statements that drop and create each index and reference.
+
+        These slow writing.
+        """
 
     @abstractmethod
     def wipe(self, tables: list[Moved]) -> None:
-        """Remove what an unfinished copy or move left."""
+        """Remove what an unfinished copy or move has left."""
 
     @abstractmethod
     def settle(self, conn: sa.engine.Connection, tables: list[Moved]) -> None:
-        """Have new rows numbered on from those that are there."""
+        """Let the numbers of new rows continue after those of the rows that are there."""
 
     @abstractmethod
     def analyze(self) -> None:
-        """Let the planner know what tables hold now, where it has to be told."""
+        """Update the statistics of the query planner, if this kind of database needs that."""
 
     @abstractmethod
     def sync(self) -> None:
-        """Return when all that was written is on disk."""
+        """Put everything written so far on disk; return when it is there."""
 
     @abstractmethod
     def announce(self, url: str, master: str) -> None:
-        """Have others leave a source alone, as `master` is about to use the one at `url`."""
+        """Record in a source, so that others don't use it, that `master` moves it to `url`."""
 
     @abstractmethod
     def take_back(self) -> None:
-        """Let them use it again."""
+        """Remove the record of announce(): others may use the source again."""
 
     @abstractmethod
     def put_aside(self, url: str, master: str) -> str:
-        """See to it that nobody uses a source any more; where it is from now on."""
+        """Make sure that nobody uses a source any more; return where it is from now on."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it."""
+        """Close all connections to it."""

@@ -1,4 +1,4 @@
-"""A state file as one side of a copy."""
+"""A state file as one side of a copy or move."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ TARGET = (sort_in_files, sync_at_checkpoints, checkpoint_at_64_mib)
 
 
 class SqliteSide(Side):
-    """A state file.  As a target it is made where it does not exist; a source stays as it is.
+    """A state file.  A target is created if it does not exist; a source is not changed.
 
-    In a `dry_run` nothing at all is touched; the file has to exist.
+    In a `dry_run` nothing on disk is touched, and the file must exist.
     """
 
     def __init__(self, path: Path, *, target: bool, dry_run: bool = False) -> None:
-        """Open it.  Raises StoreError, and OSError where it can't be made."""
+        """Open it.  Raises StoreError, and OSError if it can't be created."""
         self.path = path
         self.name = str(path)
         self._dry_run = dry_run
@@ -73,7 +73,7 @@ class SqliteSide(Side):
         return f"sqlite {self.path.resolve()}"
 
     def refuse_users(self) -> None:
-        """A state file has one master, and the lock of its basedir keeps that away."""
+        """Do nothing: a state file has one master, which the lock of the basedir keeps away."""
 
     def tables(self) -> set[str]:
         with self.translated_errors():
@@ -110,7 +110,7 @@ class SqliteSide(Side):
             raise self._not_text(table) from error
 
     def _not_text(self, table: Moved) -> StoreError:
-        """What to tell where a text is not UTF-8, such as one with half a surrogate pair."""
+        """Return the error for a text that is not UTF-8, such as one with half a surrogate pair."""
         texts = [column for column in table.columns if column.kind == "text"]
         wanted = [f"CAST({column.quoted} AS BLOB)" for column in texts]
         keys = [
@@ -152,10 +152,10 @@ class SqliteSide(Side):
         self._open()
 
     def settle(self, conn: sa.engine.Connection, tables: list[Moved]) -> None:
-        """SQLite numbers a new row one higher than the highest that is there."""
+        """Do nothing: SQLite gives a new row the highest number that is there, plus one."""
 
     def analyze(self) -> None:
-        """A master's queries are made for a SQLite that has counted nothing."""
+        """Do nothing: a master's queries are written for a SQLite without statistics."""
 
     def sync(self) -> None:
         with self.translated_errors():
@@ -164,17 +164,20 @@ class SqliteSide(Side):
         sync(self.path.parent)
 
     def announce(self, url: str, master: str) -> None:
-        """The lock of the basedir keeps everybody away."""
+        """Do nothing: the lock of the basedir keeps others away."""
 
     def take_back(self) -> None:
-        """There is nothing to take back."""
+        """Do nothing: announce() has left no record."""
 
     def put_aside(self, url: str, master: str) -> str:
-        """Give it another name: no master can start on it, and a move back finds its place free."""
+        """Rename it, so that no master can start on it and a move back finds its place free.
+
+        Keeps its name if another program has it open.
+        """
         self.close()
         connect(self.path).close()  # the last one to close moves the log into the file
         if Path(f"{self.path}-wal").exists():
-            return self.name  # somebody has it open
+            return self.name  # another program has it open
         aside = self.path.with_name(f"{self.path.name}.moved-{time.strftime('%Y%m%d-%H%M%S')}")
         return str(self.path.rename(aside))
 

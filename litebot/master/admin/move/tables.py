@@ -1,4 +1,4 @@
-"""What is copied: every table of Buildbot and of litebot, and how its rows are ordered."""
+"""The tables to copy, all those of Buildbot and of litebot, and the order of their rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from litebot.master.db import tables as ours
 
 Row = tuple[Any, ...]
 
-# Postgres's names for what a column holds; the first that fits.  There is no bool: Buildbot has
-# small integers instead, and SQLite would answer 1 where Postgres answers true.
+# Postgres's names for the types of columns; the first that fits is used.  There is no bool:
+# Buildbot uses small integers instead, and SQLite would return 1 where Postgres returns true.
 KINDS: tuple[tuple[type[Any], str], ...] = (
     (sa.BigInteger, "int8"),
     (sa.SmallInteger, "int2"),
@@ -28,14 +28,15 @@ KINDS: tuple[tuple[type[Any], str], ...] = (
     (sa.String, "text"),
 )
 
-# What is held in memory at once, a few times over: the rows of a batch, or their large values.
+# The limits of a batch: its rows, and the size of their large values.  A batch is in memory as a
+# whole, a few times over.
 ROWS_A_BATCH = 5_000
 BYTES_A_BATCH = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `kind` is one of KINDS, `length` the most characters of a text or None."""
+    """A column: `kind` is a name in KINDS, `length` the maximum characters of a text, or None."""
 
     name: str
     kind: str
@@ -49,11 +50,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Moved:
-    """A table: its rows are ordered by `order`, all its columns if need be.
+    """A table to copy: its rows are ordered by `order`, if need be by all columns.
 
-    `key` names a row to people: its primary key, or columns of an index.  Rows for which `wanted`
-    does not hold are left out, and so are values of a column that is in `kept_if`, with a condition
-    that does not hold.
+    `key` identifies a row in messages: the primary key, the columns of an index, or all columns.
+    Rows that do not satisfy `wanted`, a condition in SQL, are left out.  `kept_if` maps columns to
+    such conditions: where one is not satisfied, the column is copied as NULL.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Moved:
 
     @property
     def values(self) -> str:
-        """What to select of a row that is copied, in the order of `columns`."""
+        """The SQL expressions for the values of a row to copy, in the order of `columns`."""
         return ", ".join(
             f"CASE WHEN {self.kept_if[column.name]} THEN {column.quoted} END AS {column.quoted}"
             if column.name in self.kept_if
@@ -83,16 +84,16 @@ class Moved:
         )
 
     def key_of(self, row: Row) -> Row:
-        """The values of `key` in a row."""
+        """Return the values of `key` in a row."""
         return tuple(row[self.columns.index(column)] for column in self.key)
 
     def named(self, key: Row) -> str:
-        """A row as people are told of it."""
+        """Return what messages call the row with this key."""
         values = (f"{c.name}={v!r}" for c, v in zip(self.key, key, strict=True))
         return f"table {self.name}, row {', '.join(values)}"
 
     def batches(self, rows: Iterator[Row]) -> Iterator[list[Row]]:
-        """Rows in lists of at most ROWS_A_BATCH rows and about BYTES_A_BATCH bytes."""
+        """Yield rows in lists of at most ROWS_A_BATCH rows and about BYTES_A_BATCH bytes."""
         large = [
             place
             for place, column in enumerate(self.columns)
@@ -103,7 +104,7 @@ class Moved:
 
 
 def _some(rows: Iterator[Row], large: list[int]) -> Iterator[Row]:
-    """The next rows, of which the values at the places `large` can be large."""
+    """Yield the rows of the next batch; their values at the places `large` can be large."""
     some = islice(rows, ROWS_A_BATCH)
     if not large:
         yield from some
@@ -119,19 +120,19 @@ def _some(rows: Iterator[Row], large: list[int]) -> Iterator[Row]:
 
 
 def all_tables() -> list[Moved]:
-    """Every table there is to copy."""
+    """Return every table that is to be copied."""
     tables = [*Model.metadata.tables.values(), *ours.metadata.tables.values()]
     return [moved(table) for table in tables]
 
 
 def moved(table: sa.Table) -> Moved:
-    """What is to be known of a table.  Raises TypeError for a column of no kind."""
+    """Return how to copy a table.  Raises TypeError for a column whose type is not in KINDS."""
     columns = {column.name: _column(column) for column in table.columns}
     key = [columns[column.name] for column in table.primary_key.columns]
     order = key
     if not key:
-        # No database promises an order of such rows but by all that they hold.  With the columns
-        # of an index first, it only has to sort what little these leave open.
+        # Without a key, only all columns together give a defined order.  With the columns of an
+        # index first, the database only has to sort the few rows that are equal in these.
         first = [columns[name] for name in _index(table)]
         key = first or list(columns.values())
         order = [*first, *(column for column in columns.values() if column not in first)]
@@ -139,9 +140,9 @@ def moved(table: sa.Table) -> Moved:
 
 
 def without_orphans(table: Moved) -> Moved:
-    """The table without rows that refer to one that does not exist, or that is left out as well.
+    """Return the table without rows that refer to one that does not exist or is itself left out.
 
-    Of a row that was written before the one that it refers to only the reference is left out.
+    If the reference is to a row that is written later, only the reference is left out.
     """
     late = {key.parent.name: key for key in table.table.foreign_keys if _is_late(key)}
     kept_if = {name: _refers_to_wanted(key) for name, key in late.items()}
@@ -149,7 +150,7 @@ def without_orphans(table: Moved) -> Moved:
 
 
 def _is_late(key: sa.ForeignKey) -> bool:
-    """Whether a reference closes a circle and may be NULL."""
+    """Return whether a reference closes a cycle of references and may be NULL."""
     return bool(key.use_alter and key.parent.nullable)
 
 
@@ -160,14 +161,18 @@ def _wanted(table: sa.Table) -> str:
 
 def _refers_to_wanted(key: sa.ForeignKey) -> str:
     parent, column = key.column.table, f'"{key.parent.name}"'
-    # Among the rows of one table references may go on for ever: there, one that exists will do.
+    # References among the rows of one table would nest the condition without end, so there the row
+    # only has to exist.
     wanted = "true" if parent is key.parent.table else _wanted(parent)
     there = f'SELECT "{key.column.name}" FROM "{parent.name}" WHERE {wanted}'
     return f"({column} IS NULL OR {column} IN ({there}))"
 
 
 def _index(table: sa.Table) -> list[str]:
-    """The columns of the index by which the rows of a table without a key are best told apart."""
+    """Return the columns of the index that best distinguishes rows of a table without a key.
+
+    Returns [] if no index without nullable columns exists.
+    """
     usable = [
         (not index.unique, -len(index.columns), str(index.name), [c.name for c in index.columns])
         for index in table.indexes

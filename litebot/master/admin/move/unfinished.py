@@ -1,4 +1,4 @@
-"""What a move or copy writes into its target about itself, as long as it has not ended."""
+"""The record that a move or copy keeps in its target until it has ended."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from litebot.master.db.move_into import record
 
 
 def found(target: Side) -> Unfinished | None:
-    """The move or copy that was begun into a database, or None.
+    """Return the unfinished move or copy into a database, or None.
 
-    Raises StoreError where it holds anything else.
+    Raises StoreError if there is none but the database holds tables.
     """
     begun = recorded(target)
     tables = target.tables()
@@ -33,7 +33,7 @@ def found(target: Side) -> Unfinished | None:
 
 
 def recorded(target: Side) -> Unfinished | None:
-    """As `found`, whatever else the database holds."""
+    """Return the recorded move or copy, or None, whatever else the database holds."""
     if record.name not in target.tables():
         return None
     with target.translated_errors(), target.engine.connect() as conn:
@@ -41,7 +41,7 @@ def recorded(target: Side) -> Unfinished | None:
 
 
 def holds_data(target: Side, tables: set[str]) -> StoreError:
-    """What to tell where a target is not empty."""
+    """Return the error for a target that is not empty."""
     first = sorted(tables)[0]
     return StoreError(
         f"{target.name} holds tables ({first}{', ...' if len(tables) > 1 else ''}); rows are copied"
@@ -51,7 +51,11 @@ def holds_data(target: Side, tables: set[str]) -> StoreError:
 
 
 def begin(target: Side, begun: Unfinished, tables: list[Moved]) -> Unfinished:
-    """Make all tables in an empty target, without indexes and references as long as rows come."""
+    """Record a move or copy in an empty target and create all tables; return the record.
+
+    Indexes and references are left out while rows are copied; `later` in the record holds the
+    statements that create them.
+    """
     with target.translated_errors(), target.engine.connect() as conn:
         record.create(conn, checkfirst=True)
         conn.execute(record.delete())
@@ -65,7 +69,7 @@ def begin(target: Side, begun: Unfinished, tables: list[Moved]) -> Unfinished:
     with target.translated_errors(), target.engine.connect() as conn:
         for drop, _ in definitions:
             run(conn, drop)
-        for table in tables:  # a new schema is not without rows
+        for table in tables:  # a new schema has some rows
             conn.execute(table.table.delete())
         conn.execute(record.update().values(state=state, later=json.dumps(later)))
         conn.commit()
@@ -73,24 +77,24 @@ def begin(target: Side, begun: Unfinished, tables: list[Moved]) -> Unfinished:
 
 
 def run(conn: sa.engine.Connection, statement: str) -> None:
-    """Run a statement as the database itself has written it: a % in it stands for itself."""
+    """Run a statement that the database itself has generated; a % in it is no placeholder."""
     conn.execution_options(no_parameters=True).exec_driver_sql(statement)
 
 
 def set_state(target: Side, state: str) -> None:
-    """Write down how far the move is."""
+    """Record the state of the move."""
     with target.translated_errors(), target.engine.begin() as conn:
         conn.execute(record.update().values(state=state))
 
 
 def set_moved(target: Side, move: Unfinished) -> None:
-    """Write down that all is there, and whose litebot.toml may name it from now on."""
+    """Record that all rows are there, and which master's litebot.toml may name the target now."""
     with target.translated_errors(), target.engine.begin() as conn:
         values = {"state": MOVED, "master": move.master, "url": move.url}
         conn.execute(record.update().values(values))
 
 
 def forget(target: Side) -> None:
-    """Leave no trace of a move or copy that is done."""
+    """Remove the record of a move or copy that is done."""
     with target.translated_errors(), target.engine.begin() as conn:
         record.drop(conn)

@@ -1,6 +1,6 @@
-"""What SQLite holds and Postgres can't take, found by SQLite before anything is copied.
+"""Finds, by queries in SQLite, the values that Postgres refuses, before anything is copied.
 
-SQLite keeps a value of any type and size in any column, and does not look at references.
+SQLite stores a value of any type and size in any column, and does not check references.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BITS = {"int2": 16, "int4": 32, "int8": 64}
 
 
 class Fault(NamedTuple):
-    """A condition in SQL on a column, what it means, and an expression in SQL that mends it."""
+    """A condition in SQL on a column, what it means, and an SQL expression that repairs it."""
 
     column: Column
     condition: str
@@ -30,9 +30,10 @@ class Fault(NamedTuple):
 def refuse_unsuited(
     source: SqliteSide, tables: list[Moved], basedir: str, *, references: bool = True
 ) -> None:
-    """Raise StoreError for the first value, or with `references` reference, that Postgres refuses.
+    """Raise StoreError for the first value that Postgres refuses.
 
-    It names table, row and column, and a remedy.  `basedir` is quoted for a shell.
+    With `references` also for a reference to a row that does not exist.  The error names table, row
+    and column, and a remedy.  `basedir` is quoted for a shell.
     """
     for table in tables:
         faults = [fault for column in table.columns for fault in _faults(column)]
@@ -86,7 +87,7 @@ def _faults(column: Column) -> list[Fault]:
         )
     ]
     if kind == "text":
-        # SQLite's replace() takes a NUL for an empty text; in JSON it is written otherwise.
+        # SQLite's replace() takes a NUL for an empty text, so it is removed from the JSON form.
         mended = f"json_extract(replace(json_quote({name}), '\\u0000', ''), '$')"
         holds_nul = f"instr({name}, char(0)) > 0"
         faults.append(Fault(column, holds_nul, "holds a NUL character", mended))
@@ -103,7 +104,10 @@ def _faults(column: Column) -> list[Fault]:
 
 
 def _first(source: SqliteSide, table: Moved, value: str, condition: str) -> Row | None:
-    """The key and a value of the first row for which a condition, maybe on `value`, holds."""
+    """Return the key and `value` of the first row that satisfies `condition`, or None.
+
+    The condition may use the value by the name `found`.
+    """
     keys = ", ".join(column.quoted for column in table.key)
     query = (
         f"SELECT {keys}, {value} AS found FROM {table.quoted}"

@@ -1,4 +1,4 @@
-"""What commands would do: each module looks at all that its command would, and changes nothing.
+"""Dry runs of commands: each module reads everything that its command would, and changes nothing.
 
-A plan refuses what the command itself would refuse, by the same functions where that is possible.
+A plan refuses what the command would refuse, with the same functions where possible.
 """

@@ -27,7 +27,7 @@ logs, chunks = Model.logs, Model.logchunks
 
 @dataclass(frozen=True)
 class Logs:
-    """Some logs as they are stored: how many, in how many chunks, of how many bytes."""
+    """The number of some logs, and of the chunks and bytes in which they are stored."""
 
     logs: int
     chunks: int
@@ -38,9 +38,10 @@ class Logs:
 class Plan:
     """What would be done to the database `name`, which has `size_bytes`.
 
-    Of its `logs` some would be stored anew: as they are `before` and would be `after` that.  A file
-    is `rewritten` whole, or gives `free_bytes` back beside those that this frees.  Of a server's
-    database, which cleans up by itself, nobody knows the latter.
+    Of its `logs` some would be compressed: `before` says how these are stored now, and `after` how
+    they would be.  A file would be `rewritten` as a whole, or else shrink; `free_bytes` of it are
+    free already, besides what compression frees.  `free_bytes` is None on a server, whose database
+    manages its own space.
     """
 
     name: str
@@ -53,10 +54,10 @@ class Plan:
 
 
 def plan(files: Basedir, progress: Progress, *, force: bool) -> Plan:
-    """Look at the database of a basedir whose master is stopped.
+    """Return what would be done to the database of a basedir whose master is stopped.
 
-    Compresses the logs as the command does, in memory, so it takes as long.  Runs the reactor.
-    Raises what the command would raise.
+    Compresses the logs as the command does, but in memory, so it takes as long.  Runs the reactor,
+    which a process can do only once.  Raises what the command would raise.
     """
     url = load(files.settings_file).database.url
     with inspected_database(files) as conn:
@@ -84,7 +85,10 @@ def plan(files: Basedir, progress: Progress, *, force: bool) -> Plan:
 async def _rehearse(
     conn: sa.engine.Connection, files: Basedir, progress: Progress, force: bool
 ) -> tuple[Logs, Logs]:
-    """Compress a copy in memory of each log, one at a time."""
+    """Compress a copy of each log in memory, one at a time.
+
+    Returns how the logs that this changes are stored before and after it.
+    """
     config = MasterConfig()
     config.db.db_url = "sqlite://"
     master = BuildMaster(str(files.path))
@@ -113,7 +117,7 @@ async def _rehearse(
 
 
 def _candidates(conn: sa.engine.Connection, force: bool) -> Iterator[int]:
-    """The logs that have anything to be joined, or with `force` anything at all."""
+    """Yield the ids of logs that have more than one chunk, or with `force` any chunk."""
     query = sa.select(chunks.c.logid).group_by(chunks.c.logid).order_by(chunks.c.logid)
     if not force:
         query = query.having(sa.func.count() > 1)
@@ -131,7 +135,7 @@ def _put(memory: sa.engine.Connection, rows: list[dict[str, Any]]) -> None:
 
 
 def _take(memory: sa.engine.Connection) -> list[int]:
-    """The sizes of all chunks, which are gone then."""
+    """Return the sizes of all chunks, and delete the chunks."""
     sizes = [len(content) for content in memory.execute(sa.select(chunks.c.content)).scalars()]
     memory.execute(chunks.delete())
     memory.commit()

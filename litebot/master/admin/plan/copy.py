@@ -26,12 +26,13 @@ from litebot.settings import load
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rows would be copied to `target`, of how many tables.
+    """How many rows, of how many tables, would be copied to `target`.
 
-    The target is `made` where it is a file that does not exist, and what an interrupted copy has
-    left in it is `wiped` first.  `left_out` counts the rows of a table that would be left out, and
-    `references` the rows that would be copied without what they have in a column: all refer to rows
-    that do not exist.  `size_bytes` is what a state file has now; None on a server.
+    `made` says that the target is a file that does not exist yet, `wiped` that what an interrupted
+    copy has left in it would be removed first.  `left_out` maps tables to the number of rows that
+    would be left out, and `references` maps columns to the number of rows that would be copied
+    without their value: all these refer to rows that do not exist.  `size_bytes` is the size of the
+    source if it is a state file, and None on a server.
     """
 
     target: str
@@ -45,7 +46,7 @@ class Plan:
 
 
 def plan(files: Basedir, destination: str, *, skip_orphans: bool) -> Plan:
-    """Look at both databases; the master is stopped.  Raises what the command would raise."""
+    """Return what would be done.  Raises what the command would raise, as while a master runs."""
     files.require()
     files.refuse_owner(NEED)
     url = settings_url(destination, files.path)
@@ -83,10 +84,10 @@ def plan(files: Basedir, destination: str, *, skip_orphans: bool) -> Plan:
 
 
 def _references(source: Side, tables: list[Moved]) -> Iterator[tuple[str, int]]:
-    """The columns that rows would be copied without, and how many rows."""
+    """Yield each column whose value some rows would be copied without, and how many rows."""
     for table in tables:
         for column, condition in table.kept_if.items():
-            # Without a value in it the condition holds.
+            # Where the column is NULL, the condition holds.
             left_out = replace(table, wanted=f"{table.wanted} AND NOT {condition}")
             if rows := source.count(left_out):
                 yield f"{table.name}.{column}", rows

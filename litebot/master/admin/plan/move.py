@@ -25,12 +25,13 @@ from litebot.settings import load
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be moved from where to where.
+    """What would be moved from `source` to `target`.
 
-    `resumed` rows are there already, from an attempt that did not end; what another one has left is
-    `wiped` first.  With `ends` all was moved by an attempt that had only left to put the old
-    database aside, which `put_aside` says is still to be done.  The target is `made` where it is a
-    file that is not there.  `size_bytes` is what a state file has now; None on a server.
+    `resumed` rows are in the target already, from an unfinished attempt that would be continued.
+    `wiped` says that what an attempt has left would be removed first.  `ends` says that an earlier
+    attempt has moved everything and only has to be finished, and `put_aside` whether the old
+    database would be put aside.  `made` says that the target is a file that does not exist yet.
+    `size_bytes` is the size of the source if it is a state file, and None on a server.
     """
 
     source: str
@@ -46,7 +47,7 @@ class Plan:
 
 
 def plan(files: Basedir, url: str) -> Plan:
-    """Look at both databases; the master is stopped.  Raises what the command would raise."""
+    """Return what would be done.  Raises what the command would raise, as while a master runs."""
     files.require()
     files.refuse_owner(NEED)
     files.require_writable()
@@ -95,7 +96,7 @@ def plan(files: Basedir, url: str) -> Plan:
 
 
 def _is_there(begun: Unfinished, files: Basedir) -> bool:
-    """Whether the old database of a move that is to be ended is still what was moved."""
+    """Return whether the old database of a move to be finished still exists as it was moved."""
     path = Path(begun.source)
     if path.is_absolute() and not path.exists():
         return False

@@ -26,13 +26,14 @@ from litebot.master.db import tables as ours
 from litebot.settings import Database
 from litebot.settings import load
 
-# Where the header of a SQLite file says how it is written to, and what of it means: with a log.
+# The place in the header of a SQLite file of the byte that says how the file is written, and the
+# value that means a write-ahead log.
 # Source: https://sqlite.org/fileformat2.html#the_database_header
 MODE_AT, WRITE_AHEAD = 18, 2
 
 
 def plan(files: Basedir) -> list[str]:
-    """What would be done to a basedir whose master is stopped; nothing where it is up to date.
+    """Return what would be done to a basedir whose master is stopped; [] if it is up to date.
 
     Raises what the command would raise.
     """
@@ -43,7 +44,7 @@ def plan(files: Basedir) -> list[str]:
     if settings_file.exists():
         database = load(settings_file).database
     else:
-        sys.dont_write_bytecode = True  # master.cfg may import what lies beside it
+        sys.dont_write_bytecode = True  # master.cfg may import modules beside it
         database = Database(stock_database_url(files))
     require_database(files, database)
     return [*_files(files, database), *_database(files, database)]
@@ -91,12 +92,12 @@ def _has_log(path: Path) -> bool:
 
 
 def _tables(conn: sa.engine.Connection) -> Iterator[str]:
-    """What would be made, as the tables are and as they should be."""
+    """Yield the changes that would bring the tables up to date."""
     inspector = sa.inspect(conn)
     there = set(inspector.get_table_names())
     revision, known = schema.buildbots_revision(conn), schema.buildbots_revisions()
     if revision is None and "migrate_version" in there:
-        revision = known[0]  # as Buildbot counts those that older ones have made
+        revision = known[0]  # as Buildbot assumes for tables of older versions
     if revision is not None and revision != known[-1]:
         pending = known[known.index(revision) + 1 :]
         yield f"run Buildbot's migrations {', '.join(pending)}"
