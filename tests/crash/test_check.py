@@ -30,7 +30,7 @@ def test_it_finds_what_the_next_start_repairs(victim: Victim, database_kind: str
     found = victim.run("check")
     assert found.returncode == 3
     assert "log 'stdio' of build id 1 shows" in found.stdout
-    if database_kind == "sqlite":  # Postgres refuses to delete rows that others refer to
+    if database_kind == "sqlite":  # on Postgres no row refers to one that is gone
         victim.execute("DELETE FROM builds")
         found = victim.run("check")
         assert found.returncode == 3

@@ -92,7 +92,7 @@ class Reactor:
         return self._calls.empty() and not self.timers
 
     def turn(self) -> None:
-        """Run the calls that are due now, but none that these add."""
+        """Run the delayed calls that are due, then the calls that are queued by then."""
         due = [timer for timer in self.timers if timer.at <= self.now]
         self.timers = [timer for timer in self.timers if timer.at > self.now]
         for timer in sorted(due, key=lambda timer: timer.at):
@@ -115,9 +115,9 @@ class Reactor:
             self.turn()
 
     def run_now(self, done: Callable[[], bool]) -> None:
-        """Take turns until `done()`; advances the clock only to a group commit, by GROUP_COMMIT_S.
+        """Take turns until `done()`; advances the clock only as far as group commits need.
 
-        If there is nothing else to do, waits for threads.
+        That is at most GROUP_COMMIT_S at a time.  If nothing else is left to do, waits for threads.
         """
         while not done():
             if self._calls.empty():

@@ -60,7 +60,7 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
 def specialized(kind: type, ours: type) -> type:
     """Return the subclass of `ours` and `kind`, in this order, that has the name of `kind`.
 
-    Returns the same class each time, while an object of it exists: a reconfig compares classes.
+    Returns the same class each time, as long as it is in use: a reconfig compares classes.
     """
     if issubclass(kind, ours):
         return kind
@@ -102,7 +102,7 @@ class AdoptingFactory:
 def _keep_from_logs(steps: Iterable[Any]) -> None:
     """Keep the environment out of the logs of commands that the master itself runs.
 
-    These commands see the master's whole environment.
+    These commands see the master's whole environment.  A step that sets `logEnviron` keeps it.
     """
     for step in steps:
         if getattr(step, "step_class", None) is MasterShellCommand:

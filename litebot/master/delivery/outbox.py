@@ -3,9 +3,9 @@
 The transaction that ends a build or buildset writes a row of litebot_outbox for each reporter that
 wants the event.  The row is deleted when the reporter is done with it.  If the reporter logs an
 error, or its server answers with one, the report is retried after longer and longer times.  If the
-server refuses the report as wrong, or no report can be made, it is retried only a few times.  If
-one generator of a reporter fails but others make reports, which are sent, nothing is retried, as
-these would be sent again too.
+server refuses the report as wrong, or no report can be made, it is retried only a few times.  The
+failure of one generator of a reporter is not retried if other generators make reports, as these
+would be sent again too.
 
 If several masters share a database, each row has the id of the master that is to report it: the
 one on which the build or buildset ended, or, if that has no such reporter, the first one that has.

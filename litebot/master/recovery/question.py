@@ -92,7 +92,7 @@ class Scene:
 class Pair:
     """A question, and the repair of one of its findings; both may be run again at any time.
 
-    Without a repair, another part of the master does it; the question's docstring says which.
+    If there is no repair, the question's docstring says what becomes of its findings.
     """
 
     question: Callable[[Scene], Iterator[Finding]]
