@@ -51,7 +51,7 @@ class Master:
     def __init__(self, basedir: Path, password: str = "") -> None:
         self.basedir = basedir
         self.password = password
-        self.server: Postgres | None = None  # where its database is, if on one
+        self.server: Postgres | None = None  # the server of its database, if not SQLite
         self.database = ""  # its name there
         self.pids: list[int] = []
 

@@ -93,7 +93,7 @@ def all_is_kept(_number: int, _sector: int) -> bool:
 
 
 def some_way(rng: random.Random, numbers: list[int]) -> Keeps:
-    """Return a random choice of what is kept of the operations with these numbers."""
+    """Choose at random which of the operations with these numbers are kept, also in part."""
     if not numbers or rng.random() < 0.2:
         return rng.choice([all_is_lost, all_is_kept])
     one, sector, chance = rng.choice(numbers), rng.randrange(9), rng.choice([0.1, 0.5, 0.9])

@@ -45,7 +45,7 @@ class Site:
         self.url = (url or postgres.url)(self._database)
 
     def master(self, name: str, more: str = "") -> Master:
-        """Create a master, not started yet: the one named "one" first, others like it."""
+        """Create a master, not started yet; "one" must be the first, and others are like it."""
         master = self._watch(Master(self._folder / name, self._password))
         first = self._folder / "one"
         if master.basedir == first:

@@ -194,8 +194,8 @@ def fill(
     """
     _agree_on_database(config, settings, files, filename)
     config.setdefault("buildbotNetUsageData", None)
-    # Buildbot's caches hold one entry by default, so that a page of twenty changes would read
-    # twenty sourcestamps each time.
+    # By default, Buildbot's cache of changes has ten entries and the other three have one each, so
+    # that a page of twenty changes would read twenty sourcestamps each time.
     if not config.keys() & {"buildCacheSize", "changeCacheSize"}:  # their older names
         config.setdefault("caches", dict.fromkeys(CACHES, CACHED))
     config.setdefault("title", settings.web.title or files.path.name)
