@@ -37,8 +37,8 @@ NAMED_BASEDIR = re.compile(r"^basedir\s*=\s*r?(['\"])(/.*?)\1", re.MULTILINE)
 class Owner:
     """The master that runs on a basedir, as it describes itself in master.lock.
 
-    `outage` is a dict with `since` (epoch seconds) and `words` while the master's database server
-    is away, and else None.
+    While the master's database server is away, `outage` is a dict with `since` (epoch seconds) and
+    `words`, a description of the outage; otherwise it is None.
     """
 
     pid: int
@@ -64,7 +64,7 @@ class Basedir:
 
     @property
     def config_file(self) -> Path:
-        """The path of the configuration that buildbot.tac names, by default master.cfg."""
+        """Return the path of the configuration that buildbot.tac names, by default master.cfg."""
         try:
             text = self.tac_file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -74,12 +74,12 @@ class Basedir:
 
     @property
     def quoted(self) -> str:
-        """The path, quoted for a shell."""
+        """Return the path, quoted for a shell."""
         return shlex.quote(str(self.path))
 
     @property
     def master_name(self) -> str:
-        """The name in the table `masters` of a master that runs here.
+        """Return the name in the table `masters` of a master that runs here.
 
         Source: buildbot/master.py, whose basedir is the working directory.
         """

@@ -75,7 +75,7 @@ def replace_file(path: Path, text: str, *, new_mode: int) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise as `replace_file` would where this user may not replace the file; writes nothing."""
+    """Raise LitebotError, as `replace_file` would, if this user may not replace the file."""
     path = path.resolve()
     if not os.access(path.parent, os.W_OK | os.X_OK):
         code = errno.EACCES if path.parent.exists() else errno.ENOENT

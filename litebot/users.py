@@ -26,11 +26,11 @@ from litebot.files import replace_file
 ROLES = ("admin", "viewer")
 PASSWORD_MIN = 8  # characters
 
-# They make each guess cost 16 MiB and about 50 ms, which Percival's paper on scrypt uses for
-# logins.
+# With these, each guess of a password takes 16 MiB and about 50 ms, as Percival's paper on scrypt
+# recommends for logins.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 1
 SALT_BYTES, KEY_BYTES = 16, 32
-# The most that a line of the file may need: a damaged line must not use up all memory.
+# The limits for a line of the file: a damaged line must not use up all memory.
 MAX_BYTES, MAX_P = 2**28, 16
 
 # Without l, 1, i, o and 0.  One of 31 characters has log2(31) = 4.95 bits, and 20 have 99 bits.

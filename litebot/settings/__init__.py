@@ -90,9 +90,10 @@ class Web(_Section):
 
     @property
     def public_url(self) -> str:
-        """The URL for links, ending in "/": `url`, or else one made from `listen` and `port`.
+        """Return the URL for links, ending in "/".
 
-        Empty if there is neither a `url` nor a web server.
+        That is `url`, or one made from `listen` and `port` if `url` is empty.  Returns "" if there
+        is neither a `url` nor a web server.
         """
         if self.url or not self.port:
             return self.url

@@ -1,4 +1,4 @@
-"""What the value of a key of litebot.toml has to be.
+"""Checks of the values of keys of litebot.toml.
 
 Each check returns the value as it is stored, or raises CheckError.
 """

@@ -1,4 +1,4 @@
-"""Fixtures of masters that tests kill."""
+"""Fixtures for tests that kill a master."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def victim(created: Master, watch: Callable[[Master], Master], tmp_path: Path) -
 
 @pytest.fixture
 def repository(victim: Victim) -> Repository:
-    """One that the victim's poller has looked at once."""
+    """A git repository that the poller of the running victim has polled once."""
     repository = Repository(victim)
     victim.write_config(POLLER)
     victim.start()

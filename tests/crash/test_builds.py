@@ -1,4 +1,4 @@
-"""Killed while builds start, run and end: none is lost, run again in vain or stuck."""
+"""Kills while builds start, run and end: no build is lost, repeated in vain or stuck."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def test_a_buildset_is_completed_and_its_dependents_see_it(victim: Victim, left:
     victim.start_to_die("db.buildrequests.complete:1")
     assert victim.change(branch="main", revision="1") == 200
     victim.await_death()
-    # The last of its requests completes it in the same transaction; stock Buildbot does not.
+    # The transaction that completes the last request also completes the buildset; in stock Buildbot
+    # it does not.
     assert victim.rows("SELECT complete FROM buildsets") == [(1,)]
     if left == "by Buildbot":
         victim.execute("UPDATE buildsets SET complete = 0, results = -1, complete_at = NULL")

@@ -1,4 +1,4 @@
-"""litebot check: finds what a start would repair, and what no start can."""
+"""`litebot check` finds what a start would repair, and what no start can repair."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_finds_what_the_next_start_repairs(victim: Victim, database_kind: str
     found = victim.run("check")
     assert found.returncode == 3
     assert "log 'stdio' of build id 1 shows" in found.stdout
-    if database_kind == "sqlite":  # Postgres lets it not come so far
+    if database_kind == "sqlite":  # on Postgres no row refers to one that is gone
         victim.execute("DELETE FROM builds")
         found = victim.run("check")
         assert found.returncode == 3

@@ -1,4 +1,4 @@
-"""Killed after somebody was told that a build is stopped, a request cancelled, a worker paused."""
+"""Kills after a user was told that a build is stopped, a request cancelled or a worker paused."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_worker_stays_paused_and_is_used_again_when_told_so(victim: Victim) ->
 
 @pytest.fixture
 def remote(victim: Victim, go: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of its own process, beside a master that has it build something long."""
+    """A worker in a process of its own, for a running master with a long build."""
     victim.write_config(
         f"""
         c["workers"] = [worker.Worker("remote", "workerpw")]

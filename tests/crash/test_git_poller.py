@@ -1,4 +1,4 @@
-"""Killed while a poller of git brings changes: each commit becomes a change, once."""
+"""Kills while a git poller adds changes: each commit becomes a change once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from support.sources import reached
 
 
 def await_changes(victim: Victim, *comments: str) -> None:
-    """Wait until there is a change for each, and for a poll more; there must be one for each."""
+    """Wait until there are changes with these comments; check that each is there just once.
+
+    Waits for another poll before the check.
+    """
     wait_for(lambda: set(comments) <= set(changes(victim)), f"changes {comments}")
     await_poll(victim)
     assert changes(victim) == Counter(comments)

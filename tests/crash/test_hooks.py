@@ -1,4 +1,4 @@
-"""Killed while a push is delivered: it is stored whole or not at all, and once."""
+"""Kills while a push is delivered: it is stored once, whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ c["schedulers"].append(schedulers.AnyBranchScheduler("all", builderNames=["b"]))
 
 
 def push(victim: Victim, *revisions: str, **headers: str) -> Reply | None:
-    """Send a push of these commits as GitHub does; None where the master dies of it."""
+    """Send a push of these commits as GitHub does; return None if the master dies meanwhile."""
     commits = [
         {
             "id": revision,
@@ -59,8 +59,8 @@ def push(victim: Victim, *revisions: str, **headers: str) -> Reply | None:
 @pytest.mark.parametrize(
     ("point", "stored"),
     [
-        ("db.users.findUserByAttr:2", 0),  # half of it is prepared
-        ("db.changes.addChanges:1", 3),  # and nobody was told
+        ("db.users.findUserByAttr:2", 0),  # half of the push is prepared
+        ("db.changes.addChanges:1", 3),  # stored, but not answered
     ],
 )
 def test_a_push_is_stored_whole_or_not_at_all_and_once(
@@ -92,7 +92,7 @@ def test_a_delivery_is_one_and_another_is_another(victim: Victim) -> None:
     assert reply is not None
     assert reply.status == 200
     assert reply.body == b"no change stored: this delivery has been received before"
-    push(victim, "1", X_GitHub_Delivery="b")  # what somebody pushed again, on purpose
+    push(victim, "1", X_GitHub_Delivery="b")  # somebody pushed it again, on purpose
     push(victim, "2", X_GitHub_Delivery="a")
     assert changes(victim) == Counter({"1": 2, "2": 1})
     form, kind = "author=ada&comments=3", "application/x-www-form-urlencoded"

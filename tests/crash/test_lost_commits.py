@@ -1,4 +1,4 @@
-"""A log that was cut off, changed or deleted while the master was down: a start says so."""
+"""A start reports that the log was cut off, changed or deleted while the master was down."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build_changes(victim: Victim, count: int = CHANGES) -> None:
     for revision in range(count):
         assert victim.change(branch="main", revision=str(revision)) == 200
     victim.await_quiet()
-    # What a build has done is on disk a little later.
+    # The end of a build is on disk a little later.
     wait_for(lambda: up_to_date(victim), "all to be on disk")
 
 

@@ -1,4 +1,4 @@
-"""Builds that can't begin, and workers that go where Buildbot does not look for it."""
+"""Builds that can't begin, and workers that are lost at moments which Buildbot does not handle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.master import on_both
 from support.remote import remote_worker
 from support.several import errors
 
-# What `when` names is done in the first build, and there its worker goes.
+# At the moment that `when` names, the worker of the first build disconnects.
 CONFIG = """
 from buildbot.process.build import Build
 from twisted.internet import defer, reactor, task
@@ -77,7 +77,7 @@ c["builders"][0].factory.buildClass = Losing
 
 @pytest.fixture
 def losing(victim: Victim, tmp_path: Path) -> Iterator[Callable[[str], Victim]]:
-    """Call it with the moment at which the worker of the first build goes."""
+    """A function that starts a master whose first build loses its worker at a given moment."""
     with ExitStack() as stack:
 
         def start(when: str) -> Victim:
@@ -115,7 +115,7 @@ def test_a_build_that_fails_at_that_moment_is_complete(losing: Callable[[str], V
     victim.ask_for("b")
     victim.await_quiet()
     assert victim.rows("SELECT results FROM buildrequests") == [(EXCEPTION,)]
-    victim.ask_for("b")  # its worker, which is back, has nothing to do
+    victim.ask_for("b")  # its worker is connected again and idle
     victim.await_quiet()
     assert victim.rows("SELECT results FROM builds ORDER BY id") == [(EXCEPTION,), (SUCCESS,)]
 

@@ -1,4 +1,4 @@
-"""Killed while mails become changes: each does, once."""
+"""Kills while mails become changes: each mail becomes a change once."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_a_mail_is_moved_when_its_change_is_stored_and_that_is_once(victim: Vict
     victim.write_config(MAILDIR)
     for name in ("one", "two"):
         maildir.send(name, mail(name))
-    die(victim, "db.changes.addChanges:1")  # before it is moved
+    die(victim, "db.changes.addChanges:1")  # before the mail is moved
     assert len(maildir.names("new")) == 2
     victim.start()
-    maildir.send("three", mail("one"))  # says the same, and is another mail
+    maildir.send("three", mail("one"))  # another mail with the same text
     wait_for(lambda: not maildir.names("new"), "the mails to be moved")
     assert maildir.names("cur") == {"one", "two", "three"}
     assert changes(victim) == Counter({"one": 2, "two": 1})
@@ -66,7 +66,7 @@ def test_a_mail_is_not_moved_before_its_change_is_stored(victim: Victim) -> None
     maildir = Maildir(victim)
     victim.write_config(MAILDIR)
     maildir.send("one", mail("one"))
-    die(victim, "db.users.findUserByAttr:1")  # read, and its change is not stored yet
+    die(victim, "db.users.findUserByAttr:1")  # the mail is read, its change not yet stored
     victim.start()
     wait_for(lambda: maildir.names("cur"), "the mail to be moved")
     assert changes(victim) == Counter({"one": 1})

@@ -1,4 +1,4 @@
-"""Killed while a poller of Mercurial or of pull requests brings changes."""
+"""Kills while a poller of Mercurial or of pull requests adds changes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Mercurial:
         succeeded(run(self.hg, "-R", self.path, *words))
 
     def commit(self, *names: str) -> None:
-        """A commit of each name."""
+        """Commit once for each name."""
         for name in names:
             (self.path / "file").write_text(name, encoding="utf-8")
             self.run("commit", "-A", "-u", "Ada", "-m", name)
@@ -57,7 +57,7 @@ class Mercurial:
 
 @pytest.fixture
 def mercurial(victim: Victim) -> Mercurial:
-    """One that the victim's poller has looked at once."""
+    """A Mercurial repository that the poller of the running victim has polled once."""
     repository = Mercurial(victim)
     repository.commit("first")
     victim.write_config(HG_POLLER.format(hg=repository.hg))
@@ -88,7 +88,7 @@ def test_commits_of_mercurial_after_a_reconfig_become_changes(
     configured = HG_POLLER.format(hg=mercurial.hg)
     victim.write_config(configured.replace("pollInterval=1, pollAtLaunch=True", "pollInterval=4"))
     victim.reconfig()
-    mercurial.commit("second", "third")  # before it polls again
+    mercurial.commit("second", "third")  # before the next poll
     wait_for(lambda: "third" in changes(victim), "the last change")
     assert changes(victim) == Counter(("second", "third"))
 
@@ -116,7 +116,10 @@ PULL = {
 
 
 class GitHub(ThreadingHTTPServer):
-    """GitHub's API, of a repository with one pull request; fails to list its files so often."""
+    """GitHub's API for a repository with one pull request.
+
+    Fails `fails` times to list its files, and counts the polls.
+    """
 
     fails = 0
     polls = 0
@@ -163,7 +166,7 @@ def github() -> Iterator[GitHub]:
 @pytest.mark.parametrize(
     "point",
     [
-        "db.users.findUserByAttr:1",  # seen, and not stored
+        "db.users.findUserByAttr:1",  # seen, but not stored
         "db.changes.addChanges:1",
     ],
 )

@@ -1,7 +1,8 @@
-"""Power fails at each point of what a store writes, and at random ones of what a master does.
+"""Power losses at each point of a store's writes, and at random points of a master's.
 
-LITEBOT_POWER_TIMES says how many times as much is done, each point in so many ways;
-LITEBOT_POWER_SEED which builds and which ways, where what a master does is never quite the same.
+LITEBOT_POWER_TIMES multiplies the work, and is the number of ways to lose power at each point.
+LITEBOT_POWER_SEED chooses the builds and the ways; the work of a master still differs a little
+from run to run.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from support.power import seed
 TIMES = int(os.environ.get("LITEBOT_POWER_TIMES", "1"))
 BUILDS = 2 * TIMES
 WORK_S = 2.0 * TIMES
-POINTS = 300 * TIMES  # of a master's at which the power fails
+POINTS = 300 * TIMES  # at about how many points of a master's record the power fails
 TESTS = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.timeout(120 * TIMES**2)
@@ -73,7 +74,7 @@ def run_of_the_store(durability: str, template: Path, folder: Path) -> Outcome:
 
 @pytest.mark.parametrize("durability", DURABILITY)
 def test_of_what_a_store_acknowledged(durability: str, template: Path, tmp_path: Path) -> None:
-    """With "process" the latest of it may be gone, which also shows that this can be seen."""
+    """With "process" the latest work is lost, which also shows that the test detects losses."""
     outcome = run_of_the_store(durability, template, tmp_path)
     assert outcome.unsound == []
     assert bool(outcome.lost) is (durability == "process")
@@ -95,11 +96,11 @@ CLIENTS = 3
 
 
 class Client(threading.Thread):
-    """Sends one change after the other to the hook, each from a port of its own."""
+    """Sends changes to the hook, one after the other, each from a port of its own."""
 
     def __init__(self, victim: Victim, number: int, until: float) -> None:
         super().__init__()
-        self.sent: dict[int, str] = {}  # the revision that was sent from a port
+        self.sent: dict[int, str] = {}  # the revision that was sent, by its port
         self._port = victim.ports[0]
         self._number = number
         self._until = until
@@ -125,7 +126,7 @@ class Client(threading.Thread):
 
 
 def record_a_master(victim: Victim, variables: dict[str, str]) -> dict[int, str]:
-    """Have a master work and stop; the revision that was sent from each port."""
+    """Record a master while it works and stops; return the revision sent from each port."""
     command = [LITEBOT, "start", "--foreground", str(victim.basedir)]
     with (victim.basedir / "output").open("wb") as output:
         env = {**os.environ, **variables}

@@ -1,4 +1,4 @@
-"""The questions to tables that were left half done."""
+"""The questions of recovery, asked of tables that a crash left half done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = on_both
 
 @pytest.fixture
 def conn(created: Master, tmp_path: Path) -> Iterator[sa.engine.Connection]:
-    """The tables of a master that died after a log's chunk and before its number of lines."""
+    """The tables of a master that died after writing a chunk of a log, before its line count."""
     with created.copy(tmp_path / "ci").connection() as conn:
         named = {"name": "x", "name_hash": "x"}
         conn.execute(Model.masters.insert().values(id=1, active=0, last_active=0, **named))
@@ -43,7 +43,7 @@ def conn(created: Master, tmp_path: Path) -> Iterator[sa.engine.Connection]:
 
 
 def begin(conn: sa.engine.Connection) -> tuple[int, list[recovery.Finding]]:
-    """A start of that master, which has a database of its own."""
+    """Record a start of that master, as the sole one on its database."""
     return recovery.begin(conn, "x", True, 3, should_hold=None, masterid=1)
 
 

@@ -1,6 +1,6 @@
-"""Masters with everything in them, killed at random points while changes come; then their history.
+"""Kills busy masters at random points while changes come, then checks their history.
 
-LITEBOT_CRASH_KILLS says how often one is killed, LITEBOT_CRASH_SEED repeats a run.
+LITEBOT_CRASH_KILLS is the number of kills; LITEBOT_CRASH_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from support.master import on_both
 KILLS = int(os.environ.get("LITEBOT_CRASH_KILLS", "4"))
 SEED = int(os.environ.get("LITEBOT_CRASH_SEED") or random.SystemRandom().randrange(10**6))
 
-# How many pieces of database work a master does before it is killed: from its very start to some
-# seconds of work.
+# How many pieces of database work a master does before it is killed: from the first of its start
+# to some seconds of work.
 LEAST, MOST = 1, 2000
 ROUND_S = 20.0
 PAUSE_S = 0.2
@@ -76,7 +76,7 @@ MANY = 12
 
 
 class Committers(threading.Thread):
-    """Send changes to whatever master answers, each once, until stopped."""
+    """Sends changes, each once and to a random master, until stopped."""
 
     def __init__(self, victims: Sequence[Victim], rng: random.Random) -> None:
         super().__init__()
@@ -90,13 +90,13 @@ class Committers(threading.Thread):
         while not self._stop_asked.wait(self._rng.random() * 2 * PAUSE_S):
             victim = self._rng.choice(self._victims)
             if victim.rows(WAITING)[0][0] > MANY:
-                continue  # a master that is killed all the time gets little done
+                continue  # a master that is killed often builds little
             number += 1
             branch = self._rng.choice(["main", "main", "a", "b"])
             try:
                 status = victim.change(branch=branch, revision=str(number))
             except OSError:
-                continue  # there is no master, or it died meanwhile: it may be stored or not
+                continue  # no master runs, or it has died: the change may be stored or not
             if status == 200:
                 self.acknowledged.append(str(number))
 
@@ -127,7 +127,7 @@ def test_nothing_is_lost_doubled_or_stuck(victim: Victim) -> None:
 
 @pytest.fixture
 def victims(victim: Victim, watch: Callable[[Master], Master], tmp_path: Path) -> list[Victim]:
-    """Three that share a database, and the file that their reporters write."""
+    """Three masters that share a database and the file to which their reporters write."""
     victim.configure(f"TOLD = {str(victim.told)!r}")
     others = [joined(victim, tmp_path / name) for name in ("ci2", "ci3")]
     for other in others:
@@ -159,7 +159,7 @@ def test_several_masters_lose_and_double_nothing(victims: list[Victim]) -> None:
 
 
 def end(victim: Victim, rng: random.Random) -> None:
-    """Kill it, stop it, or kill it while it stops."""
+    """Kill a master, stop it, or kill it while it stops."""
     how = rng.choice(["kill", "kill", "stop", "both"])
     if how == "kill":
         victim.kill()
@@ -173,7 +173,7 @@ def end(victim: Victim, rng: random.Random) -> None:
 
 
 def await_end(victim: Victim) -> None:
-    """Wait until it has killed itself; kill it where that takes long."""
+    """Wait up to ROUND_S until a master has killed itself; then kill it."""
     try:
         wait_for(lambda: not is_running(victim.pid), "its end", ROUND_S)
     except pytest.fail.Exception:
@@ -192,7 +192,7 @@ SELECT (SELECT count(*) FROM buildrequests WHERE complete = 0),
 
 
 def await_rest(victim: Victim) -> None:
-    """Wait until there is nothing left to do, as long as there is less and less of it."""
+    """Wait until no work is left; fails if nothing changes for STUCK_S."""
     (undone,) = victim.rows(UNDONE)
     while any(undone):
         before = undone

@@ -1,4 +1,4 @@
-"""Killed before a reporter has told of a build, or where its server is down: it is told later."""
+"""Kills before a build is reported, and servers that are down: the build is reported later."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ builder("b", shell("{command}"))
 
 
 def await_told(victim: Victim) -> list[str]:
-    """What was told, once nobody has anything to tell."""
+    """Wait until no report is left to send; return the lines of the reporters, sorted."""
     victim.await_quiet()
     wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "all to be told", 60)
     return sorted(victim.told.read_text().splitlines())
@@ -88,7 +88,7 @@ def test_status_shows_one_failed_report_of_each_reporter(victim: Victim) -> None
         assert f"and 2 more of {reporter}: litebot report list {victim.basedir}\n" in shown
 
 
-# So that an answer which does not wait for its commit is always too early.
+# With so late a commit, an answer that does not wait for it always comes too early.
 COMMITS_LATE = """
 from litebot.master import database
 database.GROUP_COMMIT_S = 1.0
@@ -130,7 +130,7 @@ BAD = """reporters.BuildStatusGenerator(
 
 
 def report_by(victim: Victim, *generators: str) -> None:
-    """Have one reporter tell of the ends of builds what these generators make."""
+    """Configure one reporter with these generators."""
     victim.write_config(
         AGAIN_AT_ONCE
         + 'builder("b", shell("true"))\n'
@@ -176,12 +176,12 @@ def test_what_no_generator_makes_is_given_up(victim: Victim) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each POST with the next of `codes`, the last one again and again."""
+    """Answers each POST with the next of `codes`, and with the last one from then on."""
 
     def __init__(self, *codes: int) -> None:
         super().__init__(("127.0.0.1", 0), Post)
         self.codes = list(codes)
-        self.builds: list[int] = []  # of the POSTs so far, whatever they were answered
+        self.builds: list[int] = []  # the build ids of all POSTs, whatever the answers
 
 
 class Post(BaseHTTPRequestHandler):
@@ -196,7 +196,7 @@ class Post(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing on stderr."""
+        """Print nothing to stderr."""
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def serving(*codes: int) -> Iterator[Server]:
 
 
 def report_to(victim: Victim, server: Server, again_after_s: float = 0.1) -> None:
-    """Have a master push the ends of builds to this server."""
+    """Configure a reporter that pushes the ends of builds to this server."""
     victim.write_config(
         f"""
         from litebot.master.delivery import outbox

@@ -1,4 +1,4 @@
-"""Killed between a change and its builds: each scheduler acts once on each change."""
+"""Kills between a change and its builds: each scheduler acts once on each change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.killed import Victim
 from support.master import SUCCESS
 from support.master import on_both
 
-# Of each buildset of a scheduler, in their order, the revisions of its sourcestamps.
+# The revisions of the sourcestamps of a scheduler's buildsets, in the order of the buildsets.
 REVISIONS = """
 SELECT stamp.revision FROM buildsets s
 JOIN buildset_properties p ON p.buildsetid = s.id AND p.property_name = 'scheduler'
@@ -79,7 +79,8 @@ builder("parent", steps.Trigger(schedulerNames=["nightly"], waitForFinish=False)
 c["schedulers"].append(Soon("nightly", builderNames=["child"]))
 """
 
-# Each value of N is another configuration of the same schedulers, and a class of its own for one.
+# Each value of N is another configuration of the same schedulers; one of them also changes its
+# class.
 RECONFIGURED = """
 from twisted.internet import reactor, task
 
@@ -122,7 +123,7 @@ c["schedulers"] += [
 ]
 """
 
-# A reconfig hangs in one part as long as there is the file `hang`.
+# A reconfig hangs in one part while the file `hang` exists.
 HANGING = """
 from buildbot.util.service import BuildbotService
 from twisted.internet import defer, reactor, task
@@ -167,7 +168,7 @@ def revisions(victim: Victim, scheduler: str) -> list[str]:
 
 
 def await_revision(victim: Victim, revision: str, *schedulers: str) -> None:
-    """Wait until each of these schedulers has made a buildset of it."""
+    """Wait until each of these schedulers has made a buildset of a revision."""
     wait_for(
         lambda: all(revision in revisions(victim, scheduler) for scheduler in schedulers),
         f"{', '.join(schedulers)} to build revision {revision}",
@@ -175,7 +176,7 @@ def await_revision(victim: Victim, revision: str, *schedulers: str) -> None:
 
 
 def send(victim: Victim, **fields: str) -> None:
-    """Send a change to a master that may die of it."""
+    """Send a change to a master that may die before it answers."""
     with suppress(OSError):
         victim.change(**fields)
 
@@ -184,10 +185,10 @@ def send(victim: Victim, **fields: str) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "db.changes.addChanges:1",  # stored, and no scheduler knows of it
-        "db.schedulers.classifyChanges:1",  # one of them waits for its timer
-        "db.buildsets.addBuildset:1",  # one has a buildset, and the next has not
-        "db.buildsets.addBuildset:3",  # that of the timer
+        "db.changes.addChanges:1",  # stored, but not delivered to any scheduler
+        "db.schedulers.classifyChanges:1",  # one scheduler waits for its timer
+        "db.buildsets.addBuildset:1",  # one scheduler has made its buildset, the next has not
+        "db.buildsets.addBuildset:3",  # the timer has made its buildset
     ],
 )
 def test_each_scheduler_acts_once_on_a_change(victim: Victim, point: str) -> None:
@@ -210,8 +211,8 @@ def test_each_scheduler_acts_once_on_a_change(victim: Victim, point: str) -> Non
 @pytest.mark.parametrize(
     "point",
     [
-        "db.buildsets.addBuildset:1",  # upstream's: the dependent scheduler has not heard of it
-        "db.buildsets.addBuildset:2",  # its own: it has not noted that it has acted
+        "db.buildsets.addBuildset:1",  # upstream's; the Dependent scheduler does not know it yet
+        "db.buildsets.addBuildset:2",  # its own; its state does not have that yet
     ],
 )
 def test_a_dependent_scheduler_acts_once(victim: Victim, point: str) -> None:
@@ -234,7 +235,7 @@ def test_a_dependent_scheduler_acts_once(victim: Victim, point: str) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "db.state.setState:1",  # its hour has come, and there is no buildset yet
+        "db.state.setState:1",  # its hour has come, but it has not made its buildset
         "db.buildsets.addBuildset:1",
     ],
 )
@@ -256,8 +257,8 @@ def test_a_timed_scheduler_acts_once_at_its_hour(victim: Victim, point: str) -> 
 @pytest.mark.parametrize(
     "point",
     [
-        "db.state.setState:3",  # its hour has come: that is noted, and there is no buildset yet
-        "db.buildsets.addBuildset:2",  # the first one is that of the parent
+        "db.state.setState:3",  # its hour has come and is recorded, but it has made no buildset
+        "db.buildsets.addBuildset:2",  # its own; the first one is the parent's
     ],
 )
 def test_a_triggered_scheduler_acts_once_at_its_hour(victim: Victim, point: str) -> None:
@@ -333,7 +334,7 @@ def test_a_change_that_waits_while_its_timer_fires_is_built(victim: Victim) -> N
     victim.stop()
 
 
-# While it deals with the first change, others wait; and one more comes in the midst of a stop.
+# While the scheduler deals with the first change, others wait, and one more comes during the stop.
 STOPPED = """
 from twisted.internet import defer, reactor, task
 
@@ -397,7 +398,7 @@ def test_one_whose_timer_fires_while_it_resumes_builds_once(victim: Victim) -> N
     waiting = "SELECT changeid FROM scheduler_changes"
     wait_for(lambda: len(victim.rows(waiting)) == 3, "the scheduler to wait for its timers")
     victim.kill()
-    # The timer of the first one's branch fires before its third one comes.
+    # The timer of branch a fires before change 3 is delivered.
     victim.write_config(f"TIMER, PAUSE = 0.6, 1\n{RESUMED}")
     victim.start()
     await_revision(victim, "2", "stable")
@@ -489,7 +490,7 @@ def test_each_scheduler_acts_once_on_what_comes_while_it_is_changed(victim: Vict
 
 @pytest.fixture
 def hanging(victim: Victim) -> Callable[[str], subprocess.Popen[str]]:
-    """Start a reconfig that hangs where this text of a configuration says."""
+    """A function that starts a reconfig which hangs in this part of the configuration."""
 
     def start(part: str) -> subprocess.Popen[str]:
         victim.write_config("N = 1" + HANGING + part)
@@ -504,7 +505,7 @@ def hanging(victim: Victim) -> Callable[[str], subprocess.Popen[str]]:
 
 
 def go_on(victim: Victim, reconfig: subprocess.Popen[str]) -> None:
-    """Let it hang no longer, and wait for its end."""
+    """Let a reconfig that hangs go on, and wait for its end."""
     (victim.basedir / "hang").unlink()
     assert reconfig.wait(30) == 0
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-# What they assert is shown as it is in a test.
+# Failed assertions in these modules show their values, as in a test.
 pytest.register_assert_rewrite(
     *(f"support.{name}" for name in ("commands", "killed", "master", "several", "worlds"))
 )

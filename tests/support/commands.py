@@ -1,4 +1,4 @@
-"""Running `litebot` and other commands, and waiting for what they do."""
+"""Runs `litebot` and other commands, and waits for what they do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 def require(condition: object, reason: str) -> None:
-    """Skip the test where the machine lacks something; fail where LITEBOT_TEST_ALL=1 wants all."""
+    """Skip the test if the machine lacks something, or fail it if LITEBOT_TEST_ALL is 1."""
     if condition:
         return
     if os.environ.get("LITEBOT_TEST_ALL") == "1":
@@ -37,7 +37,7 @@ def require(condition: object, reason: str) -> None:
 
 
 def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
-    """Ask again and again until the answer is true, and return it; fails after `timeout_s`."""
+    """Call `condition` until its result is true, and return that; fails after `timeout_s`."""
     give_up_at = time.monotonic() + timeout_s
     while not (answer := condition()):
         if time.monotonic() > give_up_at:
@@ -47,14 +47,17 @@ def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> 
 
 
 def run(*command: str | Path, timeout_s: float = COMMAND_TIMEOUT_S, **kwargs: Any) -> Done:
-    """Run a command to its end and keep what it prints, whatever it answers."""
+    """Run a command to its end and keep what it prints; accepts any exit code."""
     words = [str(word) for word in command]
     kwargs = {"capture_output": True, "text": True, "check": False, **kwargs}
     return subprocess.run(words, timeout=timeout_s, **kwargs)
 
 
 def begin(*command: str | Path, **kwargs: Any) -> subprocess.Popen[Any]:
-    """As subprocess.Popen, for a script of the environment's: a fork where that will do."""
+    """Start a script of this Python environment, as subprocess.Popen or as a fork.
+
+    It is forked if the environment variables allow that and LITEBOT_TEST_REAL is not 1.
+    """
     words = [str(word) for word in command]
     env = kwargs.get("env")
     if _all_real or not server().obeys(dict(os.environ if env is None else env)):
@@ -67,7 +70,7 @@ _all_real = os.environ.get("LITEBOT_TEST_REAL") == "1"
 
 @contextmanager
 def all_real() -> Iterator[None]:
-    """Meanwhile nothing is forked."""
+    """Fork no commands until the block ends."""
     global _all_real
     before = _all_real
     _all_real = True
@@ -83,9 +86,9 @@ def litebot(
     input: str | None = None,
     **kwargs: Any,
 ) -> Done:
-    """Run `litebot` to its end and keep what it prints, whatever it answers.
+    """Run `litebot` to its end and keep what it prints; accepts any exit code.
 
-    It is forked, and so is the master that it starts: see fork_server.  `real_litebot` is not.
+    The command is forked, as is a master that it starts: see fork_server and `real_litebot`.
     """
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     if input is not None:
@@ -100,18 +103,18 @@ def litebot(
 
 
 def real_litebot(*arguments: str | Path, **kwargs: Any) -> Done:
-    """As `litebot`, by the command that users run, in a Python of its own."""
+    """Do as `litebot`, but execute the command as users do, without a fork."""
     return run(LITEBOT, *arguments, **kwargs)
 
 
 def succeeded(done: Done) -> Done:
-    """The same, once it is sure that it went well."""
+    """Check that a command exited with 0, and return it."""
     assert done.returncode == 0, f"{done.args} exited with {done.returncode}\n{done.stderr}"
     return done
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists that is not just waiting to be reaped."""
+    """Return whether a process exists and is not just waiting to be reaped."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

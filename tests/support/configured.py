@@ -1,4 +1,4 @@
-"""The beginning of the master.cfg of masters that tests kill and share work among."""
+"""The beginning of master.cfg for tests that kill a master or run several on one database."""
 
 CONFIG = """\
 import os

@@ -1,4 +1,5 @@
-/* Records what a process does to a state file, for LD_PRELOAD: the calls themselves are unchanged.
+/* Records what a process does to a state file.  Loaded by LD_PRELOAD; the calls are passed on
+ * unchanged.
  *
  * DISK_TRACE_OF    the absolute path of the state file.  Its -wal and -journal are recorded too;
  *                  its -shm is not: it is shared memory, which is rebuilt from the log
@@ -6,8 +7,8 @@
  *
  * A record is a struct record and `size` bytes of data.  Its kinds:
  *
- * C   a file was made; data: its name          B   a sync begins
- * U   a name was removed; data: the name       E   that sync has ended well
+ * C   a file was created; data: its name       B   a sync begins
+ * U   a name was removed; data: the name       E   that sync has succeeded
  * W   data were written at `at`                A   data are about to be sent to the peer's port `at`
  * T   the file's size was set to `at`          M   a mark of the process, see disk_mark; data: text
  *
@@ -39,7 +40,7 @@ struct __attribute__((packed)) record {
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 static const char *state;
 static int trace = -1;
-static struct stat folder, known[FILES]; /* st_ino is 0 where there is none */
+static struct stat folder, known[FILES]; /* st_ino is 0 in unused entries */
 static _Atomic uint64_t syncs;
 
 #define REAL(name) \

@@ -1,4 +1,4 @@
-"""Reading the documents: their headings, links and code blocks."""
+"""Reads the documents: their headings, links and code blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 @dataclass(frozen=True)
 class Block:
-    """A code block: the heading that it is under, its language, and what is in it."""
+    """A code block: the heading above it, its language and its text."""
 
     section: str
     language: str
@@ -36,7 +36,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """What a link to a heading of this page may end in, as the website makes it."""
+        """Return the anchors of the headings of this page, as the website makes them."""
         found: set[str] = set()
         for heading in re.findall(r"^#+ (.+)$", self.prose, re.MULTILINE):
             slug = base = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
@@ -49,12 +49,12 @@ class Page:
 
     @property
     def links(self) -> list[str]:
-        """The targets of its links to other documents and to places in this one."""
+        """Return the targets of the links to other documents and to places in this one."""
         return [link for link in LINK.findall(self.prose) if "://" not in link]
 
     @property
     def blocks(self) -> list[Block]:
-        """Its code blocks in order."""
+        """Return the code blocks in order."""
         headings = [(m.start(), m[1]) for m in re.finditer(r"^#+ (.+)$", self.text, re.MULTILINE)]
         found = []
         for fence in FENCE.finditer(self.text):
@@ -65,22 +65,22 @@ class Page:
         return found
 
     def section(self, title: str, language: str = "sh") -> list[Block]:
-        """The blocks of a language under a heading; there must be one."""
+        """Return the blocks of a language under a heading; there must be at least one."""
         found = [b for b in self.blocks if (b.section, b.language) == (title, language)]
         assert found, f"{self.name} has no {language} under {title!r}"
         return found
 
     def commands(self, title: str) -> list[str]:
-        """The lines that are to be typed under a heading."""
+        """Return the lines under a heading that a reader types."""
         return [line for block in self.section(title) for line in block.lines]
 
 
 def pages() -> list[Page]:
-    """All of docs/, and what is to be read beside it."""
+    """Return all pages of docs/, and the other documents."""
     beside = ("README.md", "CHANGELOG.md", "sample-master/README.md")
     return [Page(path) for path in (*map(ROOT.joinpath, beside), *sorted(DOCS.rglob("*.md")))]
 
 
 def guide(name: str) -> Page:
-    """A page of docs/guide."""
+    """Return a page of docs/guide."""
     return Page(DOCS / "guide" / f"{name}.md")

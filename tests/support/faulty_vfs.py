@@ -1,4 +1,4 @@
-"""A disk that fails when it is told to, as a SQLite VFS over the real one; and damage to a file.
+"""A disk that fails when a test wants it to, as a SQLite VFS; and damage to a file.
 
 While the VFS is in use it is SQLite's default, so code under test opens files as it always does.
 """
@@ -13,15 +13,15 @@ from pathlib import Path
 import apsw
 
 REAL = "unix"
-INTERIOR = 5  # the kind of a table's page that has children
+INTERIOR = 5  # the type of a table's page that has child pages
 
 
 class FaultyDisk(apsw.VFS):
-    """Counts what is done to files, and refuses the operations that a test wants refused."""
+    """Counts the operations on files, and refuses those that a test chooses."""
 
     def __init__(self) -> None:
         self.syncs: dict[str, int] = {}
-        self.calls: Counter[str] = Counter()  # of each operation
+        self.calls: Counter[str] = Counter()  # by operation
         self.refused = 0
         self._refusals: dict[tuple[str, str], int] = {}
         self._skip: dict[tuple[str, str], int] = {}
@@ -31,8 +31,9 @@ class FaultyDisk(apsw.VFS):
     def refuse(
         self, operation: str, suffix: str, code: int, *, after: int = 0, once: bool = False
     ) -> None:
-        """Fail with an extended result code of SQLite when `after` have gone well: from then on,
-        or `once`.
+        """Refuse an operation, with an extended result code of SQLite, after `after` successes.
+
+        From then on it is always refused, or only `once`.
 
         `operation` is "write", "sync", "read" or "truncate"; `suffix` is how the file's name ends.
         """
@@ -41,7 +42,7 @@ class FaultyDisk(apsw.VFS):
         self._once = once
 
     def heal(self) -> None:
-        """Everything works again."""
+        """Refuse nothing from now on."""
         self._refusals.clear()
 
     def check(self, operation: str, name: str) -> None:
@@ -90,7 +91,7 @@ class _File(apsw.VFSFile):
 
 @contextmanager
 def faulty_disk() -> Iterator[FaultyDisk]:
-    """Every file that SQLite opens meanwhile, in this process, lies on a faulty disk."""
+    """Let SQLite open all files of this process on a faulty disk until the block ends."""
     disk = FaultyDisk()
     try:
         yield disk
@@ -100,9 +101,9 @@ def faulty_disk() -> Iterator[FaultyDisk]:
 
 
 def damage(path: Path, table: str) -> int:
-    """Overwrite the pages that hold a table's rows, but the first; nobody may have the file open.
+    """Overwrite the pages with a table's rows, except the first; nobody may have the file open.
 
-    Returns the number of pages left whole: 1, or 0 where the table is a single page.
+    Returns the number of pages left whole: 1, or 0 if the table is a single page.
     """
     db = apsw.Connection(str(path))
     root: int = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).get

@@ -1,12 +1,12 @@
 """Forks commands and masters from one process that has imported what they need.
 
-A program of its own: `support.forks` starts it and asks.  Nearly all of the time that a short
-command takes, and most of a master's start, is spent in imports.  What is forked here is a real
-process in all else: it has its own pid, environment, working directory, umask and standard streams,
-and runs the same script, or the same module with `-m`, to the same exit code.
+This is a program of its own, which `support.forks` starts and sends requests to.  A short command
+spends nearly all of its time in imports, and the start of a master most of it.  In all else a
+forked process is a real one: it has its own pid, environment, working directory, umask and standard
+streams, and runs the same script, or the same module with `-m`, to the same exit code.
 
-Twisted's reactor is there from the imports on.  Its descriptors would be shared with all that is
-forked, so the server closes them, and what is forked makes the reactor anew.
+The imports make Twisted's reactor, whose descriptors all forked processes would share.  So each
+forked process closes them and initializes the reactor again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import NoReturn
 LARGEST_BYTES = 1 << 18  # of a message
 STREAMS = 3
 PACKAGES = ("litebot.cli", "litebot.master", "litebot.store", "buildbot.data")
-# What is imported late by a master that runs, and what a master.cfg has imported most often.
+# Modules that a running master imports late, and those that a master.cfg imports most often.
 MODULES = (
     "buildbot.monkeypatches.servicechecks",
     "buildbot.process.factory",
@@ -72,7 +72,7 @@ def reactor() -> Any:
 class Task:
     """What a forked process is to become; `streams` and `kept` are descriptors.
 
-    `command` is a script of Python's and its arguments, or the interpreter with -P and -m.
+    `command` is a Python script and its arguments, or the interpreter with -P, -m and a module.
     """
 
     command: Sequence[str]
@@ -97,7 +97,8 @@ class Task:
             os.setsid()
         for target, source in enumerate(self.streams):
             os.dup2(source, target)
-        # What closes its descriptor when it goes must not do so when that is another's.
+        # Collect now what closes its descriptor when it is collected: later, the same number may
+        # be another file's.
         reactor()._poller.close()
         gc.collect()
         first = STREAMS
@@ -128,7 +129,7 @@ class Task:
         """Run the program to its end."""
         if self.is_module:
             name = self.command[3]
-            sys.modules.pop(name, None)  # as itself, not as __main__
+            sys.modules.pop(name, None)  # it was imported under its name, but runs as __main__
             sys.argv = [name, *self.command[4:]]
             runpy.run_module(name, run_name="__main__", alter_sys=True)
         else:
@@ -140,18 +141,18 @@ class Task:
 
 
 class Replaced(BaseException):
-    """This process is to become another program: unwinds what it ran before."""
+    """Raised when this process is to become another program, to unwind what it ran before."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.task = task
 
 
-# what a command does to have a master
+# how a command starts a master
 
 
 class Child:
-    """What a command wants of a process that it has started."""
+    """A process that a command has started, with as much of Popen as the command uses."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -169,7 +170,7 @@ def is_master(command: Sequence[str]) -> bool:
 
 
 def spawn(command: Any, **options: Any) -> Any:
-    """In place of subprocess.Popen: fork where it is a master that is to be started."""
+    """Replace subprocess.Popen: fork if the command is a master's."""
     if not is_master(command) or threading.active_count() > 1:
         return real_popen(command, **options)
     return fork_master(command, **options)
@@ -185,7 +186,7 @@ def fork_master(
     stderr: IO[bytes],
     start_new_session: bool,
 ) -> Child:
-    """As subprocess.Popen; the arguments are those that `litebot start` gives, no others."""
+    """Do as subprocess.Popen, with just the arguments that `litebot start` uses."""
     assert stdin == subprocess.DEVNULL
     if pid := os.fork():
         return Child(pid)
@@ -195,7 +196,7 @@ def fork_master(
 
 
 def replace(path: str, command: list[str]) -> None:
-    """In place of os.execv."""
+    """Replace os.execv: become a master without executing Python again."""
     if not is_master(command):
         real_execv(path, command)
     streams = [os.dup(fd) for fd in range(STREAMS)]
@@ -206,7 +207,7 @@ def replace(path: str, command: list[str]) -> None:
 
 
 def import_all() -> None:
-    """Import what is used by commands and masters; starts no thread and leaves nothing open."""
+    """Import what commands and masters use; starts no thread and leaves no descriptor open."""
     for package in PACKAGES:
         found = importlib.import_module(package)
         for module in pkgutil.walk_packages(found.__path__, f"{package}."):
@@ -220,7 +221,7 @@ def import_all() -> None:
 
 
 class Server:
-    """Forks what it is asked for, and says which pid it has and how it ended."""
+    """Forks a process for each request, and answers with its pid and, at its end, its status."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -231,8 +232,8 @@ class Server:
         self._on_interrupt = signal.getsignal(signal.SIGINT)
 
     def serve(self) -> Task | None:
-        """Return a task in each process that was forked, and None where pytest has ended."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for those who were forked
+        """Serve requests; return a task in each forked process, None when pytest has ended."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the forked processes
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._on_end.fileno(), warn_on_full_buffer=False)
         while True:
@@ -275,14 +276,14 @@ class Server:
                     self._tell(answer, status)
 
     def _tell(self, answer: socket.socket, number: int) -> None:
-        with suppress(OSError):  # nobody wants to know any more
+        with suppress(OSError):  # the client has closed its end
             answer.send(json.dumps(number).encode())
 
 
 def main() -> None:
     import_all()
     gc.collect()
-    gc.freeze()  # what is forked shares these pages for longer
+    gc.freeze()  # forked processes then share these pages for longer
     task = Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     while task is not None:
         task.become()

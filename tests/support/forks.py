@@ -1,4 +1,4 @@
-"""Starts programs of Python's as forks of a process that has imported all: see fork_server."""
+"""Starts Python programs as forks of a process that has done their imports: see fork_server."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 PROGRAM = Path(__file__).with_name("fork_server.py")
 ANSWER_BYTES = 32
 LOOK_S = 0.05
-# Variables that only a new process obeys begin so.
+# The beginnings of the names of variables that take effect only when a process starts.
 OF_A_NEW_PROCESS = ("LANG", "LC_", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "PYTHON")
 
 
 class ForkServer:
-    """The process that forks.  It ends with this one, however that ends."""
+    """The process that forks.  It ends when this process ends, however that happens."""
 
     def __init__(self) -> None:
         self._env = self._of_a_new_process(dict(os.environ))
@@ -40,11 +40,11 @@ class ForkServer:
         return {name: value for name, value in env.items() if name.startswith(OF_A_NEW_PROCESS)}
 
     def obeys(self, env: dict[str, str]) -> bool:
-        """Whether what is forked obeys these variables as a new process does."""
+        """Return whether a forked process obeys these variables as a new process would."""
         return self._of_a_new_process(env) == self._env
 
     def fork(self, asked: dict[str, Any], streams: list[int]) -> tuple[int, socket.socket]:
-        """The pid of a new process, and what its status as of os.wait can be received from."""
+        """Fork a process; return its pid, and a socket that gets its wait status when it ends."""
         answer, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             message = json.dumps(asked).encode()
@@ -64,18 +64,18 @@ def receive(answer: socket.socket) -> int:
 
 @functools.cache
 def server() -> ForkServer:
-    """The one of this process, started at its first use."""
+    """Return the fork server of this process, which is started at its first use."""
     return ForkServer()
 
 
 def umask() -> int:
-    """That of this process, which os.umask would change."""
+    """Return the umask of this process without changing it, as os.umask would."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("\nUmask:")[2].split()[0], 8)
 
 
 class Forked(subprocess.Popen[Any]):
-    """As subprocess.Popen, for a script of Python's, of whose options it knows the most common."""
+    """A forked Python script, with the interface of Popen and its most common options."""
 
     _answer: socket.socket
 
@@ -115,7 +115,7 @@ class Forked(subprocess.Popen[Any]):
         return super()._internal_poll(None, lambda _, flags: self._try_wait(flags, 0))  # type: ignore[misc]
 
     def _try_wait(self, wait_flags: int, timeout_s: float = LOOK_S) -> tuple[int, int]:
-        """As os.waitpid, but that it waits a little in any case."""
+        """Do as os.waitpid; with WNOHANG, wait up to `timeout_s`."""
         if wait_flags & os.WNOHANG and not select.select([self._answer], [], [], timeout_s)[0]:
             return 0, 0
         status = receive(self._answer)

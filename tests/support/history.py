@@ -1,4 +1,4 @@
-"""Reads what a master's tables say of its whole life, and lists what is wrong with it."""
+"""Checks in a master's tables all that it has done, and lists the faults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from support.master import SUCCESS
 
 
 def faults(victim: Victim, acknowledged: Collection[str], wants: dict[str, str]) -> list[str]:
-    """All that is lost, doubled, stuck or torn; the master has come to rest.
+    """Return all that is lost, duplicated, stuck or torn; the master must have no work left.
 
-    `acknowledged` are the revisions whose hook was answered with 200, and `wants` the branch that
-    each scheduler builds, with % for any; its buildsets name their changes in the property covered.
+    `acknowledged` are the revisions whose change hook was answered with 200.  `wants` has the
+    branch that each scheduler builds, with % for any; the property `covered` of its buildsets lists
+    their changes.
     """
     return [
         *_stored(victim, acknowledged),
@@ -49,7 +50,7 @@ def _handed_over(victim: Victim, wants: dict[str, str]) -> Iterator[str]:
 
 
 def _downstream(victim: Victim) -> Iterator[str]:
-    """Of the scheduler `after`, whose upstream is `single`."""
+    """Find faults of the scheduler `after`, whose upstream is `single`."""
     schedulers = victim.schedulers()
     query = """
         SELECT s.id, s.results, bs.sourcestampid FROM buildsets s
@@ -85,7 +86,10 @@ def _built_once(victim: Victim) -> Iterator[str]:
 
 
 def _children(victim: Victim) -> Iterator[str]:
-    """No build of a child begins after its parent died; one that runs elsewhere may yet end."""
+    """Find builds of a child that began after its parent died.
+
+    A build that was already running on another master may still end.
+    """
     query = """
         SELECT r.id FROM buildrequests r JOIN buildsets s ON s.id = r.buildsetid
         JOIN builds parent ON parent.id = s.parent_buildid
@@ -109,7 +113,7 @@ def _logs(victim: Victim) -> Iterator[str]:
 
 
 def _reported(victim: Victim) -> Iterator[str]:
-    """Each build with a result; Buildbot's generators leave out those that are retried."""
+    """Find builds that were not reported, except retried ones, which Buildbot does not report."""
     told = set(victim.told.read_text(encoding="utf-8").splitlines())
     query = "SELECT id, results FROM builds WHERE results != 5"
     for buildid, results in victim.rows(query):

@@ -1,4 +1,4 @@
-"""A master that dies on purpose, for the tests of recovery.  Its buildbot.tac imports this."""
+"""A master that kills itself, for the tests of recovery.  Its buildbot.tac imports this."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KILL_AT = "LITEBOT_KILL_AT"
 
 
 class BuildMaster(service.BuildMaster):
-    """litebot's, which dies as from kill -9 where LITEBOT_KILL_AT says; else as it is."""
+    """litebot's, but sends itself SIGKILL at the point in LITEBOT_KILL_AT, if that is set."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -24,17 +24,17 @@ class BuildMaster(service.BuildMaster):
         self.startup.begin = self._begin_armed
 
     def _begin_armed(self) -> Any:
-        """Begin on the database as litebot's does, and arm what it asks of it first."""
+        """Arm the point before the startup uses the database, then begin as litebot's does."""
         if point := os.environ.get(KILL_AT):
             arm(self, point)
         return self._begin()
 
 
 def arm(master: Any, point: str) -> None:
-    """Have a master die at a point such as "db.builds.finishBuild:2".
+    """Let a master die at a point such as "db.builds.finishBuild:2".
 
-    That is when the second call of that method of the master has its result: what it did is
-    committed, and whoever called it has not gone on.
+    That is when the second call of this method has its result: its work is committed, and its
+    caller has not continued.
     """
     path, _, count = point.partition(":")
     *owners, name = path.split(".")
@@ -45,7 +45,7 @@ def arm(master: Any, point: str) -> None:
 
     def die() -> None:
         if not master.db.is_on_server:
-            master.db.pool.commit()  # elsewhere a result comes after its commit
+            master.db.pool.commit()  # on a server, a result comes after its commit
         os.kill(os.getpid(), signal.SIGKILL)
 
     @functools.wraps(method)

@@ -1,4 +1,4 @@
-"""Masters that are killed at a point that the test names, and what their tables say afterwards."""
+"""Masters that are killed at a point that the test names, and what is in their tables then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.commands import wait_for
 from support.configured import CONFIG
 from support.master import Master
 
-# What a buildbot.tac imports its master with, and what takes that one's place: see support.kill_at.
+# The line by which buildbot.tac imports the master, and its replacement: see support.kill_at.
 IMPORT = "from litebot.master.service import BuildMaster\n"
 IMPORT_FATAL = f"""{IMPORT}
 import sys
@@ -31,15 +31,15 @@ JOIN buildset_properties p ON p.buildsetid = s.id AND p.property_name = :name OR
 
 
 class Victim(Master):
-    """A master whose configuration begins as CONFIG, and that can be made to kill itself."""
+    """A master whose configuration begins with CONFIG, and that a test can let kill itself."""
 
     def write_config(self, text: str) -> None:
-        """CONFIG and this."""
+        """Write a master.cfg of CONFIG and this text."""
         path = self.basedir / "master.cfg"
         path.write_text(CONFIG + textwrap.dedent(text), encoding="utf-8")
 
     def start_to_die(self, point: str) -> Done:
-        """Start it with this as LITEBOT_KILL_AT; it may die before it answers."""
+        """Start the master, to die at a point: see kill_at.arm.  It may die while it starts."""
         tac = self.basedir / "buildbot.tac"
         text = tac.read_text(encoding="utf-8")
         if IMPORT_FATAL not in text:
@@ -54,11 +54,11 @@ class Victim(Master):
         return done
 
     def await_death(self) -> None:
-        """Wait until it has killed itself."""
+        """Wait until the master has killed itself."""
         self.await_end()
 
     def ask_for(self, builder: str) -> int:
-        """Force a build; its request's id, also where the master dies before it answers."""
+        """Force a build; return its request's id, even if the master dies before it answers."""
         done = self.force(builder, "--no-wait")
         if done.returncode != 0 and not is_running(self.pid):
             ((brid,),) = self.rows("SELECT max(id) FROM buildrequests")
@@ -66,11 +66,11 @@ class Victim(Master):
         return int(succeeded(done).stdout)
 
     def schedulers(self) -> dict[int, str]:
-        """The scheduler that made each buildset."""
+        """Return the name of the scheduler that made each buildset, by its id."""
         return {bsid: json.loads(text)[0] for bsid, text in self.rows(PROPERTY, name="scheduler")}
 
     def covered(self, scheduler: str) -> list[int]:
-        """The changes in all buildsets of a Telling scheduler, in their order."""
+        """Return the changes in all buildsets of a Telling scheduler, in order."""
         rows = self.rows(PROPERTY, name="covered")
         made_by = self.schedulers()
         mine = [json.loads(text)[0] for bsid, text in rows if made_by[bsid] == scheduler]
@@ -78,11 +78,11 @@ class Victim(Master):
 
     @property
     def told(self) -> Path:
-        """The file of the reporters."""
+        """Return the path of the file to which the reporters write."""
         return self.basedir / "told"
 
     def repairs(self) -> list[str]:
-        """The kinds of what the last start found, in order."""
+        """Return the kinds of the findings of the last start, in order."""
         return [repair["kind"] for repair in self.status()["last_start"]["repairs"]]
 
     def await_quiet(self) -> None:
@@ -95,14 +95,14 @@ class Victim(Master):
 
 
 def copy_of(created: Master, folder: Path) -> Victim:
-    """A victim in a folder that does not exist yet."""
+    """Copy a created master to a folder that does not exist yet; return it as a Victim."""
     original = Victim(created.basedir, created.password)
     original.server, original.database = created.server, created.database
     return original.copy(folder)
 
 
 def joined(victim: Victim, folder: Path) -> Victim:
-    """Another on the same database, with the same configuration, not started yet."""
+    """Create another master on the same database, with the same configuration; not started."""
     other = Victim(folder, victim.password)
     other.create("--like", str(victim.basedir))
     return other

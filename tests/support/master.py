@@ -1,4 +1,4 @@
-"""A master as its users have it: driven by command and over HTTP."""
+"""A master as users run it: driven by commands and over HTTP."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SUCCESS, FAILURE, EXCEPTION, RETRY, CANCELLED = 0, 2, 4, 5, 6
 
-# For tests of what is stored and recovered, on either database.
+# Runs a test on each database; for tests of what is stored and recovered.
 on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"], indirect=True)
 
 
@@ -51,12 +51,15 @@ class Master:
     def __init__(self, basedir: Path, password: str = "") -> None:
         self.basedir = basedir
         self.password = password
-        self.server: Postgres | None = None  # where its database is, if on one
+        self.server: Postgres | None = None  # the server of its database, if not SQLite
         self.database = ""  # its name there
         self.pids: list[int] = []
 
     def copy(self, target: Path) -> Self:
-        """Another one that is the same, but for its ports and its database; not started."""
+        """Copy the basedir and return its master, with other ports and a database of its own.
+
+        The copy is not started.
+        """
         shutil.copytree(self.basedir, target, symlinks=True)
         master = type(self)(target, self.password)
         master.use_free_ports()
@@ -67,11 +70,11 @@ class Master:
     # commands
 
     def run(self, command: str, *arguments: str | Path, **kwargs: Any) -> Done:
-        """Run `litebot COMMAND ARGUMENTS BASEDIR`, whatever it answers."""
+        """Run `litebot COMMAND ARGUMENTS BASEDIR`, and accept any exit code."""
         return litebot(command, *arguments, self.basedir, **kwargs)
 
     def create(self, *options: str) -> Done:
-        """litebot create-master, on ports of its own: other tests may run beside this one."""
+        """Run `litebot create-master`, and set free ports, as other tests may run meanwhile."""
         done = succeeded(self.run("create-master", *options))
         if found := re.search(r"^ +password +(\S+)", done.stdout, re.MULTILINE):
             self.password = found[1]
@@ -92,11 +95,11 @@ class Master:
         return succeeded(self.run("reconfig"))
 
     def force(self, builder: str, *options: str, **kwargs: Any) -> Done:
-        """litebot build: force a build and follow it to its end."""
+        """Run `litebot build`, which forces a build and follows it to its end."""
         return self.run("build", *options, builder, **kwargs)
 
     def change(self, **fields: str) -> int:
-        """Send a change to the hook `base`; the HTTP status."""
+        """Send a change to the change hook `base`; return the HTTP status."""
         form = {"author": "somebody", "comments": "a change", "project": "p", **fields}
         kind = "application/x-www-form-urlencoded"
         reply = self.visitor().request(
@@ -105,14 +108,14 @@ class Master:
         return reply.status
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill the master with SIGKILL, and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
         self.await_end()
 
     def await_end(self) -> None:
-        """Wait until the master that was started last is gone.
+        """Wait until the master that was started last is gone, and its lock is free.
 
-        A process that it was about to start has its lock until it runs its program.
+        A process that it was about to start keeps the lock until it executes its program.
         """
         wait_for(lambda: not self.pids or not is_running(self.pid), "the master to be gone")
         wait_for(lambda: Basedir(self.basedir).owner() is None, "its lock to be free")
@@ -125,7 +128,7 @@ class Master:
             file.write("\n" + textwrap.dedent(text))
 
     def define_builder(self, name: str, *commands: str) -> None:
-        """A builder of shell commands, a step each, that can be forced."""
+        """Add a builder that can be forced, with a step for each of these shell commands."""
         steps = ", ".join(f"steps.ShellCommand(command={line!r})" for line in commands)
         self.configure(
             f"""
@@ -141,8 +144,8 @@ class Master:
         )
 
     def commit(self, path: str, text: str) -> str:
-        """Change a file of the sample project under a running master; the new revision."""
-        # What was there at the poller's first look is not a change to it.
+        """Commit a file to the sample project while the master runs; return the revision."""
+        # Commits that exist before the poller's first poll are no changes to it.
         wait_for(lambda: "gitpoller: processing changes" in self.log, "the poller's first look")
         project = self.basedir / "project"
         (project / path).write_text(text, encoding="utf-8")
@@ -151,7 +154,7 @@ class Master:
         return succeeded(run("git", "-C", project, "rev-parse", "HEAD")).stdout.strip()
 
     def use_free_ports(self) -> None:
-        """Set the ports in litebot.toml, that of the web page first, to free ones."""
+        """Set the ports in litebot.toml, for the web page and for workers, to free ones."""
         ports = iter(free_ports(2))
         path = self.basedir / "litebot.toml"
         text = path.read_text(encoding="utf-8")
@@ -159,7 +162,7 @@ class Master:
         path.write_text(text, encoding="utf-8")
 
     def use_database(self, server: Postgres, options: str = "") -> None:
-        """Set the database in litebot.toml to a new one, which is dropped with the master."""
+        """Set the database in litebot.toml to a new one, which end() drops."""
         self.server, self.database = server, server.new_database(options)
         self.set("database", "url", server.url(self.database))
 
@@ -167,22 +170,22 @@ class Master:
         """Set a key in litebot.toml."""
         set_value(self.basedir / "litebot.toml", f"{section}.{key}", value)
 
-    # what can be seen of it
+    # what can be seen of the master
 
     @property
     def pid(self) -> int:
-        """Of the master that was started last."""
+        """Return the pid of the master that was started last."""
         return self.pids[-1]
 
     @property
     def ports(self) -> list[int]:
-        """Of the web page and for workers, as litebot.toml has them."""
+        """Return the ports in litebot.toml: of the web page, and for workers."""
         text = (self.basedir / "litebot.toml").read_text(encoding="utf-8")
         return [int(port) for port in re.findall(r"^port = (\d+)$", text, re.MULTILINE)]
 
     @contextmanager
     def connection(self) -> Iterator[sa.engine.Connection]:
-        """To its database, whichever it is; commits what was done when all went well."""
+        """Connect to the master's database of either kind; commits unless the block raises."""
         from litebot.master.db import postgres
         from litebot.store.dialect import engine_for
 
@@ -197,14 +200,14 @@ class Master:
             engine.dispose()
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        """What its tables answer; it may run or not."""
+        """Return the rows of a query; the master may be running or not."""
         import sqlalchemy as sa
 
         with self.connection() as conn:
             return [tuple(row) for row in conn.execute(sa.text(query), values)]
 
     def execute(self, statement: str) -> None:
-        """Change its tables behind its back."""
+        """Change the tables without the master."""
         with self.connection() as conn:
             conn.exec_driver_sql(statement)
 
@@ -218,7 +221,7 @@ class Master:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def contents(self) -> dict[str, str]:
-        """A hash of each file of the basedir, but for those that every start writes to."""
+        """Return a hash of each file of the basedir except those that every start writes to."""
         written = {"twistd.log", "http.log", "master.lock", "reserve"}
         written |= {"state.sqlite-shm", "state.sqlite-wal", "state.sqlite-tally"}
         return {
@@ -231,24 +234,24 @@ class Master:
         return Visitor(self.ports[0])
 
     def login(self, name: str = "admin", password: str | None = None) -> Visitor:
-        """A visitor who has logged in."""
+        """Return an HTTP client that has logged in."""
         visitor = self.visitor()
         assert visitor.login(name, self.password if password is None else password) == 302
         return visitor
 
     def rest(self, path: str, **filters: Any) -> Any:
-        """What everybody may see in the REST API."""
+        """Return what the REST API answers to an anonymous client."""
         return self.visitor().rest(path, **filters)
 
     def builds(self, builder: str) -> list[dict[str, Any]]:
-        """All builds of a builder, the first one first."""
+        """Return all builds of a builder, in order."""
         found: list[dict[str, Any]] = self.rest(f"builders/{builder}/builds", order="number")[
             "builds"
         ]
         return found
 
     def finished_build(self, builder: str, number: int = 1) -> dict[str, Any]:
-        """Wait for the end of a build; what the REST API says of it."""
+        """Wait for the end of a build; return it as the REST API does."""
 
         def find() -> dict[str, Any] | None:
             builds = [b for b in self.builds(builder) if b["number"] == number and b["complete"]]
@@ -259,7 +262,7 @@ class Master:
         return build
 
     def log_text(self, buildid: int, step: str, log: str = "stdio") -> str:
-        """A log of a step as plain text."""
+        """Return a log of a step as plain text."""
         found = self.rest(f"builds/{buildid}/steps/{step}/logs/{log}/contents")
         text: str = found["logchunks"][0]["content"]
         return text
@@ -269,7 +272,7 @@ class Master:
         return found
 
     def end(self) -> None:
-        """Stop it, by command or by its pid, whatever state the test left it in."""
+        """Stop the master, by command or else by signal, and drop its database."""
         if (self.basedir / "master.lock").exists():
             with suppress(subprocess.TimeoutExpired):
                 self.run("stop")
@@ -285,7 +288,7 @@ watched: list[Master] = []
 
 @contextmanager
 def watching() -> Iterator[Callable[[Master], Master]]:
-    """Give out a function that has the masters it is called with stopped at the end."""
+    """Give a function that registers a master, to be stopped when the block ends."""
     mine: list[Master] = []
 
     def watch(master: Master) -> Master:

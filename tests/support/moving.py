@@ -1,4 +1,4 @@
-"""What tests of moves of a database share."""
+"""What tests of `litebot move-database` share."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ c["schedulers"] += [
 
 
 def digest(side: Side, table: Moved) -> tuple[int, str]:
-    """How many rows a table has, and their hash in hex."""
+    """Return how many rows a table has, and their hash in hex."""
     hashed, count = hashlib.sha256(), 0
     for batch in table.batches(side.rows(table)):
         hashed.update(canonical(batch))
@@ -47,7 +47,7 @@ def digest(side: Side, table: Moved) -> tuple[int, str]:
 
 
 def digests(side: Side) -> dict[str, tuple[int, str]]:
-    """The count and hash of each table; closes the side."""
+    """Return the count and hash of each table, by its name; closes the side."""
     try:
         return {table.name: digest(side, table) for table in all_tables()}
     finally:
@@ -62,8 +62,8 @@ def change(path: Path, *statements: str) -> None:
 
 
 def put_aside(master: Master) -> Path:
-    """The state file that a move has left."""
-    (found,) = master.basedir.glob("state.sqlite.moved-*[0-9]")  # not what SQLite puts beside it
+    """Return the state file that a move has put aside."""
+    (found,) = master.basedir.glob("state.sqlite.moved-*[0-9]")  # without its -wal and -shm
     return found
 
 

@@ -1,4 +1,4 @@
-"""The database pool on a real Postgres, in a reactor of a test's."""
+"""The database pool on a real Postgres, in a reactor that a test drives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Connection = sa.engine.Connection
 
 
 class RealTime(Reactor):
-    """A reactor whose clock is the world's."""
+    """A reactor whose clock shows real time."""
 
     def callLater(self, delay_s: float, f: Callable[..., object], *args: Any, **kw: Any) -> Any:
         self.now = time.monotonic()
@@ -64,7 +64,7 @@ class Store(Asks):
         return PostgresPool(Server(url, basedir), self.reactor, self.failures.append, None)
 
     def use(self, url: str, basedir: Path = Path("/")) -> None:
-        """Go over to a pool on this url."""
+        """Stop the pool, and open another on this URL."""
         self.wait(Asked(self.pool.stop()))
         self.pool = self._pool(url, basedir)
         self.open()
@@ -80,18 +80,18 @@ class Store(Asks):
         return Asked(self.pool.do_sql(work, *args))
 
     def end_writer(self) -> None:
-        """Have the server end the connection that writes."""
+        """Let the server end the connection that writes."""
         identity = self.pool._writer._identity
         assert identity is not None
         self.postgres.rows(self.name, f"SELECT pg_terminate_backend({identity.pid}, 5000)")
 
     def content(self) -> list[str]:
-        """What others see in the table."""
+        """Return the rows of the table that other connections see."""
         return [x for (x,) in self.postgres.rows(self.name, "SELECT x FROM t ORDER BY id")]
 
 
 def add(conn: Connection, x: str) -> None:
-    """A piece of work as Buildbot's are."""
+    """Add a row and commit, as Buildbot's work does."""
     conn.execute(sa.text("INSERT INTO t (x) VALUES (:x)"), {"x": x})
     conn.commit()
 

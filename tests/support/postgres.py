@@ -1,4 +1,4 @@
-"""A real Postgres server for tests: see the fixture of the same name."""
+"""A real Postgres server for tests: see the fixture `postgres`."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from litebot.master.db.postgres import driver_url
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server: on a socket in `folder`, where USER needs no password, and on `port`."""
+    """A server on a socket in `folder`, where USER needs no password, and on a TCP port."""
 
     folder: Path
     port: int
 
     def url(self, name: str, user: str = USER) -> str:
-        """A database as litebot.toml names it."""
+        """Return the URL of a database on the socket, for litebot.toml."""
         return f"postgresql://{user}@/{name}?host={self.folder}&port={self.port}"
 
     def tcp_url(self, name: str) -> str:
-        """The same by the port on 127.0.0.1, which asks for a password."""
+        """Return the URL of a database on 127.0.0.1, where the server asks for a password."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
     def connect(self, name: str, **options: Any) -> psycopg.Connection[Any]:
-        """A connection on which each statement is a transaction of its own."""
+        """Connect so that each statement is a transaction of its own."""
         return psycopg.connect(
             host=str(self.folder),
             port=self.port,
@@ -52,20 +52,20 @@ class Postgres:
         )
 
     def new_role(self) -> str:
-        """The name of a new role that is no superuser and may connect."""
+        """Create a role that may connect and is no superuser; return its name."""
         name = f"role_{uuid.uuid4().hex}"
         self.execute("postgres", f"CREATE ROLE {name} LOGIN")
         return name
 
     def new_database(self, options: str = "") -> str:
-        """The name of a new, empty database."""
+        """Create an empty database; return its name."""
         name = f"test_{uuid.uuid4().hex}"
-        # The strategy that is quick without fsync.
+        # This strategy is the faster one without fsync.
         self.execute("postgres", f"CREATE DATABASE {name} STRATEGY file_copy {options}")
         return name
 
     def database_with_tables(self) -> str:
-        """The name of a new database with Buildbot's tables and litebot's."""
+        """Create a database with Buildbot's tables and litebot's; return its name."""
         name = self.new_database()
         engine = sa.create_engine(driver_url(self.url(name)), poolclass=NullPool)
         with engine.connect() as conn:
@@ -79,12 +79,12 @@ class Postgres:
             conn.execute(statement.encode())
 
     def rows(self, name: str, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds in a database."""
+        """Return the rows of a query in a database."""
         with self.connect(name) as conn:
             return conn.execute(query.encode()).fetchall()
 
     def restart(self, mode: str) -> None:
-        """pg_ctl restart: "fast" ends the connections, "immediate" is a crash and a recovery."""
+        """Run pg_ctl restart: "fast" ends the connections, "immediate" is a crash and recovery."""
         found = programs()
         assert found is not None
         command = [str(found / "pg_ctl"), "-D", str(self.folder / "data"), "-m", mode, "-w"]
@@ -93,7 +93,7 @@ class Postgres:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=user, cwd="/")
 
     def crash(self) -> None:
-        """End all of the server, now; restart("immediate") has it recover."""
+        """Crash the whole server; restart("immediate") starts it, and it recovers."""
         os.kill(self._first_pid, signal.SIGQUIT)
 
     @property
@@ -102,7 +102,7 @@ class Postgres:
 
     @contextmanager
     def standby(self) -> Iterator[Postgres]:
-        """A second server that follows this one, and has all that is in it now."""
+        """Give a second server that replicates this one, and has all that this one has now."""
         found = programs()
         assert found is not None
         user = SYSTEM_USER if os.geteuid() == 0 else None
@@ -126,7 +126,7 @@ class Postgres:
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
-        """No process of the server does anything meanwhile."""
+        """Stop all processes of the server with SIGSTOP until the block ends."""
         first = self._first_pid
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         processes = [first, *map(int, children)]

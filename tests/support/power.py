@@ -1,11 +1,12 @@
-"""A disk that loses power: what it may then hold of what a process wrote, and whether that will do.
+"""Simulates power losses, and checks what the disk may then hold of what a process wrote.
 
-A recorded process (disk_trace.c) has written, truncated, made, removed and synced.  At each point
-of that record the power may fail: what was synced by then is on the disk, and of the rest any part
-may be, sector by sector, in any order.  A sector that was never written holds anything.
+The record of a process (disk_trace.c) has its writes, truncations, syncs, and files created and
+removed.  At each point of the record the power may fail.  What was synced by then is on the disk;
+of the rest, any sectors may be, in any order.  A sector that was never written may hold anything.
 
-Source: https://sqlite.org/atomiccommit.html#hardware_assumptions, but that here no disk writes a
-sector in part: SQLite's log has a checksum for each page, and all else is synced before it counts.
+The assumptions are those of https://sqlite.org/atomiccommit.html#hardware_assumptions, except that
+here no sector is written in part: SQLite's log has a checksum for each page, and all else is synced
+before it counts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from support.commands import require
 RECORDER = Path(__file__).with_name("disk_trace.c")
 RECORD = struct.Struct("<cQQQ")
 SECTOR_BYTES = 512
-FOLDER = 0  # as the recorder has it: what is synced to keep names
+FOLDER = 0  # the recorder's number for the folder, whose sync makes names durable
 NAME = "state.sqlite"
 LOG = f"{NAME}-wal"
 
@@ -38,11 +39,13 @@ LOG = f"{NAME}-wal"
 LOG_HEADER_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES = 32, 24, 4096
 
 Files = dict[str, bytes]
-Keeps = Callable[[int, int], bool]  # whether a sector of the operation of this number is kept
+# Returns whether a sector of an operation is on the disk; takes the operation's number and the
+# sector's.
+Keeps = Callable[[int, int], bool]
 
 
 class Event(NamedTuple):
-    """What the process did; the kinds are those of the recorder."""
+    """One operation of the process; the kinds are those of the recorder."""
 
     kind: str
     file: int
@@ -51,7 +54,10 @@ class Event(NamedTuple):
 
 
 def recording(state_file: Path, library_folder: Path) -> tuple[Path, dict[str, str]]:
-    """The file that a process with these variables in its environment records to."""
+    """Compile the recorder; return the file that it writes to and the variables that turn it on.
+
+    Skips the test if there is no C compiler.
+    """
     library, trace = library_folder / "disk_trace.so", library_folder / "trace"
     compiled = subprocess.run(
         ["sh", "-c", 'cc -shared -fPIC -O2 -o "$0" "$1" -ldl', library, RECORDER],
@@ -69,7 +75,7 @@ def recording(state_file: Path, library_folder: Path) -> tuple[Path, dict[str, s
 
 
 def read_trace(path: Path) -> list[Event]:
-    """All that was recorded."""
+    """Return all events of a record."""
     text, at, events = path.read_bytes(), 0, []
     while at < len(text):
         kind, file, where, size = RECORD.unpack_from(text, at)
@@ -87,13 +93,13 @@ def all_is_kept(_number: int, _sector: int) -> bool:
 
 
 def some_way(rng: random.Random, numbers: list[int]) -> Keeps:
-    """What may become of the operations of these numbers, of which there may be none."""
+    """Choose at random which of the operations with these numbers are kept, also in part."""
     if not numbers or rng.random() < 0.2:
         return rng.choice([all_is_lost, all_is_kept])
     one, sector, chance = rng.choice(numbers), rng.randrange(9), rng.choice([0.1, 0.5, 0.9])
     ways: list[Keeps] = [
         lambda n, s: (n, s) < (one, sector),  # in order, and the last one is torn
-        lambda n, s: n >= one,  # the other way round
+        lambda n, s: n >= one,  # only the later ones
         lambda n, s: n != one,
         lambda n, s: rng.random() < chance,
     ]
@@ -101,14 +107,14 @@ def some_way(rng: random.Random, numbers: list[int]) -> Keeps:
 
 
 class _File:
-    """The bytes of a file that are on the disk, and what has been done to it since."""
+    """The bytes of a file that are on the disk, and the operations that may not be."""
 
     def __init__(self, durable: bytes = b"") -> None:
         self._durable = bytearray(durable)
         self.pending: list[tuple[int, Event]] = []
 
     def synced(self, before: int) -> None:
-        """What was done before the operation of this number is on the disk."""
+        """Put on the disk all operations before the one with this number."""
         for number, event in self.pending:
             if number < before:
                 _do(self._durable, number, event, all_is_kept, b"\0")
@@ -143,10 +149,10 @@ def _resize(content: bytearray, size: int, never_written: bytes) -> None:
 
 
 class Disk:
-    """What is on the disk and what is on its way there, at one point of a record."""
+    """What is on the disk, and what may not be yet, at one point of a record."""
 
     def __init__(self, state_file: Path) -> None:
-        """As it is before the process begins: with a state file, and without a log."""
+        """Begin with the disk as it is before the process: a state file without a log."""
         assert not state_file.with_name(LOG).exists()
         inode = state_file.stat().st_ino
         self._files = {inode: _File(state_file.read_bytes())}
@@ -156,7 +162,7 @@ class Disk:
         self._number = 0
 
     def follow(self, event: Event) -> bool:
-        """Do what the process did; whether it concerns the disk."""
+        """Apply an event; return whether it concerns the disk."""
         self._number += 1
         if event.kind in "WT":
             self._files[event.file].pending.append((self._number, event))
@@ -184,13 +190,13 @@ class Disk:
 
     @property
     def pending(self) -> list[int]:
-        """The numbers of the operations that may be lost."""
+        """Return the numbers of the operations that may be lost."""
         numbers = [entry[0] for entry in self._names_pending]
         numbers += [number for file in self._files.values() for number, _ in file.pending]
         return sorted(numbers)
 
     def after_power_loss(self, keeps: Keeps, never_written: bytes = b"\0") -> Files:
-        """The files then, by their names."""
+        """Return the files after a power loss, by their names."""
         names = dict(self._names)
         for number, name, inode in self._names_pending:
             if keeps(number, 0):
@@ -208,7 +214,7 @@ def _name(names: dict[str, int], name: str, inode: int | None) -> None:
 
 
 class Commits:
-    """The content of the database after each commit, as the log's pages have it."""
+    """The content of the database after each commit, read from the pages of the log."""
 
     def __init__(self, state_file: Path) -> None:
         content = state_file.read_bytes()
@@ -216,9 +222,9 @@ class Commits:
         self._pages = [content[start : start + PAGE_BYTES] for start in starts]
         self._log = bytearray()
         self._log_inode: int | None = None
-        self._frames = 0  # of the log that are committed
+        self._frames = 0  # how many frames of the log are committed
         self.count = 0
-        self.numbers = {digest(content): 0}  # of a content the last commit that left it
+        self.numbers = {digest(content): 0}  # the last commit that left a content, by its digest
 
     def follow(self, event: Event) -> None:
         if event.kind == "C" and event.data.decode() == LOG:
@@ -226,14 +232,14 @@ class Commits:
         elif event.kind == "W" and event.file == self._log_inode:
             _do(self._log, 0, event, all_is_kept, b"\0")
             if event.at == 0:
-                self._frames = 0  # it starts over
+                self._frames = 0  # the log starts over
             elif len(event.data) == PAGE_BYTES:
                 self._written(event.at - FRAME_HEADER_BYTES)
             else:
                 assert len(event.data) == FRAME_HEADER_BYTES
 
     def _written(self, at: int) -> None:
-        """The frame that is there; one that ends a transaction says how many pages there are."""
+        """Take up a whole frame; one that ends a transaction has the size of the database."""
         size_pages = int.from_bytes(self._log[at + 4 : at + 8])
         if size_pages == 0:
             return
@@ -256,12 +262,12 @@ def digest(content: bytes) -> bytes:
 
 @dataclass
 class Outcome:
-    """What came of many power losses."""
+    """The results of many power losses."""
 
-    points: int = 0  # at which the power failed
-    states: int = 0  # of the disk that were looked at
-    contents: set[bytes] = field(default_factory=set)  # of the database, that were found
-    answers: int = 0  # that were given before the last of them
+    points: int = 0  # after how many events the power failed
+    states: int = 0  # how many states of the disk were examined
+    contents: set[bytes] = field(default_factory=set)  # of the database, as found
+    answers: int = 0  # how many answers the process gave
     lost: list[str] = field(default_factory=list)  # what was acknowledged and is missing
     unsound: list[str] = field(default_factory=list)
 
@@ -274,7 +280,7 @@ class Outcome:
 
 
 class Examiner:
-    """Opens what a disk holds as anybody would, in a folder of its own."""
+    """Opens the files of a disk with SQLite, in a folder of its own, and checks them."""
 
     def __init__(self, folder: Path, commits: Commits) -> None:
         folder.mkdir()
@@ -285,7 +291,10 @@ class Examiner:
         self.found: set[bytes] = set()
 
     def look(self, files: Files, query: str = "") -> tuple[int, set[str], list[str]]:
-        """The last commit of what is there, the first column of a query, and what is wrong."""
+        """Return the number of the last commit, the first column of a query, and the faults.
+
+        The number is -1 if the content is that of no commit or can't be read.
+        """
         self._put(files)
         try:
             return self._look(query)
@@ -293,10 +302,10 @@ class Examiner:
             return -1, set(), [f"{type(error).__name__}: {error}"]
 
     def _put(self, files: Files) -> None:
-        """Have these files there and no other; most are as in the last state."""
+        """Put just these files into the folder; most are unchanged since the last state."""
         for path in self._folder.iterdir():
             if path.name not in files or self._there.get(path.name) != files[path.name]:
-                path.unlink()  # file systems sync what is cut short and written anew
+                path.unlink()  # file systems sync a file that is truncated and written again
         for name, content in files.items():
             if self._there.get(name) != content:
                 (self._folder / name).write_bytes(content)
@@ -305,7 +314,7 @@ class Examiner:
     def _look(self, query: str) -> tuple[int, set[str], list[str]]:
         db = apsw.Connection(str(self._folder / NAME), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
-            # Only for speed: closing would else move the log into the file.
+            # Only for speed: otherwise close() would move the log into the file.
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             content = digest(_content(db))
             if content not in self._faults:
@@ -322,9 +331,9 @@ class Examiner:
 
 
 def _content(db: apsw.Connection) -> bytes:
-    """All its pages, those that are still in the log too."""
+    """Return all pages of a database, also those that are still in the log."""
     content = db.serialize("main")
-    if content is None:  # a page can't be read; so that SQLite says why
+    if content is None:  # a page can't be read; a query may raise SQLite's reason
         db.execute("SELECT * FROM sqlite_schema").fetchall()
         raise apsw.CorruptError("its pages can't be read")
     return bytes(content)
@@ -340,10 +349,11 @@ def _faults(db: apsw.Connection) -> Iterator[str]:
 
 
 class Promises:
-    """What must be there, from the answers that the process has given so far.
+    """What must be on the disk, by the answers that the process has given so far.
 
-    By marks: "asked 7", then "told 7" when all that was committed when it was asked is promised.
-    By answers over HTTP: the value that was sent from the port that a 2xx goes to.
+    `commit` follows from marks: "told 7" promises all that was committed at the mark "asked 7".
+    `values` follow from answers over HTTP: a 2xx promises the value that was sent from the port to
+    which it goes.
     """
 
     def __init__(self, sent: Mapping[int, str]) -> None:
@@ -378,7 +388,11 @@ def fail_everywhere(
     sent: Mapping[int, str] | None = None,
     query: str = "",
 ) -> Outcome:
-    """Let the power fail after each event, or after this part of them, in so many ways each."""
+    """Let the power fail after events of a record, and examine what is on the disk.
+
+    It fails after the fraction `points` of the events, in `states` ways after each.  `sent` has the
+    values that were sent over HTTP, by the port of the client; `query` finds them.
+    """
     outcome, promises = Outcome(), Promises(sent or {})
     followed = 0
     for at, event in enumerate(events):
@@ -405,9 +419,10 @@ def fail_everywhere(
 
 
 def _whole_at(events: list[Event], at: int) -> int:
-    """The event by which a frame of the log may be whole that this one begins, else this one.
+    """Return the index of the event after which the frame that this event begins may be whole.
 
-    Its page may be there already, from the log that was written at this place before.
+    That is the next write to the log, of the page; but the page may be there already, from the log
+    that was written at this place before.  If this event begins no frame, returns its own index.
     """
     file = events[at].file
     if events[at].kind == "W" and len(events[at].data) == FRAME_HEADER_BYTES:
@@ -418,7 +433,7 @@ def _whole_at(events: list[Event], at: int) -> int:
 
 
 def is_all_recorded(disk: Disk, state_file: Path) -> bool:
-    """Whether the record explains every byte of the files that the process has left."""
+    """Return whether the record explains every byte of the files that the process has left."""
     left = {
         path.name: path.read_bytes()
         for path in (state_file, state_file.with_name(LOG))
@@ -428,7 +443,7 @@ def is_all_recorded(disk: Disk, state_file: Path) -> bool:
 
 
 def seed() -> int:
-    """Of LITEBOT_POWER_SEED, or another one each time; printed."""
+    """Return and print the seed in LITEBOT_POWER_SEED, or a random one."""
     number = int(os.environ.get("LITEBOT_POWER_SEED") or random.SystemRandom().randrange(10**6))
     print(f"LITEBOT_POWER_SEED={number}")
     return number

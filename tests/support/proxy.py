@@ -1,4 +1,4 @@
-"""A network between a master and its Postgres server, which a test can cut."""
+"""A proxy between a master and its Postgres server, by which a test makes the network fail."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from pathlib import Path
 
 CHUNK_BYTES = 65536
 SLOW_BYTES = 8192
-# The server's words that end a transaction which was committed: CommandComplete.
+# The server's message that a transaction was committed: CommandComplete.
 COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
-# BackendKeyData: the number of the server's process, in which PgBouncer puts one of its own.
+# BackendKeyData has the pid of the server's process, which PgBouncer replaces with another number.
 KEY = re.compile(rb"K\0\0\0\x0c.{4}", re.DOTALL)
 MADE_UP = b"K\0\0\0\x0c\x7f\0\0\1"
 
 
 class Proxy:
-    """Listens on `port` of 127.0.0.1 and leads to the server's socket in a folder."""
+    """Listens on `port` of 127.0.0.1 and forwards to the server's socket in a folder.
+
+    `connections` counts those accepted.  With `makes_up_pids`, the pids of the server's processes
+    are replaced, as PgBouncer does.  `bytes_a_second` limits the speed of each direction.
+    """
 
     def __init__(self, folder: Path, port: int) -> None:
         self._target = str(folder / f".s.PGSQL.{port}")
@@ -40,10 +44,10 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, user: str, name: str) -> str:
-        """A database behind it, as litebot.toml names it; no password is asked for."""
+        """Return the URL of a database behind the proxy, for litebot.toml; needs no password."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{name}?sslmode=disable"
 
-    # what a test does to it
+    # what a test does to the network
 
     def cut(self) -> None:
         """Close all connections, and refuse new ones."""
@@ -53,23 +57,23 @@ class Proxy:
                 self._end(*pair)
 
     def mend(self) -> None:
-        """Let new connections through; and what was frozen flows on."""
+        """Accept new connections, and forward what was frozen."""
         self._open = True
         self._flows.set()
 
     def freeze(self) -> None:
-        """Swallow what comes, of old connections and of new ones, and say nothing."""
+        """Accept connections and data, but forward nothing."""
         self._flows.clear()
 
     def forget(self) -> None:
-        """Mend, but say never again anything on connections that there are."""
+        """Forward again on new connections, but never again on the existing ones."""
         with self._lock:
             self._forgotten += self._pairs
             self._pairs.clear()
         self._flows.set()
 
     def leave(self) -> None:
-        """Close connections for the clients; the server is told nothing."""
+        """Close the connections on the side of the clients only; the server does not notice."""
         with self._lock:
             self._forgotten += self._pairs
             self._pairs.clear()
@@ -78,16 +82,16 @@ class Proxy:
                     client.shutdown(socket.SHUT_RDWR)
 
     def lose_next_answer_to_commit(self) -> None:
-        """Close a connection in place of telling that its next transaction was committed."""
+        """Close a connection instead of forwarding that its next transaction was committed."""
         self.lose_next_answer(COMMITTED)
 
     def lose_next_answer(self, holding: bytes) -> None:
-        """Close a connection in place of telling what has this in it."""
+        """Close a connection instead of forwarding the next answer that contains `holding`."""
         self._answer = holding
         self._lose_answers = 1
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the server's socket and all connections."""
         self._server.close()
         self.cut()
         self._flows.set()

@@ -1,4 +1,4 @@
-"""What tests of refusals share."""
+"""Checks that a command is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from support.master import Master
 
 
 def refused(done: Done, *said: str, code: int = 1) -> None:
-    """It ended with this code, said all of this on stderr, and showed no traceback."""
+    """Check that a command ended with this code and printed these texts, without a traceback.
+
+    The texts are looked for in stderr.
+    """
     assert done.returncode == code, done.stdout + done.stderr
     for text in said:
         assert text in done.stderr
@@ -18,7 +21,7 @@ def refused(done: Done, *said: str, code: int = 1) -> None:
 
 
 def refuses_to_start(master: Master, *said: str, code: int = 1) -> None:
-    """`litebot start` is refused so, leaves no process behind and changes no file."""
+    """Check that `litebot start` is refused so, leaves no process and changes no file."""
     before = master.contents()
     refused(master.run("start"), *said, code=code)
     assert processes_in(master.basedir) == []
@@ -26,19 +29,19 @@ def refuses_to_start(master: Master, *said: str, code: int = 1) -> None:
 
 
 def processes_in(folder: Path) -> list[int]:
-    """The pids of those that run in a folder."""
+    """Return the pids of the processes whose working directory is this folder."""
     found = []
     for cwd in Path("/proc").glob("[0-9]*/cwd"):
         try:
             if cwd.readlink() == folder:
                 found.append(int(cwd.parent.name))
         except OSError:
-            continue  # gone in between, or another user's
+            continue  # it has just ended, or belongs to another user
     return [pid for pid in found if is_running(pid)]
 
 
 def set_line(path: Path, old: str, new: str) -> int:
-    """Replace one line of a text file; its number."""
+    """Replace one line of a text file; return its number."""
     lines = path.read_text(encoding="utf-8").splitlines()
     place = lines.index(old)
     lines[place] = new

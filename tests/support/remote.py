@@ -1,4 +1,4 @@
-"""Workers of their own processes."""
+"""Workers in processes of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from support.commands import succeeded
 def remote_worker(
     folder: Path, where: str, *options: str, **env: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker "remote" of its own process; `where` is its master, and the rest create-worker's."""
+    """Run a worker named "remote" in a process of its own until the block ends.
+
+    `where` is the address of its master, `options` are those of create-worker, and `env` are
+    variables of its process.
+    """
     command = BIN / "buildbot-worker"
     succeeded(run(command, "create-worker", *options, folder, where, "remote", "workerpw"))
     process = begin(

@@ -1,4 +1,4 @@
-"""A plugin of pytest: shows logs with what fails, and what tests have measured."""
+"""A plugin of pytest: shows masters' logs with failed tests, and what tests have measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from support.master import watched
 
-MEASURED = "measured"  # a property of reports
+MEASURED = "measured"  # the name of a property of test reports
 LOG_TAIL_LINES = 60
 
 
@@ -29,12 +29,12 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def measured(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Show a figure at the end of the run."""
+    """A function that shows a figure at the end of the run."""
     return partial(record_property, MEASURED)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what was measured, also by tests in other processes."""
+    """Show what tests have measured, also in other processes."""
     reports = terminalreporter.getreports("passed")
     lines = [
         f"{report.nodeid}: {what}"

@@ -13,7 +13,7 @@ from support.configured import CONFIG
 from support.master import Master
 from support.postgres import Postgres
 
-# Fewer builds at a time: others are to have their share.
+# Each master runs fewer builds at a time, so that all of them get some.
 SHARING = """
 TOLD = {told!r}
 c["workers"] = [worker.LocalWorker("local", max_builds=4)]
@@ -21,9 +21,9 @@ c["workers"] = [worker.LocalWorker("local", max_builds=4)]
 
 
 class Site:
-    """Masters that share a database; `told` is the file of their reporters.
+    """Masters that share a database; `told` is the file to which their reporters write.
 
-    They reach it by url(name), which is that of the server's socket unless it is given.
+    `url` returns the URL for the name of the database; by default it is one of the server's socket.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Site:
         self.url = (url or postgres.url)(self._database)
 
     def master(self, name: str, more: str = "") -> Master:
-        """A master that is not started yet; the first one makes the tables, others join."""
+        """Create a master, not started yet; "one" must be the first, and others are like it."""
         master = self._watch(Master(self._folder / name, self._password))
         first = self._folder / "one"
         if master.basedir == first:
@@ -58,39 +58,39 @@ class Site:
         return master
 
     def started(self, *names: str) -> list[Master]:
-        """Masters with these names, the first of which is "one"; each runs."""
+        """Create and start masters with these names, the first of which is "one"."""
         masters = [self.master(name) for name in names]
         for master in masters:
             master.start()
         return masters
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What the tables answer."""
+        """Return the rows of a query."""
         return self._postgres.rows(self._database, query)
 
     def masterid(self, master: Master) -> int:
-        """Its id in the table masters."""
+        """Return a master's id in the table masters."""
         rows = self.rows(f"SELECT id FROM masters WHERE name LIKE '%:{master.basedir}'")
         return int(rows[0][0])
 
     def await_rows(self, query: str, what: str, timeout_s: float = 60.0) -> list[tuple[Any, ...]]:
-        """Wait until this query finds something."""
+        """Wait until a query finds rows, and return them."""
         return wait_for(lambda: self.rows(query), what, timeout_s)
 
     def await_none(self, query: str, what: str, timeout_s: float = 60.0) -> None:
-        """Wait until this query finds nothing."""
+        """Wait until a query finds no rows."""
         wait_for(lambda: not self.rows(query), what, timeout_s)
 
     def await_quiet(self, timeout_s: float = 60.0) -> None:
-        """Wait until all is built, and told."""
+        """Wait until all buildsets are complete and all reports are sent."""
         self.await_none("SELECT 1 FROM buildsets WHERE complete = 0", "the buildsets", timeout_s)
         self.await_none("SELECT 1 FROM litebot_outbox", "all to be told", timeout_s)
 
     def lines_told(self) -> list[str]:
-        """What the reporters have told, in order."""
+        """Return the lines that the reporters have written, sorted."""
         return sorted(self.told.read_text(encoding="utf-8").splitlines())
 
 
 def errors(master: Master) -> list[str]:
-    """The tracebacks in its log, each in one string."""
+    """Return the tracebacks in a master's log, each as one string."""
     return re.findall(r"Traceback \(most recent call last\):(?:\n\t.*)+", master.log)

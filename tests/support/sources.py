@@ -1,4 +1,4 @@
-"""Sources of changes, of masters that tests kill."""
+"""Change sources for masters that tests kill."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ c["schedulers"].append(schedulers.AnyBranchScheduler("all", builderNames=["b"]))
 """
 
 
-# A git that stands still at what a file says, and does not give the author of commits that another
-# file lists.
+# A git that waits before a command that contains the text in one file, and fails to show the author
+# of commits that another file lists.
 FAILING_GIT = """\
 #!/bin/sh
 held=$(cat {held} 2>/dev/null)
@@ -47,7 +47,7 @@ class Repository:
         self.path = victim.basedir / "repo"
         self.refused = victim.basedir / "refused"
         self.held = victim.basedir / "held"
-        self.holds = victim.basedir / "holds"  # what stands still
+        self.holds = victim.basedir / "holds"  # the command that waits
         git = victim.basedir / "git"
         git.write_text(
             FAILING_GIT.format(refused=self.refused, held=self.held, holds=self.holds, git=GIT),
@@ -63,7 +63,7 @@ class Repository:
         return succeeded(run(GIT, "-C", self.path, *words)).stdout.strip()
 
     def commit(self, branch: str, *names: str) -> list[str]:
-        """A commit of each name on a branch; their revisions."""
+        """Commit once for each name on a branch; return the revisions."""
         if self.git("branch", "--list", branch):
             self.git("checkout", "--quiet", branch)
         revisions = []
@@ -74,7 +74,7 @@ class Repository:
 
 
 def die(victim: Victim, point: str) -> None:
-    """Start it and have it die there, which may be before it says that it has started."""
+    """Start a master that dies at this point, perhaps before its start is complete."""
     victim.start_to_die(point)
     victim.await_death()
 

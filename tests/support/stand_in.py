@@ -1,4 +1,4 @@
-"""A reactor that takes its turns when a test wants it to and has a clock of its own."""
+"""A stand-in for the reactor, whose turns and clock a test controls."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 
-PATIENCE_S = 20  # for a thread
+PATIENCE_S = 20  # how long to wait for a thread
 EPOCH_S = 1_700_000_000
 
 
 class Timer:
-    """What callLater gives out."""
+    """A delayed call, as callLater returns it."""
 
     def __init__(self, reactor: Reactor, at: float, call: Callable[[], object]) -> None:
         self.at = at
@@ -39,7 +39,7 @@ class Timer:
 
 
 class Reactor:
-    """As much of a reactor as databases ask for; `now` is its clock, in seconds."""
+    """The part of a reactor that databases use; `now` is its clock, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -66,7 +66,7 @@ class Reactor:
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Its "thread" runs in its own turns, so that a test knows when."""
+        """Run the work in a turn of this reactor instead of a thread, so that a test knows when."""
 
         def run() -> None:
             try:
@@ -79,7 +79,7 @@ class Reactor:
         self._calls.put(run)
 
     def stop(self) -> None:
-        """As a thread pool."""
+        """Do nothing; a thread pool has this method."""
 
     def monotonic(self) -> float:
         return self.now
@@ -92,7 +92,7 @@ class Reactor:
         return self._calls.empty() and not self.timers
 
     def turn(self) -> None:
-        """What was asked so far, and not what is asked meanwhile."""
+        """Run the delayed calls that are due, then the calls that are queued by then."""
         due = [timer for timer in self.timers if timer.at <= self.now]
         self.timers = [timer for timer in self.timers if timer.at > self.now]
         for timer in sorted(due, key=lambda timer: timer.at):
@@ -101,21 +101,24 @@ class Reactor:
             self._calls.get()()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and do what is due by then."""
+        """Advance the clock, and run the calls that are then due."""
         self.now += seconds
         self.turn()
 
     def run_until(self, done: Callable[[], bool]) -> None:
-        """Take turns; the clock goes on only where there is nothing else to do."""
+        """Take turns until `done()`; advances the clock only if there is nothing else to do."""
         while not done():
             if self._calls.empty() and self.timers:
                 self.now = max(self.now, min(timer.at for timer in self.timers))
             elif self._calls.empty():
-                self._calls.get(timeout=PATIENCE_S)()  # a thread's answer
+                self._calls.get(timeout=PATIENCE_S)()  # the result of a thread
             self.turn()
 
     def run_now(self, done: Callable[[], bool]) -> None:
-        """Take turns while the clock stands still, but for commits that wait; waits for threads."""
+        """Take turns until `done()`; advances the clock only as far as group commits need.
+
+        That is at most GROUP_COMMIT_S at a time.  If nothing else is left to do, waits for threads.
+        """
         while not done():
             if self._calls.empty():
                 soon = [timer.at for timer in self.timers if timer.at <= self.now + GROUP_COMMIT_S]
@@ -130,7 +133,7 @@ class Reactor:
 
 
 class Asked:
-    """What became of one Deferred."""
+    """The result or the error of one Deferred."""
 
     def __init__(self, deferred: Deferred[Any]) -> None:
         self.result: Any = None
@@ -146,7 +149,7 @@ class Asked:
 
 
 class Asks:
-    """Asks a pool, in a reactor that stands in."""
+    """Gives work to a pool, in a stand-in reactor."""
 
     pool: Pool
     reactor: Reactor
@@ -155,7 +158,7 @@ class Asks:
         return Asked(self.pool.do(work, *args, **kwargs))
 
     def browse(self, work: Callable[..., Any], *args: Any) -> Asked:
-        """As do, for a visitor."""
+        """Do as do(), for a request that reads from a snapshot."""
 
         def ask() -> Asked:
             read_snapshot.set(ReadSnapshot())
@@ -164,7 +167,7 @@ class Asks:
         return contextvars.copy_context().run(ask)
 
     def read_inline(self, work: Callable[..., Any], *args: Any) -> Asked:
-        """As browse, for what is expected to be short; with a Sql instead of a connection."""
+        """Do as browse(), for a short read; the work gets a Sql instead of a connection."""
 
         def ask() -> Asked:
             read_snapshot.set(ReadSnapshot())
@@ -181,7 +184,10 @@ class Asks:
 
 
 class Log(list[dict[str, Any]]):
-    """What was logged as an error; a test takes what it expects, nothing else may be left."""
+    """The logged errors, and the other messages as texts.
+
+    A test takes the errors that it expects, and none may be left.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
-"""What a master has its store do, in short: `python store_work.py BASEDIR DURABILITY SEED BUILDS`.
+"""A program that writes what a master writes: `store_work.py BASEDIR DURABILITY SEED BUILDS`.
 
-Changes and builds with steps and logs are written as the parts of a master write them; the queue
-of turns, syncs and checkpoints are the real ones, and the clock is a test's.  Where the process is
-recorded (disk_trace.c) it marks what it asks to be on disk and what it is told of that.
+It writes changes, and builds with steps and logs, as the parts of a master do.  The turn queue,
+syncs and checkpoints are real, and the clock is one that the program advances.  If the process is
+recorded (disk_trace.c), it marks in the record when it begins to wait for the disk ("asked"), and
+when that wait ends ("told").
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ from support.worlds import World
 from support.worlds import litebots
 
 STAMP = {"repository": "r", "project": "", "codebase": "", "branch": "b", "revision": None}
-LIVES = 2  # between them the log is removed
+LIVES = 2  # in how many runs of the store; the log is removed between them
 
 
 def mark(text: str) -> None:
-    """Put it into the record, if there is one."""
+    """Put a mark into the record, if the process is recorded."""
     recorder = ctypes.CDLL(None)
     if hasattr(recorder, "disk_mark"):
         recorder.disk_mark(text.encode())
 
 
 class Work:
-    """Builds, one after the other, with answers that are asked for now and then."""
+    """Makes builds, one after the other, and sometimes waits for the disk, as an answer does."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world
-        self.told: list[str] = []  # the revisions that are promised to be there
+        self.told: list[str] = []  # the revisions that were acknowledged
         self._rng = rng
         self._asked = 0
 
     def ask(self, *revisions: str) -> None:
-        """Wait for the disk as an answer does, and go on meanwhile."""
+        """Begin to wait for the disk, as an answer to a user does; returns at once."""
         self._asked += 1
         number, promised = self._asked, self.world.db.on_disk()
         mark(f"asked {number}")
@@ -54,16 +55,16 @@ class Work:
         promised.addCallbacks(tell, lambda _failure: None)
 
     def do(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """One update of the data API, after which a turn may end."""
+        """Call an update method of the data API, after which a turn may end."""
         result = self.world.call(getattr(self.world.updates, name), *args, **kwargs)
         if self._rng.random() < 0.4:
-            self.world.reactor.advance(0.011)  # what was held is committed
+            self.world.reactor.advance(0.011)  # a group commit may become due
         if self._rng.random() < 0.15:
             self.ask()
         return result
 
     def build(self, revision: str) -> None:
-        """From a change to the end of its build."""
+        """Add a change, and make a build of it to its end."""
         self.do("addChange", author="Ada", comments="c" * 200, revision=revision, branch="b")
         self.ask(revision)
         _, brids = self.do(
@@ -82,7 +83,7 @@ class Work:
         self.do("startStep", stepid, locks_acquired=True)
         logid = self.do("addLog", stepid, "stdio", "s")
         for _ in range(self._rng.randrange(1, 5)):
-            # From a line to more than a page cache may hold back.
+            # From a short line to more than the page cache holds.
             self.do("appendLog", logid, f"o{self._rng.randbytes(self._size()).hex()}\n")
             self.world.reactor.advance(0.3)
         self.do("finishLog", logid)
@@ -96,14 +97,14 @@ class Work:
 
 
 def leave_a_log(state_file: Path) -> apsw.Connection:
-    """As a program that syncs nothing leaves it when it is killed."""
+    """Leave a write-ahead log, as a program that syncs nothing does when it is killed."""
     other = apsw.Connection(str(state_file))
     other.execute("PRAGMA synchronous = OFF; UPDATE masters SET last_active = last_active + 1")
     return other
 
 
 def main(basedir: str, durability: str, seed: str, builds: str) -> None:
-    """Work on the state file that lies in the basedir."""
+    """Make builds in the state file of the basedir."""
     checkpointer.START_PAGES = 15
     path, rng = Path(basedir), random.Random(int(seed))
     other = leave_a_log(path / "state.sqlite")

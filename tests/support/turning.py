@@ -1,7 +1,7 @@
-"""The turn queue in tests, in a reactor that takes its turns when a test wants it to.
+"""The turn queue in a reactor whose turns a test controls.
 
-That reactor has a clock of its own; files, threads and SQLite are real.  A plugin of pytest, for
-its fixtures.
+That reactor has a clock of its own; files, threads and SQLite are real.  This is a plugin of
+pytest, for its fixtures.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Store(Asks):
         return False
 
     def content(self) -> list[Any]:
-        """What another process would find in the file now."""
+        """Return the rows that another process would find in the file now."""
         assert self.path is not None
         handle = connect(self.path)
         values = [x for (x,) in handle.execute("SELECT x FROM t ORDER BY id")]
@@ -87,7 +87,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def disk() -> Iterator[FaultyDisk]:
-    """Must come before `store` in a test's arguments: the files are opened on it."""
+    """A faulty disk; must come before `store` in a test's arguments, whose files are on it."""
     with faulty_disk() as disk:
         yield disk
 
@@ -99,7 +99,7 @@ def store(reactor: Reactor, path: Path) -> Iterator[Store]:
     store.stop()
 
 
-# what is asked of it: functions of a connection, as Buildbot's components have them
+# work for the queue: functions of a connection, as in Buildbot's components
 
 
 def insert(conn: Connection, *values: object) -> str:
@@ -127,11 +127,11 @@ class Mistake(Exception):
     """A programming error in a component."""
 
 
-# what is expected of it
+# what tests expect of the queue
 
 
 def expect_failure(store: Store, asked: list[Asked], message: str, code: int) -> None:
-    """All of it has failed, it was said once, and whatever is asked now fails too."""
+    """Check that all this work has failed, with one call of on_failure, and that new work fails."""
     store.reactor.settle()
     assert [type(a.error) for a in asked] == [StoreFailed] * len(asked)
     assert len({id(a.error) for a in asked}) == len(asked)  # tracebacks do not pile up on one

@@ -1,4 +1,4 @@
-"""Typing what the documents show, as a reader would."""
+"""Runs the commands that the documents show, as a reader would type them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BIN = Path(sys.executable).parent
 
 
 def run(command: str, folder: Path, path: Path = BIN) -> str:
-    """What a line prints when it is typed in a folder; it must exit with 0."""
+    """Run a line in a folder and return what it prints; it must exit with 0."""
     env = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # `make test` runs this; a reader has none
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # set by `make test`, but not for a reader
         env.pop(name, None)
     env.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
@@ -40,14 +40,17 @@ def run(command: str, folder: Path, path: Path = BIN) -> str:
 
 
 def _give_ports(basedir: Path) -> None:
-    """Give a new master ports of its own: others may be given those that it has chosen, too."""
+    """Set free ports for a new master: another test may use the ports that it has chosen."""
     file = basedir / "litebot.toml"
     for key, port in zip(("web.port", "workers.port"), free_ports(2), strict=True):
         set_value(file, key, port)
 
 
 def run_all(commands: Iterable[str], folder: Path, **replaced: str) -> list[str]:
-    """Type lines one after the other; see `run`.  What is in `replaced` stands for other words."""
+    """Run lines one after the other; return what they print.  See `run`.
+
+    Each name in `replaced` is replaced by its value in the lines.
+    """
     said = []
     for command in commands:
         for name, value in replaced.items():
@@ -57,7 +60,7 @@ def run_all(commands: Iterable[str], folder: Path, **replaced: str) -> list[str]
 
 
 def succeeds(command: str, folder: Path) -> bool:
-    """Whether a line exits with 0."""
+    """Return whether a line exits with 0."""
     try:
         run(command, folder)
     except AssertionError:
@@ -66,13 +69,13 @@ def succeeds(command: str, folder: Path) -> bool:
 
 
 def page_of(folder: Path, basedir: str = "ci") -> str:
-    """The address of the page of a master that runs."""
+    """Return the URL of the web page of a running master."""
     found = re.search(r"^page +(\S+)$", run(f"litebot status {basedir}", folder), re.MULTILINE)
     assert found
     return found[1]
 
 
 def stop(folder: Path, *basedirs: str) -> None:
-    """Stop what a test may have left running."""
+    """Stop the masters that a test may have left running."""
     for basedir in basedirs or ("ci",):
         subprocess.run([BIN / "litebot", "stop", basedir], cwd=folder, capture_output=True)

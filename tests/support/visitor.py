@@ -1,4 +1,4 @@
-"""Somebody who looks at a master's page."""
+"""An HTTP client that uses a master's web page as a browser does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reply:
 
 
 class Visitor:
-    """Somebody at the web page, with a browser's cookies; anonymous until login()."""
+    """A client of the web page that keeps cookies; anonymous until login()."""
 
     timeout_s: float = HTTP_TIMEOUT_S
 
@@ -38,7 +38,7 @@ class Visitor:
     def request(
         self, method: str, path: str, body: str | bytes | None = None, **headers: str
     ) -> Reply:
-        """A header's name is written with _ for -."""
+        """Send a request and return the reply; write header names with _ for -."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self._cookies:
             sent["Cookie"] = "; ".join(f"{k}={v}" for k, v in self._cookies.items())
@@ -54,7 +54,7 @@ class Visitor:
         return reply
 
     def login(self, name: str, password: str) -> int:
-        """The HTTP status of an attempt to log in: 302 goes back to the page, 401 is a refusal."""
+        """Try to log in; return the HTTP status: 302 leads back to the page, 401 is a refusal."""
         pair = base64.b64encode(f"{name}:{password}".encode()).decode()
         return self.request("GET", "/auth/login", Authorization=f"Basic {pair}").status
 

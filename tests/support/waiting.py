@@ -1,4 +1,4 @@
-"""A step that waits."""
+"""A step that waits until the test lets it go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from support.commands import wait_for
 from support.master import Master
 
-# What a step runs that says so, then waits until somebody makes the file `go` in the basedir.
+# The script of the step: it makes the file `waiting`, and waits for the file `go`, in the basedir.
 WAITS = """
 import pathlib, time
 here = pathlib.Path(__file__).parent
@@ -20,7 +20,7 @@ print("went on", flush=True)
 
 
 def waiting_step(master: Master) -> str:
-    """A command for define_builder, see WAITS."""
+    """Write the script, and return its command for define_builder.  See WAITS."""
     script = master.basedir / "waits.py"
     script.write_text(WAITS, encoding="utf-8")
     return f"{sys.executable} {script}"

@@ -1,8 +1,8 @@
-"""Masters without a network: their database, caches, message queue and data API, by hand.
+"""Masters without a network: only their database, caches, message queue and data API.
 
-Two kinds, litebot's and one with Buildbot's own components, stand on the same kind of file and the
-same kind of clock, so that a test can do the same to both and compare.  A plugin of pytest, for its
-fixtures.
+There are two kinds, litebot's and one with Buildbot's own components.  Both use the same kind of
+file and the same kind of clock, so that a test can do the same to both and compare.  This is a
+plugin of pytest, for its fixtures.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ Event = tuple[tuple[str, ...], Any]
 
 
 class BuildbotsDatabase(Database):
-    """litebot's file under Buildbot's own components."""
+    """litebot's state file, with Buildbot's own database components."""
 
     def set_master(self, master: Any) -> Any:
         return connector.DBConnector.set_master(self, master)
 
 
 class BuildbotsMaster(buildbot_master.BuildMaster):
-    """Buildbot's master; its database is on litebot's file."""
+    """Buildbot's master, with its database in litebot's state file."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, BuildbotsDatabase(self.basedir) if name == "db" else value)
 
 
 def make_state_file(path: Path) -> None:
-    """A state file with Buildbot's tables, two workers, some builders and a scheduler."""
+    """Make a state file with all tables, the BUILDERS, a worker and two masters."""
     create_file(path)
     handle = connect(path)
     engine = engine_on(handle)
@@ -93,7 +93,7 @@ def make_state_file(path: Path) -> None:
 
 
 class Failing(Owner):
-    """The owner of a database, who calls `then` when the disk fails."""
+    """The owner of a database, which calls `then` when the disk fails."""
 
     def __init__(self, then: Callable[[StoreFailed], None]) -> None:
         self._then = then
@@ -103,10 +103,10 @@ class Failing(Owner):
 
 
 class World:
-    """A master whose database is open and whose events are recorded; its reactor stands still.
+    """A master with an open database, whose events are recorded; a test drives its reactor.
 
-    A state file that is there already is taken up.  `call` runs a function that may return a
-    Deferred to its end.
+    Uses the state file in the basedir, or a copy of `template` if there is none.  `options` are
+    `durability`, `on_failure`, which is called with a StoreFailed, and attributes of the database.
     """
 
     def __init__(self, kind: type[Any], basedir: Path, template: Path, **options: Any) -> None:
@@ -120,7 +120,7 @@ class World:
         self.master.config = MasterConfig()
         self.master.config.db.db_url = "sqlite:///state.sqlite"
         self.master.masterid = 1
-        self.master.botmaster._builders_byid = {}  # none is configured
+        self.master.botmaster._builders_byid = {}  # no builder is configured
         self.db: Any = self.master.db
         self.db.durability = options.pop("durability", "commit")
         if "on_failure" in options:
@@ -129,7 +129,7 @@ class World:
             setattr(self.db, name, value)
         self.call(self.db.setup, check_version=False)
         if isinstance(self.master, BuildMaster):
-            self.db.logs._compression_pool = self.reactor  # a test knows when its threads run
+            self.db.logs._compression_pool = self.reactor  # so a test decides when its work runs
         else:
             self.db.logs._compression_pool.start()
         self.master.mq.produce = lambda key, message: self.events.append((key, message))
@@ -139,11 +139,11 @@ class World:
         return self.master.data.updates
 
     def ask(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Asked:
-        """Begin a call."""
+        """Begin a call of a function that may return a Deferred."""
         return Asked(defer.maybeDeferred(function, *args, **kwargs))
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Make a call; its result, or what it raises."""
+        """Call a function that may return a Deferred; return or raise what comes of it."""
         asked = self.ask(function, *args, **kwargs)
         self.reactor.run_now(lambda: asked.called)
         if asked.error is not None:
@@ -151,7 +151,7 @@ class World:
         return asked.result
 
     def read_all(self, lines: Any) -> list[Any]:
-        """What an asynchronous generator yields."""
+        """Return all that an asynchronous generator yields."""
 
         async def read() -> list[Any]:
             return [line async for line in lines]
@@ -159,7 +159,7 @@ class World:
         return self.call(lambda: defer.Deferred.fromCoroutine(read()))
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
-        """The rows of a table as they stand in the file."""
+        """Return the rows of a table that are committed to the file."""
         handle = connect(Path(self.master.basedir) / "state.sqlite")
         try:
             return [tuple(row) for row in handle.execute(f"SELECT * FROM {table} ORDER BY 1, 2")]
@@ -172,17 +172,17 @@ class World:
 
 
 def litebots(basedir: Path, template: Path, **options: Any) -> World:
-    """A master of litebot's."""
+    """Return a master of litebot's.  See World."""
     return World(BuildMaster, basedir, template, **options)
 
 
 def buildbots(basedir: Path, template: Path) -> World:
-    """A master of Buildbot's."""
+    """Return a master of Buildbot's.  See World."""
     return World(BuildbotsMaster, basedir, template)
 
 
 class Pair:
-    """litebot's master and Buildbot's, to whom the same is done."""
+    """litebot's master and Buildbot's, for a test that does the same to both."""
 
     def __init__(self, folder: Path, template: Path) -> None:
         self.litebots = litebots(folder / "litebots", template)
@@ -193,9 +193,10 @@ class Pair:
         return self.litebots, self.buildbots
 
     def same(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a method such as "steps.getStep" on both databases; what both return or raise.
+        """Call a method such as "steps.getStep" on both databases; return what both return.
 
-        Where Buildbot's returns nothing ours may return what it likes, which then is the result.
+        If both raise an error of the same class, returns its name, as Raised.  If Buildbot's
+        returns None, litebot's may return any value, and that is returned.
         """
         component, method = name.split(".")
         return self._same(
@@ -203,7 +204,7 @@ class Pair:
         )
 
     def update(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """As `same`, for an update method of the data API; then until nothing is left to do."""
+        """Do as `same` for an update method of the data API, then wait until both are idle."""
         result = self._same(lambda world: getattr(world.updates, name), *args, **kwargs)
         for world in self.worlds:
             world.reactor.settle()
@@ -231,7 +232,7 @@ class Pair:
 
 
 class Raised(str):
-    """The name of the class of what was raised."""
+    """The name of the class of an error."""
 
 
 def outcome(world: World, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -246,7 +247,7 @@ def outcome(world: World, function: Callable[..., Any], *args: Any, **kwargs: An
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state file with builders and workers, to be copied."""
+    """A state file with builders and a worker, to be copied."""
     path = tmp_path_factory.mktemp("template") / "state.sqlite"
     make_state_file(path)
     return path
@@ -254,7 +255,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def logged() -> Iterator[Log]:
-    """What is logged as an error; a test takes what it expects, nothing else may be left."""
+    """The logged errors.  A test takes those that it expects, and none may be left."""
     logged = Log()
     log.addObserver(logged.emit)
     yield logged
@@ -264,7 +265,7 @@ def logged() -> Iterator[Log]:
 
 @pytest.fixture
 def world(template: Path, tmp_path: Path, logged: Log) -> Iterator[World]:
-    """A master of litebot's."""
+    """A master of litebot's.  See World."""
     world = litebots(tmp_path / "ci", template)
     yield world
     world.close()
@@ -272,7 +273,7 @@ def world(template: Path, tmp_path: Path, logged: Log) -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def pairs(template: Path) -> Callable[[], AbstractContextManager[Pair]]:
-    """Call it for a master of litebot's and one of Buildbot's, new for each example."""
+    """A function that makes a Pair, for each example of a property test."""
 
     @contextmanager
     def make() -> Iterator[Pair]:

@@ -1,1 +1,1 @@
-"""A build from the choice of its request to its end, whatever becomes of its worker or builder."""
+"""Builds from the choice of a request to their end, even if their worker or builder goes away."""

@@ -18,7 +18,7 @@ PROPERTY, SOURCE = "attempt", "litebot"
 class Attempts(service.AsyncService):
     """Sets the property from the second attempt on, before the first step of a build.
 
-    Builds die with their master, so what died before this start is all that there is to know.
+    Builds die with their master, so all deaths came before this start and are read only once.
     """
 
     name: str | None = "attempts"
@@ -49,11 +49,14 @@ class Attempts(service.AsyncService):
         yield super().stopService()
 
     async def _deaths(self, brid: int) -> int:
-        """How many builds of this request have died with their master."""
+        """Return how many builds of this request have died with their master."""
         return self._died.get(brid, 0)
 
     async def properties_of(self, brid: int, buildid: int) -> dict[str, tuple[int, str]]:
-        """The property of a build of this request that starts now; none at the first attempt."""
+        """Return the property of a build of this request that starts now.
+
+        Returns an empty dict for the first attempt.
+        """
         attempt = 1 + await self._deaths(brid)
         if attempt == 1:
             return {}
@@ -71,7 +74,11 @@ class Attempts(service.AsyncService):
 
 
 class SharedAttempts(Attempts):
-    """Attempts where another master may die at any time, and its requests come to this one."""
+    """Attempts of a master in a cluster.
+
+    Another master may die at any time and this one may get its requests, so the deaths are read
+    for each build.
+    """
 
     @defer.inlineCallbacks
     def startService(self) -> Any:
@@ -84,7 +91,10 @@ class SharedAttempts(Attempts):
 
 
 def died(conn: sa.engine.Connection, brid: int | None = None) -> dict[int, int]:
-    """How many builds of each incomplete request, or of one, died with their master."""
+    """Return how many builds of each incomplete request died with their master, by brid.
+
+    With `brid`, returns only those of this request.
+    """
     builds, requests, repairs = Model.builds, Model.buildrequests, tables.repairs
     query = (
         sa.select(requests.c.id, sa.func.count())

@@ -1,9 +1,10 @@
-"""Builds that can't begin, and whose worker goes while they begin or end: they end, too.
+"""Ends builds that fail to begin, or whose worker is lost while they begin or end.
 
-Buildbot looks after a worker that goes while steps run.  Before, between two questions to the
-database, it takes the worker to be there still: what fails then, as does a mistake in the
-configuration, leaves a build without an end and a request that waits for it for ever.  So does the
-end of a build with an exception.  Source: buildbot/process/build.py, startBuild and buildFinished
+Buildbot handles the loss of a worker while steps run.  Before the first step it assumes that the
+worker is still connected.  If it is not, or if the configuration is wrong, an exception leaves the
+build without an end, and its request waits for ever.  The same happens when a build ends as
+EXCEPTION after its worker was lost.
+Source: buildbot/process/build.py, startBuild and buildFinished
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from litebot.errors import StoreFailed
 
 
 class Build(build.Build):
-    """A build that ends, whatever its worker does and the configuration gets wrong.
+    """A build that always ends, even if its worker is lost or the configuration is wrong.
 
     When a configuration is loaded, this class is put before that of the builds of each factory.  A
     stop of the master sets `retries_when_stopped`; the build then ends as RETRY once it is stopped.
@@ -31,9 +32,12 @@ class Build(build.Build):
 
     @defer.inlineCallbacks
     def startBuild(self, workerforbuilder: Any) -> Any:
-        """Begin as Buildbot does; an exception ends the build."""
+        """Begin as Buildbot does, but end the build after an exception.
+
+        Raises StoreFailed, as the master then stops.
+        """
         self.workerforbuilder = workerforbuilder
-        was_connected = workerforbuilder.worker.conn is not None  # a latent one is not yet
+        was_connected = workerforbuilder.worker.conn is not None  # not so for a latent worker
         try:
             yield super().startBuild(workerforbuilder)
         except StoreFailed:
@@ -43,7 +47,7 @@ class Build(build.Build):
 
     @defer.inlineCallbacks
     def _end_beginning(self, failure: Failure, was_connected: bool) -> Any:
-        """End the build, which could not begin: as RETRY where it is its worker that was lost."""
+        """End the build, which could not begin: as RETRY if its worker was lost, or EXCEPTION."""
         preparation: Any = self._preparation_step
         is_preparing = yield self._is_open(preparation)
         is_prepared = preparation is not None and not is_preparing
@@ -55,7 +59,7 @@ class Build(build.Build):
             log.err(failure, f"while {self} began")
             results, text = EXCEPTION, ["build", "could", "not", "begin"]
         if self.finished:
-            return  # a stop, or a reconfig, did not wait for it
+            return  # a stop or a reconfig has ended it meanwhile
         if is_preparing and results == EXCEPTION:
             yield preparation.addLogWithFailure(failure)
         for step in (preparation, self._locks_acquire_step):
@@ -65,13 +69,13 @@ class Build(build.Build):
             self.conn = None
         if self.buildid is not None:
             yield self.buildFinished(text, results)
-        else:  # there is only the request
+        else:  # the database has only the request yet
             self.results = results
             self._let_go()
 
     @defer.inlineCallbacks
     def _is_open(self, step: Any) -> Any:
-        """Whether a step has been added, and has no end."""
+        """Return whether a step has been added and has not ended."""
         if step is None or step.stepid is None:
             return False
         model = yield self.master.db.steps.getStep(step.stepid)
@@ -79,8 +83,9 @@ class Build(build.Build):
 
     @defer.inlineCallbacks
     def stepDone(self, results: Any, step: Any) -> Any:
-        """As Buildbot's, where the CANCELLED of a step wins over the RETRY of its stopped build.
+        """Do as Buildbot does, but keep RETRY as the result of a build that a stop interrupted.
 
+        Otherwise the CANCELLED of the interrupted step would replace it.
         Source: buildbot/process/build.py, stopBuild
         """
         terminate = yield super().stepDone(results, step)
@@ -90,7 +95,11 @@ class Build(build.Build):
 
     @defer.inlineCallbacks
     def buildFinished(self, text: list[str], results: int) -> Any:
-        """End once, as Buildbot does, which would send a worker that is gone into quarantine."""
+        """End as Buildbot does, but only once, and also if the worker is gone.
+
+        Buildbot puts the worker of a build with an EXCEPTION into quarantine, which fails without a
+        worker.
+        """
         if self.finished:
             return
         yield super().buildFinished(text, results)
@@ -99,6 +108,6 @@ class Build(build.Build):
             self._let_go()
 
     def _let_go(self) -> None:
-        """Do what the end of Buildbot's `buildFinished` does."""
+        """Release the worker and the builder, as Buildbot's `buildFinished` does last."""
         self.workerforbuilder.buildFinished()
         self.builder.buildFinished(self, self.workerforbuilder)

@@ -1,4 +1,4 @@
-"""Builders that complete the requests of which they can't make a build."""
+"""Builders that complete the requests for which they can't make a build."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from litebot.errors import StoreFailed
 
 
 class Builder(builder.Builder):
-    """Buildbot's; what fails before there is a build ends the requests, which are claimed."""
+    """Buildbot's, but completes claimed requests as EXCEPTION if their build can't be made."""
 
     @defer.inlineCallbacks
     def maybeStartBuild(self, workerforbuilder: Any, breqs: list[Any]) -> Any:
-        """Make a build of these requests and start it; returns whether they are done with."""
+        """Make a build of these requests and start it.
+
+        Returns False if the requests can go to another worker.  Raises StoreFailed.
+        """
         try:
             return (yield super().maybeStartBuild(workerforbuilder, breqs))
         except StoreFailed:
@@ -25,7 +28,7 @@ class Builder(builder.Builder):
         except Exception:
             if workerforbuilder.worker is None:
                 log.msg(f"the worker for a build of {self.name} was lost before it began")
-                return False  # another worker may have them
+                return False  # another worker may build them
             log.err(None, f"while a build of {self.name} was made")
             master, brids = self.master, [request.id for request in breqs]
             yield master.data.updates.completeBuildRequests(brids, EXCEPTION)

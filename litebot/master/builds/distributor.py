@@ -1,4 +1,4 @@
-"""Choosing the next build without loading what waits, and without waiting for more to come.
+"""Chooses the next build without loading all waiting requests, and without a delay.
 
 Source: buildbot/process/buildrequestdistributor.py and buildbot/process/botmaster.py.
 """
@@ -24,9 +24,9 @@ PAGE = 20
 
 
 class BuildChooser(buildrequestdistributor.BasicBuildChooser):
-    """Buildbot's, which reads a page of requests at a time.
+    """Buildbot's, but reads PAGE requests at a time.
 
-    Where the configuration has a `nextBuild`, that needs them all at once.
+    If the configuration has a `nextBuild`, reads all requests at once, as `nextBuild` needs them.
     """
 
     def __init__(self, bldr: Any, master: Any) -> None:
@@ -71,7 +71,7 @@ class BuildChooser(buildrequestdistributor.BasicBuildChooser):
 
 
 class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
-    """Buildbot's, which asks for all builders at once who has something to do."""
+    """Buildbot's, but finds the builders with waiting requests in one query."""
 
     BuildChooser = BuildChooser
 
@@ -86,19 +86,19 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
             builder = self.botmaster.getBuilderById(builderid)
             if builder is not None and builder.name in wanted and builder.getAvailableWorkers():
                 order.append((-priority, oldest, builder.name))
-        # Highest priority, then the oldest request, then the name, as Buildbot's own order.
+        # This is Buildbot's order: highest priority, then the oldest request, then the name.
         return [name for _, _, name in sorted(order)]
 
     async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
-        if bldr.getAvailableWorkers():  # those before it may have taken them
+        if bldr.getAvailableWorkers():  # builders before it may have taken them
             await super()._maybeStartBuildsOnBuilder(bldr)
 
 
 class BotMaster(botmaster.BotMaster):
-    """Buildbot's, which starts builds at once instead of after 100 ms without a new request.
+    """Buildbot's, but starts builds at once instead of after 100 ms without a new request.
 
-    A request that is cancelled while its build is about to begin has a build that ends.
-    `leaving` are the builders that a reconfig has removed, as long as they have builds.
+    If a request is cancelled while its build is about to begin, the build ends.  `leaving` are the
+    builders that a reconfig has removed and that still have builds.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class BotMaster(botmaster.BotMaster):
         self._builders_byid: dict[int, Any] = {}  # another master may ask for one before a reconfig
         self.brd.setServiceParent(self)
 
-    # A burst of requests within one turn is still taken as a whole.
+    # Requests that come within one turn are still handled together.
     @debounce.method(wait=0.0)
     def _flush_pending_builders(self) -> Any:
         pending: set[Any] = self._pending_builderids
@@ -121,9 +121,10 @@ class BotMaster(botmaster.BotMaster):
             self.brd.maybeStartBuildsOn(names)
 
     def remove_in_progress_buildrequest(self, brid: int) -> None:
-        """Forget that a build of it is about to begin, and stop the build if it is cancelled.
+        """Note that the build of a request has begun, and stop the build if it is cancelled.
 
-        A build that is told the reason itself says that it stops, and never ends.
+        Buildbot returns the reason of the cancel to the build, which then stops before its first
+        step and never ends.
         Source: buildbot/process/build.py, startBuild
         """
         reason = super().remove_in_progress_buildrequest(brid)
@@ -138,10 +139,10 @@ class BotMaster(botmaster.BotMaster):
                     d.addErrback(log.err, f"while stopping {build}")
 
     def workerLost(self, bot: Any) -> None:
-        """As Buildbot's; builders that a reconfig has taken the worker from let go of it, too.
+        """Do as Buildbot does, and detach also from builders that no longer use the worker.
 
-        The end of their builds would ask it for its master, which it no longer has, and fail
-        before it comes to the request.
+        Otherwise the end of their builds would ask the worker for its master, which it no longer
+        has, and fail before it deals with the request.
         """
         super().workerLost(bot)
         for workerforbuilder in list(bot.workerforbuilders.values()):
@@ -149,9 +150,9 @@ class BotMaster(botmaster.BotMaster):
 
     @defer.inlineCallbacks
     def reconfigServiceBuilders(self, new_config: MasterConfig) -> Any:
-        """As Buildbot's, when the builds of builders that are removed have ended.
+        """Do as Buildbot does, after the builds of removed builders have ended.
 
-        Buildbot's finds the new builders there already, which are litebot's own.
+        New builders are made here, of litebot's class; Buildbot's method then finds them.
         """
         names = {config.name for config in new_config.builders}
         removed = [b for b in list(self) if isinstance(b, Builder) and b.name not in names]
@@ -171,9 +172,10 @@ class BotMaster(botmaster.BotMaster):
 
     @defer.inlineCallbacks
     def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:
-        """As Buildbot's; workers forget builders that have gone or gone to others.
+        """Do as Buildbot does, and detach workers from builders that no longer use them.
 
-        Else a latent worker would take them for its own and not attach when they come back.
+        Otherwise a latent worker would still have such a builder, and not attach to it when a later
+        reconfig adds it again.
         """
         yield super().reconfigServiceWithBuildbotConfig(new_config)
         gone = [

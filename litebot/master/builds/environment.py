@@ -1,7 +1,7 @@
-"""Steps that run in the master's process: what they see, and log, of its environment.
+"""Which environment variables of the master the steps of a LocalWorker see and log.
 
-The environment of a master may hold passwords and tokens, and a step's log is there for everybody
-who reaches the page.  So the steps of a LocalWorker get the variables that programs need and those
+The environment of a master may contain passwords and tokens, and everybody who can open the web
+page can read a step's log.  So these steps get only the variables that programs need and those
 that litebot.toml names.
 """
 
@@ -11,7 +11,8 @@ import fnmatch
 import os
 import re
 
-# What finds programs, files, languages, certificates and networks.  No name that a secret has.
+# Variables by which programs find files, languages, certificates and networks.  None of these names
+# is used for a secret.
 HARMLESS = """
     PATH HOME USER LOGNAME SHELL LANG LANGUAGE LC_* TZ TERM TMPDIR TMP TEMP XDG_* DISPLAY
     SSH_AUTH_SOCK SSH_AGENT_PID VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PYTHONUTF8
@@ -25,7 +26,7 @@ def _pattern(names: str) -> re.Pattern[str]:
 
 
 class StepEnvironment:
-    """Which variables of the master's environment go on to the steps of its LocalWorkers."""
+    """Chooses the variables of the master's environment that steps of its LocalWorkers get."""
 
     _harmless = _pattern(HARMLESS)
 
@@ -33,19 +34,22 @@ class StepEnvironment:
         self.allow("")
 
     def allow(self, names: str) -> None:
-        """Let these pass besides the harmless ones: names and patterns (CI_*), apart by spaces."""
+        """Let variables pass besides the harmless ones.
+
+        `names` are names and patterns such as CI_*, separated by spaces.
+        """
         self._allowed = _pattern(names)
 
     def _passes(self, name: str, value: str) -> bool:
         if self._allowed.match(name):
             return True
-        # The address of a proxy may have a password in it: http://user:password@proxy.
+        # The address of a proxy may contain a password: http://user:password@proxy.
         return bool(self._harmless.match(name)) and "@" not in value
 
     def variables(self) -> dict[str, str]:
-        """The variables that pass, with their values."""
+        """Return the variables that pass, with their values."""
         return {name: value for name, value in os.environ.items() if self._passes(name, value)}
 
     def withheld(self) -> dict[str, None]:
-        """The others, as a step's `env` takes them out."""
+        """Return all other variables with None, by which a step's `env` removes them."""
         return dict.fromkeys(os.environ.keys() - self.variables().keys())

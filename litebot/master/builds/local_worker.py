@@ -12,7 +12,7 @@ from litebot.master.builds.environment import StepEnvironment
 
 
 class WorkerForBuilder(null.WorkerForBuilderNull):
-    """Starts commands without what is withheld; what a step's own `env` sets stays."""
+    """Starts commands without the withheld variables; a step's own `env` may still set them."""
 
     def remote_startCommand(
         self, command_ref: Any, command_id: Any, command: Any, args: Any
@@ -24,7 +24,7 @@ class WorkerForBuilder(null.WorkerForBuilderNull):
 
 
 class Bot(null.BotNull):
-    """The worker's side of a LocalWorker."""
+    """The worker's side of a LocalWorker, with a StepEnvironment."""
 
     WorkerForBuilder = WorkerForBuilder
 
@@ -37,8 +37,8 @@ class Bot(null.BotNull):
 
 
 class RemoteLocalWorker(null.LocalWorker):
-    """The worker that stands behind a LocalWorker, with the bot above."""
+    """The worker that stands behind a LocalWorker, with litebot's Bot."""
 
     def __init__(self, environment: StepEnvironment, name: str, basedir: str) -> None:
-        # Not the parent's, which names Buildbot's bot.
+        # The __init__ of the direct parent would use Buildbot's bot.
         WorkerBase.__init__(self, name, basedir, functools.partial(Bot, environment))

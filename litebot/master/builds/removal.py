@@ -1,6 +1,6 @@
-"""Builders that a reconfig removes: their builds end before workers are told to let go of them.
+"""Ends the builds of builders that a reconfig removes, before workers detach from them.
 
-Buildbot forgets such a builder at once, and its builds then run on for ever.
+Buildbot forgets such a builder at once, and its builds then never end.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ LOOK_S = 0.1
 
 
 async def end_builds(botmaster: Any, builders: Iterable[Any]) -> None:
-    """Cancel all builds of builders that start no more; end those that don't notice soon."""
+    """Cancel all builds of these builders, which must not start more.
+
+    Builds that have not stopped after STOPS_WITHIN_S are ended without their steps.
+    """
     reactor = botmaster.master.reactor
     await starts_are_over(botmaster)
     for build in running(builders):
         if build.workerforbuilder is not None:
             build.workerforbuilder.abortPingIfAny()
-        # Not waited for: a worker that hangs may never answer.
+        # This does not wait for the Deferred, as a worker that hangs may never answer.
         d = build.stopBuild(REASON, CANCELLED)
         d.addErrback(log.err, f"while stopping {build}")
     late_at = reactor.seconds() + STOPS_WITHIN_S
@@ -39,12 +42,15 @@ async def end_builds(botmaster: Any, builders: Iterable[Any]) -> None:
 
 
 def running(builders: Iterable[Any]) -> list[Build]:
-    """The builds of these builders that have not ended."""
+    """Return the builds of these builders that have not ended."""
     return [build for builder in builders for build in builder.building]
 
 
 async def starts_are_over(botmaster: Any) -> bool:
-    """Wait until builds that are about to start have started; whether they soon have."""
+    """Wait until builds that are about to start have started; return whether they have.
+
+    Returns False after STOPS_WITHIN_S.
+    """
     starting = botmaster.brd.activity_lock.run(lambda: True)
     starting.addTimeout(STOPS_WITHIN_S, botmaster.master.reactor)
     try:

@@ -1,4 +1,4 @@
-"""A stop: builds end as RETRY, soon, whatever their steps are doing, and so do polls."""
+"""The stop of a master: builds soon end as RETRY, whatever their steps do, and polls end too."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ INTERRUPTED_WITHIN_S = 6.0
 
 
 def running_builds(master: Any) -> list[Build]:
-    """All builds that have not ended."""
+    """Return all builds that have not ended, those of removed builders too."""
     botmaster = master.botmaster
     builders = [*botmaster.builders.values(), *botmaster.leaving]
     return [build for builder in builders for build in builder.building]
 
 
 async def let_end(master: Any, grace_s: float) -> None:
-    """Start no more builds but those that others wait for; wait up to `grace_s` for them to end."""
+    """Wait up to `grace_s` for the running builds to end.
+
+    Meanwhile only builds start that a running build waits for.
+    """
     if grace_s <= 0 or not running_builds(master):
         return
     ended = master.botmaster.cleanShutdown(stopReactor=False)
@@ -44,9 +47,10 @@ async def let_end(master: Any, grace_s: float) -> None:
 
 
 class BuildInterrupter:
-    """Sees to it that the builds which Buildbot's own shutdown stops do end, and as RETRY.
+    """Makes sure that the builds which Buildbot's own shutdown stops do end, and as RETRY.
 
-    What is to run always in such a build, as what cleans up, runs before.
+    Steps with `alwaysRun`, such as those that clean up, still run before.  A build that a Trigger
+    step waits for ends as CANCELLED.
     """
 
     def __init__(self, master: Any) -> None:
@@ -56,23 +60,24 @@ class BuildInterrupter:
         self._began_at = master.reactor.seconds()
 
     def start(self) -> None:
-        """Call it just before that shutdown."""
+        """Begin; call it just before Buildbot's shutdown."""
         self._retry_all()
         self._loop.start(INTERRUPT_AGAIN_EVERY_S, now=False)
 
     def _retry_all(self) -> None:
-        """Have what runs end as RETRY, except where a Trigger step waits for it."""
+        """Let running builds end as RETRY, except those that a Trigger step waits for."""
         for build in running_builds(self._master):
             build.retries_when_stopped = not is_waited_for(build)
 
     def stop(self) -> None:
-        """Call it when the shutdown is through."""
+        """End; call it after Buildbot's shutdown."""
         self._loop.stop()
 
     def _again(self) -> None:
-        """Interrupt what did not notice, as a Trigger step about to run; at last, end what is left.
+        """Interrupt steps again that still run, such as a Trigger step that was about to start.
 
-        What a step of those does on its worker ends with the connection.
+        After INTERRUPTED_WITHIN_S, end the builds that are left.  What their steps do on a worker
+        ends with the connection.
         """
         self._retry_all()
         is_late = self._master.reactor.seconds() - self._began_at > INTERRUPTED_WITHIN_S
@@ -86,30 +91,33 @@ class BuildInterrupter:
 
 
 def is_waited_for(build: Build) -> bool:
-    """Whether a Trigger step waits for it: a retry of that step's build makes another one."""
+    """Return whether a Trigger step waits for a build.
+
+    Such a build is not retried: a retry of the build with that step triggers another one.
+    """
     return any(request.waitedFor for request in build.requests)
 
 
 class CommandEnder:
-    """Ends the commands that the master itself runs, as the git of a poll, where they take long."""
+    """Ends commands that the master itself runs, such as the git of a poll, if they take long."""
 
     def __init__(self, reactor: Any) -> None:
         self._loop = task.LoopingCall(self._again)
         self._loop.clock = reactor
-        self._looks: dict[int, int] = {}  # pid -> how often it was there
+        self._looks: dict[int, int] = {}  # pid -> in how many looks it was running
 
     def start(self) -> None:
-        """Call it when the stop begins: it waits for them."""
+        """Begin; call it when the stop of the master begins, as that waits for the commands."""
         self._loop.start(INTERRUPT_AGAIN_EVERY_S)
 
     def stop(self) -> None:
-        """Call it when the stop is through; what is left ends."""
+        """Kill the commands that are left; call it when the master has stopped."""
         self._loop.stop()
         for pid in _commands():
             _end(pid, signal.SIGKILL)
 
     def _again(self) -> None:
-        """A command has from one look to the next."""
+        """Send SIGTERM to commands that ran at the last look too, and SIGKILL at the next looks."""
         before = self._looks
         told = {pid for pid, looks in before.items() if looks > 1 and alive(pid)}
         self._looks = {pid: before.get(pid, 0) + 1 for pid in _commands() | told}
@@ -125,7 +133,7 @@ def _end(pid: int, number: signal.Signals) -> None:
 
 
 def _commands() -> set[int]:
-    """The pids of commands that the master itself runs, and of what these have started."""
+    """Return the pids of the commands that the master itself runs, and of their descendants."""
     found = set[int]()
     for pid, process in reapProcessHandlers.items():
         if isinstance(process.proto, RunProcessPP):
@@ -134,7 +142,7 @@ def _commands() -> set[int]:
 
 
 def latent_workers(master: Any) -> list[str]:
-    """The names of those whose instances have not ended."""
+    """Return the names of the latent workers whose instances have not ended."""
     ended = (States.NOT_SUBSTANTIATED, States.SHUT_DOWN)
     workers = master.workers.workers.items()
     return [

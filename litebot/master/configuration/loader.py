@@ -1,4 +1,4 @@
-"""Loading master.cfg: Buildbot's loader, then what the file leaves out, from litebot.toml."""
+"""Loads master.cfg with Buildbot's loader, and adds what it leaves out from litebot.toml."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import load
 
-# Modules there are nobody's configuration.
+# Modules in these folders do not belong to a configuration.
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 VIEWS = ("waterfall_view", "console_view", "grid_view")
 
@@ -52,8 +52,8 @@ class ConfigLoader(FileLoader):
     """Buildbot's `config_loader` for a litebot master; litebot.toml is read anew each time.
 
     `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
-    last load, or None; `notes` is what its user should know of it.  `check` is called with all that
-    was loaded, and may raise ConfigErrors.
+    last load, or None; `notes` are messages about it for the user.  `check` is called with the
+    loaded settings and configuration, and may raise ConfigErrors.
     """
 
     errors: ConfigErrors | None = None
@@ -68,11 +68,14 @@ class ConfigLoader(FileLoader):
         super().__init__(basedir, configFileName)
         self._check = check
         self.files = Basedir(basedir)
-        # One for all loads, since a LocalWorker outlives a reconfig.
+        # All loads share one environment, since a LocalWorker outlives a reconfig.
         self._environment = StepEnvironment()
 
     def loadConfig(self) -> MasterConfig:
-        """The whole configuration.  Raises ConfigErrors, each with file and line if known."""
+        """Return the whole configuration.  Raises ConfigErrors, each with file and line if known.
+
+        Raises them also for litebot.toml.
+        """
         self.errors = None
         try:
             return self._load()
@@ -88,13 +91,13 @@ class ConfigLoader(FileLoader):
             raise ConfigErrors(error.what.splitlines()) from error
         try:
             with capture_config_errors(raise_on_error=True) as errors:
-                # This one object collects what the file's statements complain of; say where.
+                # This object collects the errors of the file's statements; add the line to each.
                 errors.addError = functools.partial(_add_with_line, errors, str(filename))
                 config_dict = execute(filename, self.files.path)
-                # First, so that what they set counts as set: an auth, a database.
+                # Run them before fill(), so that what they set, such as an auth, counts as set.
                 for configurator in config_dict.pop("configurators", []):
                     IConfigurator(configurator).configure(config_dict)
-                config_dict = dict(config_dict)  # it may be an imported module's
+                config_dict = dict(config_dict)  # a copy, as it may be an imported module's
                 self.notes = tuple(fill(config_dict, settings, self.files, filename))
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised
@@ -112,7 +115,10 @@ class ConfigLoader(FileLoader):
 
 
 def execute(filename: Path, folder: Path) -> dict[str, Any]:
-    """What a configuration file of a basedir defines.  Raises ConfigErrors, each with its line."""
+    """Run a configuration file of a basedir and return what it defines.
+
+    Raises ConfigErrors, with the line of an error that the file does not report itself.
+    """
     try:
         return loadConfigDict(str(folder), str(filename))[1]
     except SystemExit as end:
@@ -135,9 +141,12 @@ def _line_of(error: BaseException, filename: str) -> int:
 
 
 def _place_beside(error: BaseException, filename: str) -> str:
-    """Where it was raised, for a message, in a module that the configuration imports."""
+    """Return, for a message, the place in a module of the user's where an error was raised.
+
+    Returns "" if the error was raised in the configuration file itself.
+    """
     if isinstance(error, SyntaxError):
-        return ""  # it says so itself
+        return ""  # its message has the place
     places = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -156,7 +165,10 @@ def _add_with_line(errors: ConfigErrors, filename: str, message: str) -> None:
 
 
 def _with_likely_line(message: str, filename: Path, text: str) -> str:
-    """Buildbot checks the whole after the file has run; names it quotes tell the place."""
+    """Add the file to a message, and the line if just one line contains a name quoted in it.
+
+    Buildbot checks the whole configuration after the file has run, when lines are not known.
+    """
     for quoted in re.findall(r"""['"]([^'"]+)['"]""", message):
         lines = [n for n, line in enumerate(text.splitlines(), 1) if quoted in line]
         if len(lines) == 1:
@@ -175,14 +187,15 @@ CACHED = 500
 def fill(
     config: dict[str, Any], settings: Settings, files: Basedir, filename: Path
 ) -> Iterator[str]:
-    """Add to what master.cfg defines what it leaves out; what it sets stays as it is.
+    """Add to `config` what master.cfg leaves out; what it sets stays as it is.
 
-    Gives notes on what the user may not expect of that, such as a change hook that is open to
-    anybody.  Raises ConfigErrors where its database is another than litebot.toml's.
+    Yields notes on what the user may not expect, such as a change hook that is open to anybody.
+    Raises ConfigErrors if its database is not that of litebot.toml.
     """
     _agree_on_database(config, settings, files, filename)
     config.setdefault("buildbotNetUsageData", None)
-    # Buildbot keeps one of each, so that a page of twenty changes reads twenty sourcestamps anew.
+    # By default, Buildbot's cache of changes has ten entries and the other three have one each, so
+    # that a page of twenty changes would read twenty sourcestamps each time.
     if not config.keys() & {"buildCacheSize", "changeCacheSize"}:  # their older names
         config.setdefault("caches", dict.fromkeys(CACHES, CACHED))
     config.setdefault("title", settings.web.title or files.path.name)
@@ -193,7 +206,7 @@ def fill(
     www = config.get("www", {})
     if not isinstance(www, dict):
         raise ConfigErrors([f"{filename}: c['www'] is a {type(www).__name__}; it must be a dict"])
-    www = config["www"] = dict(www)  # it may be an imported module's
+    www = config["www"] = dict(www)  # a copy, as it may be an imported module's
     if settings.web.port:
         www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
     address = address_of(www.get("port"))
@@ -208,7 +221,7 @@ def fill(
     if "buildbotURL" in config:
         config.setdefault("titleURL", config["buildbotURL"])
         www.setdefault("allowed_origins", origins(config["buildbotURL"]))
-    www.setdefault("avatar_methods", [])  # Buildbot's sends visitors to gravatar.com
+    www.setdefault("avatar_methods", [])  # Buildbot's default sends browsers to gravatar.com
     www.setdefault("plugins", {view: {} for view in VIEWS})
     yield from _fill_auth(www, files, filename)
     if open_hooks := list(hook_secrets.require_secrets(www)):
@@ -218,7 +231,7 @@ def fill(
 
 
 def _url_of(address: tuple[str, int] | None) -> str:
-    """The page's url where it listens on this address and port; "" where it does not."""
+    """Return the URL of a page that listens on this address and port, or "" without a port."""
     return Web(*address).public_url if address and address[1] else ""
 
 

@@ -1,4 +1,4 @@
-"""TCP ports: how Buildbot writes them, and whether they are free."""
+"""TCP ports: how Buildbot describes them, and whether they are free."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (only compared with)
 
 
 def endpoint(address: str, port: int) -> str:
-    """A Twisted endpoint description for a TCP port on one address."""
+    """Return the Twisted endpoint description of a TCP port on one address."""
     if ":" in address:
         escaped = address.replace(":", r"\:")
         return f"tcp6:{port}:interface={escaped}"
@@ -26,7 +26,10 @@ def endpoint(address: str, port: int) -> str:
 
 
 def address_of(description: Any) -> tuple[str, int] | None:
-    """Address and port of what Buildbot takes for a port; None where it is no TCP port."""
+    """Return the address and port of a description that Buildbot accepts as a port.
+
+    Returns None if it is not a TCP port.
+    """
     if description is None:
         return None
     text = str(description)
@@ -37,21 +40,24 @@ def address_of(description: Any) -> tuple[str, int] | None:
 
         found = serverFromString(reactor, text)
     except ValueError:
-        return None  # Buildbot says what is wrong with it
+        return None  # Buildbot reports what is wrong with it
     port, interface = getattr(found, "_port", None), getattr(found, "_interface", "")
     return (interface or EVERY_ADDRESS[0], port) if isinstance(port, int) else None
 
 
 def configured_ports(config: MasterConfig) -> list[tuple[Any, str]]:
-    """The ports of a configuration, as it describes them, each with its section of litebot.toml."""
+    """Return the ports of a configuration, each with its section of litebot.toml.
+
+    A port is described as in the configuration; see address_of.
+    """
     workers = [(options.get("port"), "workers") for options in config.protocols.values()]
     return [(config.www["port"], "web"), *workers]
 
 
 def require_free(description: Any, section: str, settings: Settings, files: Basedir) -> None:
-    """Raise LitebotError, with the pid, where another process listens on a port.
+    """Raise LitebotError, with the pid, if another process listens on a port.
 
-    `section` is the one of litebot.toml that sets it, where master.cfg does not.
+    `section` is the section of litebot.toml that sets the port unless master.cfg does.
     """
     found = address_of(description)
     if found is None or found[1] == 0 or port_is_free(*found):

@@ -1,4 +1,4 @@
-"""What a running master can't change, found before anything of a new configuration is applied."""
+"""Refuses what a running master can't change, before any of a new configuration is applied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from litebot.settings import Settings
 
 
 class Unchangeable(ConfigErrors):
-    """The configuration may be right, but this master can't go over to it; `hint` says how else."""
+    """The configuration may be valid, but this master can't change to it while it runs.
+
+    `hint` says what to do instead.
+    """
 
     def __init__(self, what: str, hint: str | None) -> None:
         super().__init__([what])
@@ -24,7 +27,7 @@ class Unchangeable(ConfigErrors):
 def check_changes(
     files: Basedir, old: tuple[Settings, MasterConfig], new: tuple[Settings, MasterConfig]
 ) -> None:
-    """Raise Unchangeable where only a restart leads from `old` to `new`, or a port is taken."""
+    """Raise Unchangeable if a change from `old` to `new` needs a restart, or a port is taken."""
     (old_settings, old_config), (new_settings, new_config) = old, new
     changed = []
     if old_settings.database != new_settings.database:

@@ -1,8 +1,8 @@
-"""litebot's classes take their places in a configuration that was loaded.
+"""Puts litebot's classes into a configuration that was loaded.
 
-A class of litebot's is put before the class of an object, whoever wrote that one, and overrides
-methods of it.  The class that comes of both has the name and the module of the object's own, since
-Buildbot knows states and the services that a reconfig keeps by these.
+The class of an object, whoever wrote it, is replaced by a subclass of it and of a class of
+litebot's, which overrides methods.  This subclass has the name and the module of the object's own
+class, since Buildbot identifies states, and services that a reconfig keeps, by these.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from litebot.master.delivery.triggers import SureTriggerable
 
 
 def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
-    """Put litebot's classes into a configuration, once it has been loaded.
+    """Put litebot's classes into a configuration that was loaded.
 
-    Steps of a LocalWorker see and log the variables of this environment only.
+    Steps of a LocalWorker see and log only the variables of `environment`.
     """
     for builder in config.builders:
         _specialize_factory(builder.factory)
@@ -58,9 +58,9 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
 
 
 def specialized(kind: type, ours: type) -> type:
-    """The class that has the methods of `ours`, then those of `kind`, and the name of `kind`.
+    """Return the subclass of `ours` and `kind`, in this order, that has the name of `kind`.
 
-    It is the same one each time, as long as something has it: a reconfig compares classes.
+    Returns the same class each time, as long as it is in use: a reconfig compares classes.
     """
     if issubclass(kind, ours):
         return kind
@@ -72,12 +72,12 @@ def specialized(kind: type, ours: type) -> type:
 
 
 def put_before(thing: Any, ours: type) -> None:
-    """Put a class of litebot's before that of an object."""
+    """Change the class of an object to one that has the methods of `ours` first."""
     thing.__class__ = specialized(type(thing), ours)
 
 
 def _specialize_factory(made_by: Any) -> None:
-    """Have the builds of a factory end as litebot's do."""
+    """Give the builds of a factory litebot's class Build."""
     kind = getattr(made_by, "buildClass", None)
     if isinstance(kind, type) and issubclass(kind, build.Build):
         made_by.buildClass = specialized(kind, Build)
@@ -89,10 +89,10 @@ def _specialize_factory(made_by: Any) -> None:
 
 
 class AdoptingFactory:
-    """A factory that does not go by its `buildClass`, or has what is no class there."""
+    """A factory that does not use its `buildClass`, or whose `buildClass` is not a class."""
 
     def newBuild(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a build, and put litebot's class before that of the build."""
+        """Make a build, and put litebot's class Build before its class."""
         made = super().newBuild(*args, **kwargs)  # type: ignore[misc]
         if isinstance(made, build.Build):
             put_before(made, Build)
@@ -100,7 +100,10 @@ class AdoptingFactory:
 
 
 def _keep_from_logs(steps: Iterable[Any]) -> None:
-    """Have the master's own commands, which see its whole environment, not log that."""
+    """Keep the environment out of the logs of commands that the master itself runs.
+
+    These commands see the master's whole environment.  A step that sets `logEnviron` keeps it.
+    """
     for step in steps:
         if getattr(step, "step_class", None) is MasterShellCommand:
             step.kwargs.setdefault("logEnviron", False)

@@ -1,4 +1,4 @@
-"""What must arrive: changes at schedulers, ends of builds at reporters, actions of users.
+"""Delivers what must arrive: changes to schedulers, ends of builds to reporters, users' actions.
 
 Buildbot passes these on in memory, after the commit of what they are about, so a master that dies
 in between forgets them.  Here each delivery is recorded in the transaction of its effect.  The

@@ -1,8 +1,8 @@
-"""Change sources that take each commit, pull request and mail once, whenever the master dies.
+"""Change sources that add each commit, pull request and mail once, even if the master dies.
 
-Buildbot's store a change first and then, on their own, that they have seen it, or the other way
-round.  Each class here stands before one of Buildbot's, or before a class that a user has made of
-it, and leaves what was seen to the transaction of the change.
+Buildbot's change sources store a change and the state that they have seen it in two transactions,
+in either order.  Each class here is put before one of Buildbot's, or before a user's subclass of
+it, and records what was seen in the transaction of the change.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LAST_REV = "lastRev"
 
 
 class KeepsPlace:
-    """Goes on from the revisions that it knows when it is configured anew.
+    """Keeps the revisions that a poller knows when it is reconfigured.
 
-    Buildbot's pollers forget them then, in the middle of a poll too, and pass over commits.
+    Buildbot's pollers forget them then, even in the middle of a poll, and skip commits.
     """
 
     @property
     def lastRev(self) -> Any:
-        """The last revision of each branch; None or nothing where none is known."""
+        """Return the last revision of each branch; None or empty if none is known."""
         return vars(self).get(LAST_REV)
 
     @lastRev.setter
@@ -45,16 +45,16 @@ class KeepsPlace:
             vars(self)[LAST_REV] = revisions
 
     def activate(self) -> Any:
-        """As Buildbot's; another master may have come further meanwhile."""
+        """Do as Buildbot does, but forget the revisions: another master may have got further."""
         vars(self).pop(LAST_REV, None)
         return super().activate()  # type: ignore[misc]
 
 
 class ExactGitPoller(KeepsPlace, GitPoller):
-    """Knows of each branch the last commit that is stored, also after an error in a poll."""
+    """Records the last stored commit of each branch, even after an error in a poll."""
 
     _branches: tuple[str, ...] = ()  # of this poll
-    _done: frozenset[str] = frozenset()  # those of them that are dealt with
+    _done: frozenset[str] = frozenset()  # the branches whose commits are all stored
 
     def _get_refs(self, *args: Any) -> defer.Deferred[tuple[list[str], bool]]:
         def remember(found: tuple[list[str], bool]) -> tuple[list[str], bool]:
@@ -74,14 +74,14 @@ class ExactGitPoller(KeepsPlace, GitPoller):
         try:
             await super()._process_changes(newRev, branch)
         except Exception:
-            # Buildbot's has noted the new head already, and would go on from there.
+            # Buildbot's method has set the new head already, and would skip the commits before it.
             _put(self.lastRev, branch, progress.reached or before)
             raise
         self._done |= {branch}
 
     @async_to_deferred
     async def setState(self, key: str, value: Any) -> None:
-        """As Buildbot's; a branch that was not dealt with stays where it was."""
+        """Do as Buildbot does, but keep the recorded revision of branches that are not done."""
         if key == LAST_REV:
             reached = await self.getState(LAST_REV, {})
             revs, value = value, {}
@@ -103,9 +103,9 @@ def _put(revisions: dict[str, str] | None, branch: str, revision: str | None) ->
 
 
 class ExactHgPoller(KeepsPlace, HgPoller):
-    """Notes a head when all commits before it are stored, and knows which of them are.
+    """Records a head when all commits up to it are stored, and adds none of them twice.
 
-    Buildbot's notes the head with the first of them.
+    Buildbot's poller records the head when it stores the first of them.
     """
 
     @async_to_deferred
@@ -121,34 +121,34 @@ class ExactHgPoller(KeepsPlace, HgPoller):
 
     def _setCurrentRev(self, rev: str, branch: str = "default") -> defer.Deferred[Any]:
         if change_origin.get() is not None:
-            return defer.succeed(None)  # there may be more to store before it
+            return defer.succeed(None)  # more commits up to this head may have to be stored
         return super()._setCurrentRev(rev, branch)
 
 
 class ExactPullRequestPoller:
-    """Notes with its change that it has seen a pull request, where Buildbot's does so before."""
+    """Records together with its change that a pull request was seen; Buildbot's does so before."""
 
     _getStateObjectId: Callable[[], defer.Deferred[int]]
 
     def _setCurrentRev(self, number: int, rev: str) -> defer.Deferred[None]:
-        # In the context of the caller, who goes on to add the change.
+        # This sets the origin in the context of the caller, which adds the change next.
         noted = SeenState(f"pull_request{number}", rev)
         change_origin.set(noted)
         return self._getStateObjectId().addCallback(noted.belongs_to)
 
 
 class ExactMaildirSource(MaildirSource):
-    """Moves a mail when its change is stored."""
+    """Moves a mail only after its change is stored."""
 
     @async_to_deferred
     async def messageReceived(self, filename: str) -> None:
-        # The name of a mail is its own, in whichever folder.  Source: maildir(5)
+        # The name of a mail is unique, whichever folder it is in.  Source: maildir(5)
         change_origin.set(IdempotencyKey("maildir", str(self.basedir), filename))
         await super().messageReceived(filename)
         MaildirService.moveToCurDir(self, filename).close()
 
     def moveToCurDir(self, filename: str) -> Any:
-        """Open the mail; it is moved later."""
+        """Open the mail without moving it; messageReceived moves it later."""
         return open(os.path.join(self.newdir, filename), encoding="utf-8")
 
 
@@ -162,5 +162,5 @@ EXACT: tuple[tuple[type, type], ...] = (
 
 
 def exact_class(kind: type) -> type | None:
-    """Which of the classes above goes before a class of change sources, if any."""
+    """Return the class of EXACT to put before a class of change sources, or None."""
     return next((ours for buildbots, ours in EXACT if issubclass(kind, buildbots)), None)

@@ -171,7 +171,7 @@ class ChangeDelivery(service.AsyncService):
         active = (s for s in self.master.allSchedulers() if s.active and s.serviceid is not None)
         return [s for s in active if hasattr(s, "_change_consumer")]
 
-    # while it does not
+    # delivering changes
 
     def notify_change_consumer(self, consumer: Any) -> bool:
         """Return whether a consumer of new changes belongs to a scheduler.
@@ -259,7 +259,7 @@ class ChangeDelivery(service.AsyncService):
 
 
 def _has_lost_race(scheduler: Any, errors: list[BaseException]) -> bool:
-    """Whether a scheduler may have dropped its change, by the errors that were logged meanwhile.
+    """Return whether a scheduler may have dropped its change, by the errors logged meanwhile.
 
     While a change waits for the lock of the tree-stable timers, the timer of its branch may fire.
     Cancelling that timer then fails, and so does gotChange, before it has done anything.
@@ -301,9 +301,9 @@ def _keep_positions(
 ) -> None:
     """Keep the positions of schedulers that listen here or are configured on another master.
 
-    Those that are new begin after the change `newest`.  A scheduler that is active nowhere at this
-    moment may be moving from one master to another.  Deletes also from litebot_built what is about
-    pruned changes, and commits.
+    Schedulers that are new begin after the change `newest`.  A scheduler that is active nowhere at
+    this moment may be moving from one master to another.  Also deletes the rows of pruned changes
+    from litebot_built.  Commits.
     """
     schedulerid = positions.c.schedulerid
     kept = sa.or_(schedulerid.in_(listening), cluster.configured_elsewhere(schedulerid))

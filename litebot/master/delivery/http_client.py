@@ -1,6 +1,6 @@
-"""Buildbot's HTTP client, which tells a delivery of the outbox what the server answered.
+"""Buildbot's HTTP client, but notes error answers of a server in the outbox's report attempt.
 
-Most reporters only log a message where their server refuses.
+Most reporters only log a message if their server refuses a report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from twisted.internet import defer
 
 from litebot.master.delivery.outbox import current_attempt
 
-# Codes below 500 that say nothing about the request: too slow, too early, too many.
+# Codes below 500 after which the same request may succeed: it was too slow, too early or one of too
+# many.
 PASSING = (408, 425, 429)
 
 
@@ -25,7 +26,7 @@ class HTTPClientService(httpclientservice.HTTPClientService):
         attempt = current_attempt.get()
         response = yield super()._do_request(session, method, ep, **kwargs)
         if attempt is not None and response.code >= 400:
-            # Without its path and its user, which may hold a token.
+            # The path and the user of the URL are left out, as they may contain a token.
             url = urlsplit(session.base_url + ep if ep.startswith("/") or not ep else ep)
             where = f"{url.hostname}:{url.port}" if url.port else url.hostname
             is_final = response.code < 500 and response.code not in PASSING

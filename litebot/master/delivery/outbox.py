@@ -1,13 +1,14 @@
-"""What reporters have still to tell: each ended build or buildset, at least once, over restarts.
+"""The outbox: reports each end of a build or buildset at least once, also over restarts.
 
-A row of litebot_outbox is written in the transaction that ends the build or the buildset, one for
-each reporter that wants it, and deleted when the reporter is done with it.  Where the reporter
-logs an error, or its server answers with one, it is tried again, later and later; where the server
-says that it is the report which is wrong, or none can be made, only a few times.  A report that
-can't be made beside others that are sent is not tried again, as these would be sent again too.
+The transaction that ends a build or buildset writes a row of litebot_outbox for each reporter that
+wants the event.  The row is deleted when the reporter is done with it.  If the reporter logs an
+error, or its server answers with one, the report is retried after longer and longer times.  If the
+server refuses the report as wrong, or no report can be made, it is retried only a few times.  The
+failure of one generator of a reporter is not retried if other generators make reports, as these
+would be sent again too.
 
-Where several masters share a database each row says which of them is to tell it: the one on which
-the build or the buildset ended, or, where that has no such reporter, the first one that has.
+If several masters share a database, each row has the id of the master that is to report it: the
+one on which the build or buildset ended, or, if that has no such reporter, the first one that has.
 """
 
 from __future__ import annotations
@@ -35,30 +36,30 @@ from litebot.master.runtime.error_log import logged_errors
 
 outbox = tables.outbox
 
-# The last word of the event that says that one of these has ended.
+# By kind, the last part of the routing key of the event that one has ended.
 ENDS = {"builds": "finished", "buildsets": "complete"}
 
 FIRST_RETRY_S = 10.0
 LAST_RETRY_S = 3600.0
 LOOK_EVERY_S = 5.0
-# Of a report that its server refuses, or that can't be made; then only each start tries it once
-# more.
+# How often a report is tried that its server refuses or that can't be made.  After that, only each
+# start tries it once more.
 REFUSALS = 5
-LONGEST = 10  # doublings: more than LAST_RETRY_S
+LONGEST = 10  # doublings of FIRST_RETRY_S, which exceed LAST_RETRY_S
 ERROR_LENGTH = 500
 
 
 class NotTaken(Exception):
-    """A server has not taken a report, and has answered this."""
+    """A server has not accepted a report; the message has its answer."""
 
 
 @dataclass
 class ReportAttempt:
-    """One event that is being given to one reporter, and how that has gone so far.
+    """The delivery of one event to one reporter, and its errors so far.
 
-    `errors` is what it has logged or was answered.  A server has `refused` requests that it will
-    always refuse, or has `failed`, so many times.  The reporter `is_sending` once its generators
-    have made a report.
+    `errors` are those that the reporter has logged, and error answers of servers.  `refused` counts
+    the answers after which a retry is pointless, and `failed` the other error answers.
+    `is_sending` is true once the reporter's generators have made a report.
     """
 
     errors: list[BaseException] = field(default_factory=list)
@@ -67,25 +68,28 @@ class ReportAttempt:
     is_sending: bool = False
 
     def begin_to_send(self) -> None:
-        """What has failed up to now was another generator's: what is sent must not come again."""
+        """Note that reports were made and are sent now, and drop the errors so far.
+
+        The errors are those of other generators.  A retry would send these reports again.
+        """
         self.errors.clear()
         self.refused = self.failed = 0
         self.is_sending = True
 
     def note_answer(self, what: str, *, is_final: bool) -> None:
-        """Note that a server has not taken a request, and whether it never will."""
+        """Note that a server has not accepted a request, and whether it never will."""
         self.errors.append(NotTaken(what))
         self.refused += is_final
         self.failed += not is_final
 
     @property
     def error(self) -> str | None:
-        """What went wrong last, or None where all went well."""
+        """Return the text of the last error, or None if there was none."""
         return reflect.safe_str(self.errors[-1]) if self.errors else None
 
     @property
     def is_final(self) -> bool:
-        """Whether trying again is in vain."""
+        """Return whether a retry is pointless."""
         return self.failed == 0 and (self.refused > 0 or not self.is_sending)
 
 
@@ -93,13 +97,13 @@ current_attempt: ContextVar[ReportAttempt | None] = ContextVar("current_attempt"
 
 
 class OutboxReporter(ReporterBase):
-    """A reporter that says to the attempt which is under way when it begins to send.
+    """A reporter that notes in the current ReportAttempt when it begins to send.
 
     When a configuration is loaded, this class is put before that of each reporter.
     """
 
     def sendMessage(self, reports: Any) -> Any:
-        """Send as the reporter does."""
+        """Send as the reporter does, and note that in the current attempt."""
         attempt = current_attempt.get()
         if attempt is not None:
             attempt.begin_to_send()
@@ -107,7 +111,7 @@ class OutboxReporter(ReporterBase):
 
 
 class Outbox(service.AsyncMultiService):
-    """`master.outbox`: gives events to reporters and remembers which have not arrived."""
+    """`master.outbox`: delivers ends to reporters, and retries those that were not reported."""
 
     name: str | None = "outbox"
 
@@ -117,14 +121,15 @@ class Outbox(service.AsyncMultiService):
         self._last = 0
         self._of_others: dict[int, set[str]] = {}
 
-    # who wants what
+    # which reporters want which events
 
     def _reporters(self) -> list[ReporterBase]:
-        # Copies, here and below: on Postgres a thread asks, in the middle of a transaction.
+        # This is a copy, as is the list below: on Postgres, a thread calls this inside a
+        # transaction.
         return [s for s in list(self.master.service_manager) if isinstance(s, ReporterBase)]
 
     def wanting(self, kind: str, id: int) -> list[str]:
-        """The names of the reporters that want to know of the end of this build or buildset."""
+        """Return the names of the reporters that want the end of this build or buildset."""
         key = (kind, str(id), ENDS[kind])
         return [r.name or "" for r in self._reporters() if self._consumers(r, key)]
 
@@ -133,35 +138,36 @@ class Outbox(service.AsyncMultiService):
         return [c for wanted, c in consumers if tuplematch.matchTuple(key, wanted)]
 
     def owner(self, consumer: Any) -> ReporterBase | None:
-        """The reporter that a consumer of events is one's."""
+        """Return the reporter that a consumer of events belongs to, or None."""
         for reporter in self._reporters():
             if any(own is consumer for own in reporter._event_consumers.values()):
                 return reporter
         return None
 
     def configured(self) -> Iterator[tuple[str, list[str]]]:
-        """The name of each reporter, with the kinds of ENDS that it wants to know of."""
+        """Yield the name of each reporter, with the kinds of ENDS that it wants."""
         for reporter in self._reporters():
             ends = ENDS.items()
             wanted = [kind for kind, end in ends if self._consumers(reporter, (kind, "0", end))]
             yield reporter.name or "", wanted
 
     def is_told_there(self, reporter: ReporterBase, origin: int) -> bool:
-        """Whether an event of another master is no business of this one's reporter.
+        """Return whether another master reports the events of the master `origin`.
 
-        The master that it comes from has one of that name, or the first of those that have.
+        That is so if `origin` has a reporter of this name, or if another master has one whose id is
+        lower than this one's.
         """
         name, mine = reporter.name or "", self.master.masterid
         if name in self._of_others.get(origin, ()):
             return True
         return any(name in names for other, names in self._of_others.items() if other < mine)
 
-    # telling them
+    # delivering events
 
     async def deliver(
         self, reporter: ReporterBase, consumer: Any, key: tuple[str, ...], event: Any
     ) -> None:
-        """Give an event to a reporter, wait for it, and write down how it went."""
+        """Give an event to a reporter, wait for it, and record the outcome in the outbox."""
         row = (reporter.name or "", key[0], int(key[1]))
         self._in_flight.add(row)
         try:
@@ -179,18 +185,21 @@ class Outbox(service.AsyncMultiService):
             self._in_flight.discard(row)
 
     async def note_last(self) -> None:
-        """See what former lives of this master have left; before anything ends in this one."""
+        """Note the id of the newest row: rows up to it were left by former processes.
+
+        Call it before anything ends in this process.
+        """
         self._last = await self.master.db.pool.do(_last)
 
     async def resume(self) -> None:
-        """Tell that, and from now on whatever has failed; when all reporters are there."""
+        """Deliver those rows, and from now on retry what fails; call it when all reporters run."""
         await self._take(self.master.cluster.own_reports())
         timer: Any = internet.TimerService(LOOK_EVERY_S, self._look)
         timer.clock = self.master.reactor
         timer.setServiceParent(self)
 
     async def take_over(self, masterid: int) -> None:
-        """Tell what a dead master had to, as far as the reporters are here."""
+        """Report what a dead master had to, for the reporters that this master has."""
         await self._take((masterid, self.master.masterid))
 
     async def _take(self, of: tuple[int, ...] | None) -> None:
@@ -201,7 +210,7 @@ class Outbox(service.AsyncMultiService):
         )
 
     async def drop(self, id: int) -> bool:
-        """Forget a row, and return once that is on disk: whether there was one."""
+        """Delete a row, wait until that is on disk, and return whether there was such a row."""
 
         def delete(conn: sa.engine.Connection) -> bool:
             return conn.execute(outbox.delete().where(outbox.c.id == id)).rowcount > 0
@@ -218,7 +227,7 @@ class Outbox(service.AsyncMultiService):
         db, masterid = self.master.db, self.master.masterid
         self._of_others = await self.master.cluster.reporters_of_others()
         for row in await db.pool.do(_due, masterid, self.master.reactor.seconds()):
-            if row not in self._in_flight:  # side by side: one may wait long for its server
+            if row not in self._in_flight:  # all at once, as one may wait long for its server
                 d = defer.ensureDeferred(self._deliver_again(*row))
                 d.addErrback(lambda f: log.err(f, "while reporting again"))
 
@@ -228,7 +237,7 @@ class Outbox(service.AsyncMultiService):
         event = await self.master.data.get((kind, str(id)))
         reporters = [r for r in self._reporters() if r.name == name]
         consumers = self._consumers(reporters[0], key) if reporters else []
-        if event is None or not consumers:  # one is gone, or does not want it any more
+        if event is None or not consumers:  # it is pruned, or the reporter is gone or changed
             await self.master.db.pool.do_with_transaction(
                 _note, (name, kind, id), ReportAttempt(), 0
             )
@@ -248,9 +257,11 @@ def add(
     *,
     cluster: Alone | None = None,
 ) -> None:
-    """These reporters of this master have this to report; commits nothing.
+    """Add a row for each of these reporters of the master `masterid`; commits nothing.
 
-    With `cluster`, so have those that only other masters have, which find it soon.
+    Each row is about the end of the build or buildset with the id `about`; `kind` says which.  With
+    `cluster`, also adds rows for reporters that only other masters have; these masters find them
+    soon.  A row with `retry_at` None is not due for a retry.
     """
     rows = [(reporter, masterid, retry_at) for reporter in reporters]
     if cluster is not None:
@@ -268,7 +279,7 @@ def _is(row: tuple[str, str, int]) -> sa.ColumnElement[bool]:
 def _note(
     conn: sa.engine.Connection, row: tuple[str, str, int], attempt: ReportAttempt, now: float
 ) -> None:
-    """The reporter is done with it, or has failed."""
+    """Delete the row of a report that has no error, or note its error and when to retry it."""
     if attempt.error is None:
         conn.execute(outbox.delete().where(_is(row)))
         return
@@ -296,11 +307,13 @@ def _take_over(
     last: int,
     cluster: Alone,
 ) -> None:
-    """Make what was left by these masters, or by any, due now, and this master's.
+    """Make rows of the masters `of`, or of all if it is None, this master's and due now.
 
-    Of this master's own only what is not younger than the id `last`.  What a recovery has left
-    names no reporter: it knew of none.  What is left to reporters that are configured no more is
-    dropped, but for those of other masters.
+    A row of recovery, which knows no reporters, has none; it is replaced by one row for each
+    reporter that wants the event.  If `of` is None or begins with `masterid`, only rows up to the
+    id `last` become due, and rows for reporters that are no longer configured are deleted.
+    Otherwise `of` begins with a dead master, and its rows for reporters that this master does not
+    have stay as they are.
     """
     left: sa.ColumnElement[bool] = sa.true()
     if of is not None:

@@ -1,4 +1,4 @@
-"""The end of a triggered buildset reaches the Trigger step that waits for it.
+"""Makes sure that the end of a triggered buildset reaches the Trigger step that waits for it.
 
 Buildbot's Triggerable learns of it from an event, for which it begins to listen after the buildset
 has been added.  A child that ends sooner, or an event that is lost together with another master,
@@ -17,7 +17,7 @@ from twisted.python import log
 
 from litebot.errors import StoreFailed
 
-# How long it takes a Triggerable to begin to listen, as a rule.
+# How long a Triggerable usually takes to begin to listen.
 LISTENS_WITHIN_S = 0.01
 
 
@@ -39,13 +39,13 @@ class SureTriggerable(Triggerable):
     async def _check_when_listening(self, bsid: int) -> None:
         while bsid in self._waiters and self._buildset_complete_consumer is None:
             if not self.running:
-                return  # a stop ends all that waits
+                return  # a stop of the master ends the Trigger steps that wait
             await task.deferLater(self.master.reactor, LISTENS_WITHIN_S)
         await check_waiter(self, bsid)
 
 
 async def check_waiter(scheduler: Any, bsid: int) -> None:
-    """Let whoever waits for this buildset of a Triggerable know, if it is complete."""
+    """If this buildset of a Triggerable is complete, notify the Trigger step that waits for it."""
     buildset = await scheduler.master.data.get(("buildsets", str(bsid)))
     if buildset is not None and buildset["complete"]:
         scheduler._buildset_complete_cb((), buildset)

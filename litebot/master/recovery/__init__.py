@@ -1,8 +1,8 @@
-"""What a crash can leave half done: questions to the database, asked and answered at each start.
+"""Find and repair at each start what a crash can leave half done in the database.
 
-PAIRS holds them, in the order in which they are asked.  All repairs of a start are one transaction,
-so a crash during it leaves all for the next.  What was found is kept in litebot_repairs, where
-`litebot status` reads it.
+PAIRS holds the questions, each with its repair, in the order in which they are asked.  All repairs
+of a start are one transaction, so a crash during it leaves them all to the next start.  The
+findings are kept in litebot_repairs, where `litebot status` reads them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 PAIRS: tuple[Pair, ...] = (
     Pair(lost.commits),
     Pair(requests.open_buildsets),
-    # Before the orphans: a child that has ended has its result, whatever became of its parent.
+    # Before the orphans: a child that has ended keeps its result, whatever became of its parent.
     Pair(requests.finished_builds, requests.complete),
     Pair(requests.orphans, requests.cancel),
     Pair(requests.pending_cancels, requests.cancel),
@@ -63,7 +63,7 @@ OF_REQUESTS = (
 
 
 def find_and_repair(scene: Scene) -> list[Finding]:
-    """Ask each question, and repair what it finds before the next is asked; commits nothing."""
+    """Ask each question, and repair what it finds before asking the next; commits nothing."""
     findings = []
     for pair in PAIRS:
         for finding in list(pair.question(scene)):
@@ -83,10 +83,11 @@ def begin(
     should_hold: Content | None,
     masterid: int,
 ) -> tuple[int, list[Finding]]:
-    """Record a start of this process, what it finds and repairs; the start's id and the findings.
+    """Repair the database, and record the start of this process; return its id and the findings.
 
-    `master` is the master's name in the table masters and `masterid` its id there, and `sole` says
-    that no other one can be running.  `should_hold` is what the state file was known to hold.
+    `master` is the master's name in the table masters, and `masterid` its id there.  `sole` means
+    that no other master can be running.  `should_hold` is what the state file is known to have
+    held; None if that is not known.  Commits.
     """
     scene = Scene.at_start(conn, master, sole, max_attempts, should_hold, masterid)
     findings = find_and_repair(scene)
@@ -99,14 +100,14 @@ def begin(
 
 
 def keep(conn: sa.engine.Connection, startid: int, findings: list[Finding]) -> None:
-    """Write down what a master has repaired since its start; commits nothing."""
+    """Record findings that a master has repaired since this start of it; commits nothing."""
     for finding in findings:
         row = {"kind": finding.kind, "message": finding.message, "buildid": finding.buildid}
         conn.execute(tables.repairs.insert().values(startid=startid, **row))
 
 
 def end(conn: sa.engine.Connection, startid: int) -> None:
-    """Record that the start with this id came to a clean stop."""
+    """Record that the master with this start has stopped cleanly, and commit."""
     mine = tables.starts.c.id == startid
     conn.execute(tables.starts.update().where(mine).values(stopped_at=time.time()))
     conn.commit()

@@ -1,4 +1,4 @@
-"""Builds that ran when their master died: their logs, steps, requests and workers."""
+"""Recovery of the builds that ran when their master died, with their steps, logs and requests."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ builds, requests, steps, logs = Model.builds, Model.buildrequests, Model.steps, 
 
 
 def interrupted(scene: Scene) -> Iterator[Finding]:
-    """Builds of dead masters that have not ended."""
+    """Find the builds of dead masters that have not ended."""
     query = (
         sa.select(builds.c.id, builds.c.number, Model.builders.c.name, requests)
         .join_from(builds, requests, builds.c.buildrequestid == requests.c.id)
         .join(Model.builders, builds.c.builderid == Model.builders.c.id)
-        # The sum keeps SQLite from the index on masterid, which holds every build there was.
+        # The sum keeps SQLite from using the index on masterid, which holds all builds ever made.
         .where(builds.c.complete_at.is_(None), (builds.c.masterid + 0).in_(scene.dead))
         .order_by(builds.c.id)
     )
@@ -58,7 +58,7 @@ def interrupted(scene: Scene) -> Iterator[Finding]:
 
 
 def former_attempts(conn: sa.engine.Connection, brid: int) -> list[int]:
-    """Build ids of a request that died with their master, the first one first."""
+    """Return the ids of a request's builds that died with their master, in order."""
     query = (
         sa.select(builds.c.id)
         .where(builds.c.buildrequestid == brid)
@@ -73,7 +73,7 @@ def former_attempts(conn: sa.engine.Connection, brid: int) -> list[int]:
 
 
 def end(scene: Scene, finding: Finding) -> None:
-    """End the build with its steps and logs, and give its request back or complete it."""
+    """End the build with its steps and logs, and release its request or complete it."""
     conn, results = scene.conn, OUTCOMES[finding.kind]
     mine = steps.c.buildid == finding.id
     _finish_logs(conn, finding.id)
@@ -109,7 +109,7 @@ def end(scene: Scene, finding: Finding) -> None:
 
 
 def _finish_logs(conn: sa.engine.Connection, buildid: int) -> None:
-    """Show every line that is stored, and end the logs."""
+    """End the logs of a build, with as many lines as are stored."""
     chunks = Model.logchunks
     stored = (
         sa.select(sa.func.coalesce(sa.func.max(chunks.c.last_line) + 1, 0))
@@ -121,7 +121,7 @@ def _finish_logs(conn: sa.engine.Connection, buildid: int) -> None:
 
 
 def _explain(scene: Scene, buildid: int, brid: int) -> None:
-    """A last step whose log says why there is no further attempt."""
+    """Add a last step to a build, whose log says why there is no further attempt."""
     conn = scene.conn
     ids = [*former_attempts(conn, brid), buildid]
     query = sa.select(builds.c.number, builds.c.started_at).where(builds.c.id.in_(ids))
@@ -161,6 +161,6 @@ def _explain(scene: Scene, buildid: int, brid: int) -> None:
 
 
 def disconnect(scene: Scene) -> None:
-    """Take back what dead masters hold: connections to workers, schedulers, change sources."""
+    """Release the connections to workers, the schedulers and the change sources of dead masters."""
     for table in (Model.connected_workers, Model.scheduler_masters, Model.changesource_masters):
         scene.conn.execute(table.delete().where(table.c.masterid.in_(scene.dead)))

@@ -1,4 +1,7 @@
-"""What the state file lacks of what was on disk; see litebot.master.db.sqlite.commit_watermark."""
+"""Commits that were on disk and that the state file lacks.
+
+See litebot.master.db.sqlite.commit_watermark.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ LOST = "lost commits"
 
 
 def commits(scene: Scene) -> Iterator[Finding]:
-    """Commits that a start would never miss.
+    """Find whether the state file lacks commits, which a start would not notice otherwise.
 
-    Nothing brings them back; the tally begins anew when this start has kept the finding.
+    They can't be restored.  The commit watermark begins anew once this start has recorded the
+    finding.
     """
     if scene.should_hold is None:
         return

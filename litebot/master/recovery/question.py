@@ -1,4 +1,4 @@
-"""The form of a question, of what it finds and of what it asks about."""
+"""The types of recovery: a question with its repair, a finding, and the scene they work on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from litebot.master.db.sqlite.commit_watermark import Content
 class Finding:
     """One thing that was half done; `message` says what it was and what becomes of it.
 
-    `id` is the primary key of the row that the repair is about; `buildid` the build to look at.
+    `id` is the primary key of the row to repair.  `buildid` is the build that a user may want to
+    look at.
     """
 
     kind: str
@@ -29,11 +30,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scene:
-    """A database in which the masters with these ids are known to be dead.
+    """A database, and the ids of the masters that are known to be `dead`.
 
-    `should_hold` is what its file was known to hold, if that is known.  With `others_live` the
-    masters that are not dead are at work meanwhile: what they hold is left alone.  `masterid` is
-    the master that asks, where it is known.
+    `should_hold` is what its file is known to have held; None if that is not known.  With
+    `others_live`, the masters that are not dead are at work meanwhile, and what they have claimed
+    is left alone.  `masterid` is the id of the master that asks; None if it has none.
     """
 
     conn: sa.engine.Connection
@@ -56,10 +57,11 @@ class Scene:
         should_hold: Content | None = None,
         masterid: int | None = None,
     ) -> Scene:
-        """The former selves of `master`; where it is the `sole` one, all that there ever were.
+        """Return the scene of a start of `master`: the rows of its name are dead masters.
 
-        Whether a master's row says `active` tells nothing: it is cleared before what that master
-        left is cleaned up.  Source: buildbot/data/masters.py, masterStopped
+        If it is the `sole` master, all rows are.  The column `active` is not used: Buildbot clears
+        it before it cleans up what that master left.
+        Source: buildbot/data/masters.py, masterStopped
         """
         masters = Model.masters
         query = sa.select(masters.c.id)
@@ -69,12 +71,12 @@ class Scene:
         return cls(conn, master, sole, dead, max_attempts, should_hold, not sole, masterid)
 
     def of_dead(self, masterid: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-        """The condition that no living master works on what this column says is a master's."""
-        # The sum keeps SQLite from the index on masterid, which holds all that there ever was.
+        """Return the condition that the master in this column is not a living one."""
+        # The sum keeps SQLite from using the index on masterid, which holds every row ever made.
         return (masterid + 0).in_(self.dead) if self.others_live else sa.true()
 
     def unclaimed(self, scheduler: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-        """The condition that no living master has the scheduler of this name."""
+        """Return the condition that no living master has claimed the scheduler of this name."""
         if not self.others_live:
             return sa.true()
         claims, schedulers = Model.scheduler_masters, Model.schedulers
@@ -88,9 +90,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question, and the repair of one thing that it finds; both may be run again at any time.
+    """A question, and the repair of one of its findings; both may be run again at any time.
 
-    Without a repair what is found is left to somebody else, whom the question names.
+    If there is no repair, the question's docstring says what becomes of its findings.
     """
 
     question: Callable[[Scene], Iterator[Finding]]

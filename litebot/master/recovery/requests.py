@@ -1,4 +1,4 @@
-"""Build requests and buildsets whose end, or whose start, was only half written down."""
+"""Recovery of build requests and buildsets whose start or end was only half recorded."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def _open_buildsets() -> sa.Select[Any]:
 
 
 def open_buildsets(scene: Scene) -> Iterator[Finding]:
-    """Buildsets whose requests are all complete, but which are not so themselves.
+    """Find the buildsets that are not complete although all their requests are.
 
-    While others live, only those of whose requests the dead had one.  complete_buildsets completes
-    them, when schedulers and reporters can hear of it.
+    If other masters live, only buildsets with a request that a dead master had claimed.
+    complete_buildsets completes them, once schedulers and reporters can receive the events.
     """
     query = _open_buildsets()
     if scene.others_live:
@@ -54,9 +54,9 @@ def open_buildsets(scene: Scene) -> Iterator[Finding]:
 
 
 async def complete_buildsets(master: Any) -> None:
-    """Complete what can be, with the events, once all services of `master` run.
+    """Complete all open buildsets and produce the events; call it when all services run.
 
-    What a living master is about to complete is so by one of the two.
+    If a living master is about to complete a buildset too, only one of the two does it.
     """
 
     def ask(conn: sa.engine.Connection) -> list[int]:
@@ -66,13 +66,13 @@ async def complete_buildsets(master: Any) -> None:
         await master.data.updates.maybeBuildsetComplete(bsid)
 
 
-# A triggered build whose parent is no longer there to wait for it, and triggers another one.
+# A triggered build whose parent no longer waits for it, and triggers another one in a retry.
 
 
 def orphans(scene: Scene) -> Iterator[Finding]:
-    """Incomplete requests of a Trigger step in a build that died, or that ended without them.
+    """Find incomplete requests of a Trigger step in a build that died or ended before them.
 
-    What nobody waits for is left alone where that build is not tried again.
+    Requests for which the step did not wait are left alone unless that build is tried again.
     """
     parent = builds.alias("parent")
     died = sa.and_(parent.c.complete_at.is_(None), parent.c.masterid.in_(scene.dead))
@@ -103,7 +103,7 @@ def orphans(scene: Scene) -> Iterator[Finding]:
 
 
 def cancel(scene: Scene, finding: Finding) -> None:
-    """Complete the request as CANCELLED; one that a living master has is told to be cancelled."""
+    """Complete the request as CANCELLED, or let the living master that has claimed it do so."""
     if _may_end(scene, finding.id):
         _complete(scene, finding.id, CANCELLED)
     elif controls.reason_for(scene.conn, finding.id) is None:
@@ -111,7 +111,10 @@ def cancel(scene: Scene, finding: Finding) -> None:
 
 
 def _may_end(scene: Scene, brid: int) -> bool:
-    """Whether no living master has claimed the request, nor can any more."""
+    """Return whether no living master has claimed the request or can still claim it.
+
+    Claims it for this master if nobody has.
+    """
     if not scene.others_live:
         return True
     mine = sa.select(claims.c.masterid).where(claims.c.brid == brid)
@@ -122,11 +125,11 @@ def _may_end(scene: Scene, brid: int) -> bool:
     return scene.conn.execute(mine).scalar() in scene.dead
 
 
-# A build that ended, and whose request would be built again.
+# A build that has ended, and whose request would be built again.
 
 
 def finished_builds(scene: Scene) -> Iterator[Finding]:
-    """Incomplete requests that have a build with a final result."""
+    """Find incomplete requests that have a build with a final result."""
     query = (
         sa.select(requests.c.id, builders.c.name, builds.c.id, builds.c.number)
         .join_from(requests, builds, builds.c.buildrequestid == requests.c.id)
@@ -151,11 +154,11 @@ def _complete(scene: Scene, brid: int, results: int) -> None:
     scene.conn.execute(requests.update().where(requests.c.id == brid, incomplete).values(values))
 
 
-# A request that a user has told a master to cancel.
+# A request that a user has cancelled.
 
 
 def pending_cancels(scene: Scene) -> Iterator[Finding]:
-    """Incomplete requests that are to be cancelled, and that no living master has claimed."""
+    """Find incomplete requests that are to be cancelled and that no living master has claimed."""
     what = tables.pending_controls
     by_user = sa.and_(what.c.kind == controls.BUILDREQUESTS, what.c.about == requests.c.id)
     query = (
@@ -171,11 +174,11 @@ def pending_cancels(scene: Scene) -> Iterator[Finding]:
         yield Finding(CANCELLED_REQUEST, brid, message)
 
 
-# A request that a dead master wanted to build.
+# A request that a dead master was about to build.
 
 
 def held_claims(scene: Scene) -> Iterator[Finding]:
-    """Incomplete requests that a dead master has claimed."""
+    """Find incomplete requests that a dead master has claimed."""
     query = (
         sa.select(requests.c.id, builders.c.name)
         .join_from(requests, claims, claims.c.brid == requests.c.id)
@@ -189,6 +192,6 @@ def held_claims(scene: Scene) -> Iterator[Finding]:
 
 
 def release(scene: Scene, finding: Finding) -> None:
-    """Give the request back to the queue."""
+    """Delete the claim, so that the request can be claimed again."""
     held = sa.and_(claims.c.brid == finding.id, claims.c.masterid.in_(scene.dead))
     scene.conn.execute(claims.delete().where(held))

@@ -1,4 +1,4 @@
-"""Schedulers that were to be told something; see litebot.master.delivery."""
+"""Recovery of what was not yet delivered to schedulers; see litebot.master.delivery."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ handovers, subscriptions = tables.scheduler_positions, tables.subscriptions
 
 
 def strangers(scene: Scene) -> Iterator[Finding]:
-    """Whether a master of another name was here after this one: a stock Buildbot.
+    """Find whether a master of another name, a stock Buildbot, has used the database since.
 
-    It has given its schedulers their changes and knows nothing of litebot's tables.
+    It has given its schedulers their changes, and does not know litebot's tables.
     """
     masters = Model.masters
     if not scene.sole or scene.conn.execute(sa.select(handovers)).first() is None:
@@ -37,16 +37,16 @@ def strangers(scene: Scene) -> Iterator[Finding]:
 
 
 def begin_anew(scene: Scene, _finding: Finding) -> None:
-    """Forget how far the schedulers were."""
+    """Forget which changes and buildsets the schedulers have dealt with."""
     scene.conn.execute(handovers.delete())
     scene.conn.execute(subscriptions.delete())
 
 
-# Dependent schedulers whose state does not know yet of a buildset.
+# Dependent schedulers whose state lacks a buildset, or still has one.
 
 
 def unsettled(scene: Scene) -> Iterator[Finding]:
-    """Dependent schedulers whose state was to gain or to lose a buildset."""
+    """Find the Dependent schedulers whose state was to gain or to lose a buildset."""
     objects = Model.objects
     query = (
         sa.select(objects.c.id, objects.c.name, subscriptions.c.bsid, subscriptions.c.wanted)
@@ -67,13 +67,14 @@ def settle(scene: Scene, finding: Finding) -> None:
     catch_up(scene.conn, finding.id)
 
 
-# Changes that some scheduler has not been given.
+# Changes that have not been delivered to all schedulers.
 
 
 def missed(scene: Scene) -> Iterator[Finding]:
-    """Schedulers that have not dealt with all changes.
+    """Find the schedulers that have not dealt with all changes.
 
-    ChangeDelivery gives them the changes when they run; one that is not configured gets nothing.
+    ChangeDelivery delivers the changes when the schedulers run; a scheduler that is no longer
+    configured gets none.
     """
     changes, schedulers = Model.changes, Model.schedulers
     behind = (

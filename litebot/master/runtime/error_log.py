@@ -20,8 +20,9 @@ from zope.interface import implementer
 
 from litebot.errors import StoreFailed
 
-# Who collects errors, by an object that the context of their work has, and who collects all errors.
-# One observer serves them: there may be many, and each event of the log comes by it.
+# The lists that collect errors: by the object that the context of the work has in _whose, and those
+# that collect all errors.  One observer serves all lists: there may be many, and each observer of
+# the log gets every event.
 _whose: ContextVar[object] = ContextVar("whose", default=None)
 _of_context: dict[object, list[BaseException]] = {}
 _of_all: dict[object, list[BaseException]] = {}
@@ -33,16 +34,16 @@ class LoggedError(Exception):
 
 @contextmanager
 def logged_errors(*, of_all: bool = False) -> Iterator[list[BaseException]]:
-    """Collect the errors that are logged inside of a `with`, in order.
+    """Collect the errors that are logged while a `with` block runs, in order.
 
-    Collects only those of what is called from there, directly or not, and none of other work
-    unless `of_all` is true.
+    Collects only errors of what the block calls, directly or not.  With `of_all`, also collects
+    errors of other work.
     """
     mine, errors = object(), list[BaseException]()
     collecting = _of_all if of_all else _of_context
     collecting[mine] = errors
     token = None if of_all else _whose.set(mine)
-    logger.globalLogPublisher.addObserver(_observer)  # which has each one once
+    logger.globalLogPublisher.addObserver(_observer)  # does nothing if it is there already
     try:
         yield errors
     finally:
@@ -54,7 +55,7 @@ def logged_errors(*, of_all: bool = False) -> Iterator[list[BaseException]]:
 
 
 def _remember(event: dict[str, Any]) -> None:
-    """Observe the log: give an error to those who collect it."""
+    """Observe the log: add an error to the lists that collect it."""
     failure = event.get("log_failure") or event.get("failure")
     if failure is None and not event.get("isError"):
         return
@@ -65,7 +66,7 @@ def _remember(event: dict[str, Any]) -> None:
         errors_here.append(error)
 
 
-_observer: Any = _remember  # as Twisted's types have it
+_observer: Any = _remember  # its type is not the one that Twisted declares
 
 
 @implementer(logger.ILogFilterPredicate)
@@ -86,7 +87,7 @@ class DropFollowUpErrors:
 def store_failed(error: BaseException | None) -> StoreFailed | None:
     """Return the StoreFailed that `error` is or was caused by, or None."""
     while error is not None and not isinstance(error, StoreFailed):
-        inner = getattr(error, "subFailure", None)  # the FirstError of gatherResults has it
+        inner = getattr(error, "subFailure", None)  # of a FirstError, from gatherResults
         error = inner.value if inner is not None else error.__cause__ or error.__context__
     return error
 

@@ -1,7 +1,8 @@
 """Imports Alembic at its first use instead of at the start of a master.
 
-Buildbot imports Alembic, but only a change of the tables needs it.  It brings the dialects of five
-databases, a template engine and a syntax highlighter, which cost 10 MB and a tenth of a start.
+Buildbot imports Alembic, but only a change of the tables needs it.  It imports the dialects of five
+databases, a template engine and a syntax highlighter, which take 10 MB and a tenth of the time of
+a start.
 """
 
 from __future__ import annotations

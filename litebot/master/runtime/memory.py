@@ -1,7 +1,7 @@
-"""What the garbage collector looks at: not what stays until the master ends.
+"""Keeps what stays until the master ends away from the garbage collector.
 
-What is imported, and what a started master is made of, is there until the end.  Each full
-collection would look at all of it again, which takes a tenth of a second.
+What is imported, and the objects of a started master, stay until the end.  Each full collection
+would traverse all of them again, which takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import gc
 
 
 def put_off() -> None:
-    """Collect nothing while modules are imported, which would take an eighth of that time."""
+    """Turn the collector off while modules are imported; it would take an eighth of that time."""
     gc.disable()
 
 
 def settle_imports() -> None:
-    """Keep all that has been imported from the collector, and let it work from now on."""
+    """Exclude what has been imported from collection, and turn the collector on."""
     gc.freeze()
     gc.enable()
 
 
 def settle_started() -> None:
-    """Keep what a started master is made of from the collector."""
+    """Exclude the objects of a started master from collection."""
     gc.collect()
     gc.freeze()

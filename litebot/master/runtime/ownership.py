@@ -1,4 +1,4 @@
-"""What this process has in a basedir while it is its master: the owner's lock and the pid file."""
+"""The owner's lock and the pid file, by which this process is the master of a basedir."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from litebot.basedir import OwnerLock
 
 
 class Ownership:
-    """The owner's lock of a basedir, with what it tells `litebot status` of a running master."""
+    """The owner's lock of a basedir, whose file describes the master for `litebot status`."""
 
     def __init__(self, files: Basedir) -> None:
         self._files = files
@@ -28,29 +28,32 @@ class Ownership:
 
     @property
     def is_announced(self) -> bool:
-        """Whether the master has said that it has started."""
+        """Whether announce() was called, when the master had started."""
         return self._owner is not None
 
     def take(self) -> None:
-        """Own the basedir.  Raises MasterRunning where another process does, and OSError."""
+        """Take the lock and write the pid file.
+
+        Raises MasterRunning if another process has the lock, and OSError.
+        """
         self._lock = OwnerLock(self._files)
-        # For Buildbot's commands; twistd has written it where one of these started this process.
+        # Buildbot's commands need it.  If one of these started this process, twistd has written it.
         pid, path = str(os.getpid()), self._files.pid_file
         if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != pid:
             path.write_text(pid, encoding="ascii")
             self._wrote_pid_file = True
 
     def announce(self, url: str | None) -> None:
-        """Say that the master has started, and where its page is."""
+        """Record that the master has started, and the URL of its page."""
         self._write(Owner(os.getpid(), time.time(), url))
 
     def note_url(self, url: str | None) -> None:
-        """Say where the page of the running master is from now on."""
+        """Record a new URL of the running master's page."""
         if self._owner is not None:
             self._write(replace(self._owner, url=url))
 
     def note_outage(self, outage: dict[str, Any] | None) -> None:
-        """Say that the database of the running master is away, or is back (None).
+        """Record that the database of the running master is away, or with None that it is back.
 
         The keys are those of Owner.outage.
         """
@@ -63,7 +66,10 @@ class Ownership:
             self._lock.write(owner)
 
     def release(self) -> None:
-        """Own the basedir no more; does nothing where it is not owned."""
+        """Release the lock, and remove the pid file if take() wrote it.
+
+        Does nothing if the lock is not held.
+        """
         if self._lock is None:
             return
         if self._wrote_pid_file:

@@ -27,7 +27,7 @@ def main(basedir: str, log_to: str = "twistd.log") -> int:
         return error.exit_code
     os.umask(0o077)  # twistd sets the same when it makes itself a daemon
     os.chdir(files.path)
-    memory.put_off()  # the master has it work again
+    memory.put_off()  # the master turns the collector on again
     from twisted.scripts import twistd
 
     sys.path.insert(0, str(files.path))
