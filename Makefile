@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MASTER ?= ci
-JOBS ?= 3
+JOBS ?= 4
 
 .DEFAULT_GOAL = help
 .PHONY: help run stop test test-unit lint types format docs site conformance crash

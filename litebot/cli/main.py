@@ -50,7 +50,7 @@ GROUPS: dict[str, dict[str, Lazy]] = {
     "See what goes on": {
         "status": Lazy("status", "status", "Say what a master does and what its start found."),
         "why": Lazy("why", "why", "Say what became of a change."),
-        "report": Lazy("report", "report", "List and drop what reporters have still to tell."),
+        "report": Lazy("report", "report", "List and drop reports that are still to be sent."),
     },
     "Say who may log in": {
         "user": Lazy("user", "user", "Add, remove and list those who may log in."),

@@ -43,7 +43,7 @@ class ReportCommands(click.Group):
 @example("litebot report list ci")
 @click.group(cls=ReportCommands)
 def report() -> None:
-    """List and drop what reporters have still to tell (mails, commit statuses).
+    """List and drop reports that are still to be sent (mails, commit statuses).
 
     Each is told again, later and later, until it is taken; what a server refuses, or what can't
     be made, is tried five times, and then once at each start.
@@ -56,7 +56,7 @@ def report() -> None:
 @quiet_option
 @basedir_argument
 def list_reports(basedir: Basedir, as_json: bool) -> None:
-    """List what reporters have still to tell.
+    """List the reports that are still to be sent.
 
     The master of BASEDIR may run or not.
     """
@@ -70,7 +70,7 @@ def list_reports(basedir: Basedir, as_json: bool) -> None:
 @click.argument("report_id", metavar="ID", type=click.IntRange(min=1))
 @basedir_argument
 def drop(report_id: int, basedir: Basedir, dry_run: bool) -> None:
-    """Never tell the report with this ID.
+    """Never send the report with this ID.
 
     The list has the ids; the master of BASEDIR must run.
     """
@@ -88,7 +88,7 @@ def drop(report_id: int, basedir: Basedir, dry_run: bool) -> None:
 @json_option
 @basedir_argument
 def before(basedir: Basedir, dropped: int | None, as_json: bool) -> None:
-    """As it was spelled before."""
+    """The former spelling, `litebot report --drop`."""
     if dropped is None:
         note_spelling("report", "report list")
     else:
@@ -134,4 +134,4 @@ def _print(found: list[dict[str, Any]], as_json: bool) -> None:
     for waiting in found:
         print(f"{waiting['id']:>6}  {report_line(waiting)}")
     if not found:
-        tell("everything is told")
+        tell("no report is waiting")

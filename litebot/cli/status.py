@@ -118,7 +118,7 @@ def linked(text: str, url: str | None) -> str:
 
 def report_line(report: dict[str, Any]) -> str:
     """Return a line on a report that is not delivered yet: its subject, and its attempts so far."""
-    what = f"{report['reporter']} has not told of {report['kind'][:-1]} id {report['about']}"
+    what = f"{report['reporter']} has not reported {report['kind'][:-1]} id {report['about']}"
     if not report["error"]:
         return linked(f"{what} yet", report["url"])
     again = "not again before a restart"  # its server refuses it, or it can't be made

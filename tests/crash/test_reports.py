@@ -84,7 +84,7 @@ def test_status_shows_one_failed_report_of_each_reporter(victim: Victim) -> None
     wait_for(lambda: len(waiting(victim)) == 6, "all to have failed")
     shown = victim.run("status").stdout
     for reporter in ("mailer", "pusher"):
-        assert shown.count(f"{reporter} has not told of") == 1
+        assert shown.count(f"{reporter} has not reported") == 1
         assert f"and 2 more of {reporter}: litebot report list {victim.basedir}\n" in shown
 
 
@@ -102,13 +102,13 @@ def test_a_report_can_be_seen_and_dropped(victim: Victim) -> None:
     wait_for(lambda: len(waiting(victim)) == 2, "both to have failed")
     listed = succeeded(victim.run("report")).stdout.splitlines()
     assert len(listed) == 2
-    assert "mailer has not told of build id 1 in 1 attempts" in listed[0]
+    assert "mailer has not reported build id 1 in 1 attempts" in listed[0]
     assert listed[0].endswith("/#/builders/1/builds/1")
     assert listed[1].endswith("/#/buildrequests/1")
     first, second = (line.split()[0] for line in listed)
     left = succeeded(victim.run("report", "--drop", first)).stdout.splitlines()
     assert len(left) == 1
-    assert succeeded(victim.run("report", "--drop", second)).stdout == "everything is told\n"
+    assert succeeded(victim.run("report", "--drop", second)).stdout == "no report is waiting\n"
     refused = victim.run("report", "--drop", first)
     assert refused.returncode == 1
     assert f"no report with the id {first} is waiting" in refused.stderr

@@ -593,7 +593,7 @@ def test_a_report_is_dropped_after_its_dry_run(running: Master) -> None:
     last = str(ids[-1])
     done = succeeded(litebot("report", "drop", "--dry-run", last, running.basedir))
     assert done.stdout.startswith(f"would drop report {last}: ")
-    assert " has not told of " in done.stdout
+    assert " has not reported " in done.stdout
     assert [report["id"] for report in read(running, "report list")] == ids
     dropped = succeeded(litebot("report", "drop", last, running.basedir))
     assert dropped.stdout.startswith(f"dropped report {last}: ")

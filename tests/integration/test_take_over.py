@@ -148,7 +148,7 @@ def test_a_dependent_scheduler_of_a_dead_master_learns_what_it_waits_for(tables:
     _dependent(tables, "later", DEAD)
     taken = tables.take_over()
     kinds = [finding.kind for finding in taken.findings]
-    assert kinds == ["dependent scheduler", "change not handed over"]
+    assert kinds == ["dependent scheduler", "change not delivered"]
     state = tables.one(Model.object_state.c.value_json, 1, "objectid")
     assert json.loads(state) == [7]
     assert tables.conn.execute(sa.select(Model.scheduler_masters)).all() == []

@@ -90,4 +90,4 @@ def missed(scene: Scene) -> Iterator[Finding]:
     for schedulerid, name, count, first in scene.conn.execute(behind):
         what = f"change {first}" if count == 1 else f"{count} changes from {first} on"
         message = f"scheduler {name!r} had not dealt with {what}; it is given them now"
-        yield Finding("change not handed over", schedulerid, message)
+        yield Finding("change not delivered", schedulerid, message)
