@@ -328,7 +328,7 @@ def test_cleanupdb_of_a_file_of_stock_buildbot(stopped: Master) -> None:
     assert f"would write all of {stopped.state_file}, which has {size:,} bytes, anew" in said
 
 
-@pytest.mark.parametrize(
+each_on_a_stopped_master = pytest.mark.parametrize(
     ("command", "arguments"),
     [
         ("cleanupdb", []),
@@ -337,6 +337,9 @@ def test_cleanupdb_of_a_file_of_stock_buildbot(stopped: Master) -> None:
         ("upgrade-master", []),
     ],
 )
+
+
+@each_on_a_stopped_master
 def test_after_a_kill_a_dry_run_leaves_the_log_as_it_is(
     running: Master, tmp_path: Path, command: str, arguments: list[str]
 ) -> None:
@@ -352,15 +355,7 @@ def test_after_a_kill_a_dry_run_leaves_the_log_as_it_is(
     assert dry(killed, command, *arguments) == said
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments"),
-    [
-        ("cleanupdb", []),
-        ("copy-db", ["sqlite:///copy.sqlite"]),
-        ("move-database", ["sqlite:///moved.sqlite"]),
-        ("upgrade-master", []),
-    ],
-)
+@each_on_a_stopped_master
 def test_what_needs_the_master_stopped_refuses_in_a_dry_run_too(
     running: Master, command: str, arguments: list[str]
 ) -> None:
