@@ -13,7 +13,7 @@ REPORT = {
     "masterid": "the master that is to tell it",
     "reporter": 'the name of the reporter; "" for all of them',
     "kind": '"builds" or "buildsets"',
-    "about": "the id of the build or the buildset whose end is to be told",
+    "about": "the id of the build or the buildset whose end is reported",
     "attempts": "how often that has failed",
     "retry_at": "when it is tried next; null while it is tried, and where only a start does",
     "error": "how the last attempt failed, or null",

@@ -45,8 +45,8 @@ class ReportCommands(click.Group):
 def report() -> None:
     """List and drop reports that are still to be sent (mails, commit statuses).
 
-    Each is told again, later and later, until it is taken; what a server refuses, or what can't
-    be made, is tried five times, and then once at each start.
+    Each is sent again, at growing intervals, until it is accepted; what a server refuses, or what
+    can't be made, is tried five times, and then once at each start.
     """
 
 

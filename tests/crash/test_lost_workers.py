@@ -157,6 +157,6 @@ def test_a_mistake_while_a_build_begins_ends_it(victim: Victim) -> None:
     assert victim.rows("SELECT 1 FROM builds WHERE complete_at IS NULL") == []
     assert victim.rows("SELECT 1 FROM steps WHERE complete_at IS NULL") == []
     assert sum("a mistake" in error for error in errors(victim)) == 3
-    told = "SELECT l.name FROM logs l JOIN steps s ON s.id = l.stepid"
-    told += " WHERE s.name = 'worker_preparation'"
-    assert sorted(victim.rows(told)) == [("err.html",), ("err.text",)]
+    query = "SELECT l.name FROM logs l JOIN steps s ON s.id = l.stepid"
+    query += " WHERE s.name = 'worker_preparation'"
+    assert sorted(victim.rows(query)) == [("err.html",), ("err.text",)]

@@ -67,7 +67,7 @@ def victim(victim: Victim) -> Victim:
     text = re.sub(r"(?m)^max_attempts = 3$", "max_attempts = 1000", settings.read_text())
     settings.write_text(text)
     victim.write_config(CONFIG)
-    victim.told.touch()
+    victim.reported.touch()
     return victim
 
 
@@ -128,7 +128,7 @@ def test_nothing_is_lost_doubled_or_stuck(victim: Victim) -> None:
 @pytest.fixture
 def victims(victim: Victim, watch: Callable[[Master], Master], tmp_path: Path) -> list[Victim]:
     """Three masters that share a database and the file to which their reporters write."""
-    victim.configure(f"TOLD = {str(victim.told)!r}")
+    victim.configure(f"REPORTED = {str(victim.reported)!r}")
     others = [joined(victim, tmp_path / name) for name in ("ci2", "ci3")]
     for other in others:
         watch(other)

@@ -29,14 +29,14 @@ builder("b", shell("{command}"))
 def await_told(victim: Victim) -> list[str]:
     """Wait until no report is left to send; return the lines of the reporters, sorted."""
     victim.await_quiet()
-    wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "all to be told", 60)
-    return sorted(victim.told.read_text().splitlines())
+    wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "all to be sent", 60)
+    return sorted(victim.reported.read_text().splitlines())
 
 
 @on_both
 @pytest.mark.parametrize("point", ["db.builds.finishBuild:1", "db.buildrequests.complete:1"])
 def test_each_reporter_hears_of_each_end(victim: Victim, point: str) -> None:
-    victim.told.touch()
+    victim.reported.touch()
     victim.write_config(CONFIG.format(command="true"))
     victim.start_to_die(point)
     victim.ask_for("b")
@@ -47,7 +47,7 @@ def test_each_reporter_hears_of_each_end(victim: Victim, point: str) -> None:
 
 @on_both
 def test_what_died_is_reported_too(victim: Victim) -> None:
-    victim.told.touch()
+    victim.reported.touch()
     victim.write_config(CONFIG.format(command="kill -9 $PPID"))
     settings = victim.basedir / "litebot.toml"
     text = settings.read_text().replace("max_attempts = 3", "max_attempts = 2")
@@ -71,7 +71,7 @@ def test_a_reporter_that_fails_tries_again_over_a_restart(victim: Victim) -> Non
     assert "No such file" in waiting(victim)[0]["error"]
     assert "No such file" in victim.run("status").stdout
     victim.kill()
-    victim.told.touch()
+    victim.reported.touch()
     victim.start()
     assert await_told(victim) == [f"mailer 1 {SUCCESS}", f"pusher 1 {SUCCESS}"]
 
@@ -143,7 +143,7 @@ def report_by(victim: Victim, *generators: str) -> None:
 def test_a_generator_that_fails_repeats_no_others(
     victim: Victim, generators: tuple[str, str]
 ) -> None:
-    victim.told.touch()
+    victim.reported.touch()
     report_by(victim, *generators)
     victim.start()
     victim.ask_for("b")
@@ -157,12 +157,12 @@ def test_what_is_made_beside_a_generator_that_fails_is_sent_again(victim: Victim
     victim.ask_for("b")
     wait_for(lambda: [r for r in waiting(victim) if r["attempts"] > 5], "it to have failed often")
     assert "No such file" in waiting(victim)[0]["error"]
-    victim.told.touch()
+    victim.reported.touch()
     assert await_told(victim) == [f"mailer 1 {SUCCESS}"]
 
 
 def test_what_no_generator_makes_is_given_up(victim: Victim) -> None:
-    victim.told.touch()
+    victim.reported.touch()
     report_by(victim, BAD)
     victim.start()
     victim.ask_for("b")
@@ -258,7 +258,7 @@ def test_what_a_server_does_not_take_is_pushed_after_a_restart(victim: Victim) -
         server.codes[:] = [500, 200]
         report_to(victim, server)
         victim.start()
-        wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "it to be told")
+        wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "it to be sent")
         assert server.builds == [1, 1, 1]
 
 
@@ -274,7 +274,7 @@ def test_what_a_server_refuses_is_given_up(victim: Victim) -> None:
         victim.kill()
         server.codes[:] = [200]
         victim.start()
-        wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "it to be told")
+        wait_for(lambda: not victim.rows("SELECT 1 FROM litebot_outbox"), "it to be sent")
         assert server.builds == [1] * 6
 
 

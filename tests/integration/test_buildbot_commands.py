@@ -329,30 +329,30 @@ def test_dataspec(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class History:
-    """A stopped master that has built much, to be copied, and what it told."""
+    """A stopped master that has built much, to be copied, and what it answers."""
 
     master: Master
-    told: dict[str, Any]
+    answers: dict[str, Any]
 
 
-def tell(master: Master) -> dict[str, Any]:
+def rest_answers(master: Master) -> dict[str, Any]:
     """All builds with their steps, properties, changes and logs, as the REST API has them."""
-    told: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     visitor = master.visitor()
     for build in visitor.rest("builds", order="buildid")["builds"]:
         path = f"builds/{build['buildid']}"
-        told[path] = build
-        told[f"{path}/properties"] = visitor.rest(f"{path}/properties")
-        told[f"{path}/changes"] = visitor.rest(f"{path}/changes")
-        told[f"{path}/steps"] = visitor.rest(f"{path}/steps")
-        for step in told[f"{path}/steps"]["steps"]:
+        answers[path] = build
+        answers[f"{path}/properties"] = visitor.rest(f"{path}/properties")
+        answers[f"{path}/changes"] = visitor.rest(f"{path}/changes")
+        answers[f"{path}/steps"] = visitor.rest(f"{path}/steps")
+        for step in answers[f"{path}/steps"]["steps"]:
             for log in visitor.rest(f"steps/{step['stepid']}/logs")["logs"]:
                 raw = visitor.request("GET", f"/api/v2/logs/{log['logid']}/raw")
-                told[f"log {log['logid']}"] = raw.body
+                answers[f"log {log['logid']}"] = raw.body
     keys = {"buildsets": "bsid", "buildrequests": "buildrequestid", "sourcestamps": "ssid"}
     for path, key in {**keys, "changes": "changeid"}.items():
-        told[path] = visitor.rest(path, order=key)
-    return told
+        answers[path] = visitor.rest(path, order=key)
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -360,11 +360,11 @@ def history(running: Master, tmp_path_factory: pytest.TempPathFactory) -> Histor
     """What the tests above have left behind, and at least a green and a red build."""
     assert running.force("hello").returncode == 0
     assert running.force("red").returncode == 1
-    told = tell(running)
+    answers = rest_answers(running)
     running.stop()
     copied = running.copy(tmp_path_factory.mktemp("history") / "ci")
     running.start()
-    return History(copied, told)
+    return History(copied, answers)
 
 
 @pytest.fixture
@@ -405,7 +405,7 @@ def test_cleanupdb(stopped: Master, history: History, database_kind: str) -> Non
     stopped.define_builder("talkative", f"cat {stopped.basedir}/much.txt")
     stopped.start()
     assert stopped.force("talkative").returncode == 0
-    told = tell(stopped)
+    answers = rest_answers(stopped)
     stopped.stop()
     size = stopped.state_file.stat().st_size if database_kind == "sqlite" else 0
     done = succeeded(stopped.run("cleanupdb", "--force"))
@@ -421,10 +421,10 @@ def test_cleanupdb(stopped: Master, history: History, database_kind: str) -> Non
         vacuumed = "SELECT 1 FROM pg_stat_user_tables WHERE last_vacuum IS NOT NULL"
         wait_for(lambda: stopped.rows(vacuumed), "the server to have noted that it cleaned up")
     stopped.start()
-    assert tell(stopped) == told
-    for path in history.told:
+    assert rest_answers(stopped) == answers
+    for path in history.answers:
         if path.startswith("log "):
-            assert told[path] == history.told[path]
+            assert answers[path] == history.answers[path]
 
 
 @on_both
@@ -443,7 +443,7 @@ def test_copy_db(stopped: Master, history: History, tmp_path: Path) -> None:
     stopped.set("database", "url", f"sqlite:///{copy}")
     stopped.state_file.unlink(missing_ok=True)
     stopped.start()
-    assert tell(stopped) == history.told
+    assert rest_answers(stopped) == history.answers
     assert stopped.force("hello").returncode == 0
 
 
@@ -480,11 +480,11 @@ def test_upgrade_master_of_a_basedir_of_stock_buildbot(
         visitor.control("forceschedulers/force", "force", builderid=1)
         builds = "builders/old/builds"
         wait_for(lambda: visitor.rest(builds, complete="true")["builds"], "the build by stock")
-        told = visitor.rest("builds/1")
+        answers = visitor.rest("builds/1")
         text = visitor.rest("builds/1/steps/shell/logs/stdio/contents")
         for refused in ("start", "restart"):
             assert master.run(refused).returncode == 1
-        assert visitor.rest("builds/1") == told
+        assert visitor.rest("builds/1") == answers
     finally:
         succeeded(run(BUILDBOT, "stop", master.basedir))
 
@@ -498,7 +498,7 @@ def test_upgrade_master_of_a_basedir_of_stock_buildbot(
         assert any("BuildMaster is running" in line for line in process.stdout)
         succeeded(master.run("stop", "-c"))
     master.start()
-    assert visitor.rest("builds/1") == told
+    assert visitor.rest("builds/1") == answers
     assert visitor.rest("builds/1/steps/shell/logs/stdio/contents") == text
     assert "as before" in succeeded(master.force("old")).stdout
     assert visitor.control("forceschedulers/force", "force", builderid=1).status == 403

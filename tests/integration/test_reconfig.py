@@ -365,26 +365,26 @@ def test_classes_of_a_user_are_kept_changed_and_removed(master: Master) -> None:
             found.append(properties["made_by"][0] if "made_by" in properties else "")
         return found
 
-    def told(name: str, text: str) -> bool:
+    def reported(name: str, text: str) -> bool:
         path = master.basedir / name
-        wait_for(lambda: path.exists() and path.read_text() == text, f"{name} to be told {text}")
+        wait_for(lambda: path.exists() and path.read_text() == text, f"{name} to get {text}")
         wait_for(lambda: not master.rows("SELECT 1 FROM litebot_outbox"), "that to be noted")
         return True
 
     assert made_by() == ["first", "first"]
-    assert told("one", "12")
+    assert reported("one", "12")
     master.reconfig()
     assert made_by() == ["first", "first"]
-    assert told("one", "1234")
+    assert reported("one", "1234")
     replace_in(config, '"first"', '"second"')
     replace_in(config, '"one"', '"two"')
     master.reconfig()
     assert made_by() == ["second", "second"]
-    assert told("two", "56")
+    assert reported("two", "56")
     assert "new services, removing" not in master.log.partition("adding 1 new services")[2]
     config.write_text(before, encoding="utf-8")
     master.reconfig()
     assert made_by() == ["", ""]
-    assert told("one", "1234")
-    assert told("two", "56")
+    assert reported("one", "1234")
+    assert reported("two", "56")
     master.stop()

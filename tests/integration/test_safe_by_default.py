@@ -444,7 +444,7 @@ def test_steps_do_not_publish_the_masters_environment(master: Master) -> None:
         printenv = ["printenv", "TOKEN", "PYTHONPATH"]
         c["builders"][-1].factory.addStep(
             steps.ShellCommand(
-                name="told",
+                name="own",
                 command=printenv,
                 env={"TOKEN": "${GITHUB_TOKEN}", "PYTHONPATH": "lib"},
                 logEnviron=False,
@@ -459,7 +459,7 @@ def test_steps_do_not_publish_the_masters_environment(master: Master) -> None:
     master.start(env={**os.environ, **SECRETS, **NEEDED, **named})
     assert master.force("prints").returncode == 0
     (build,) = master.builds("prints")
-    names = ("shell", "told", "masters")
+    names = ("shell", "own", "masters")
     texts = {name: master.log_text(build["buildid"], name) for name in names}
     printed = dict(
         line[1:].split("=", 1)
@@ -468,8 +468,8 @@ def test_steps_do_not_publish_the_masters_environment(master: Master) -> None:
     )
     assert {**NEEDED, **named}.items() <= printed.items()
     assert {"PATH", "HOME"} <= printed.keys()
-    told = [line[1:] for line in texts["told"].splitlines() if line.startswith("o")]
-    assert told == [SECRETS["GITHUB_TOKEN"], "lib:/python"]
+    own = [line[1:] for line in texts["own"].splitlines() if line.startswith("o")]
+    assert own == [SECRETS["GITHUB_TOKEN"], "lib:/python"]
     published = texts["shell"] + texts["masters"]
     assert [secret for secret in SECRETS.values() if secret in published] == []
 

@@ -121,10 +121,10 @@ def test_three_share_300_builds_and_one_is_killed(
     assert retried
     attempts = here.rows("SELECT value FROM build_properties WHERE name = 'attempt'")
     assert attempts == [("2",)] * len(retried)
-    told = Counter(line for line in here.lines_told() if line.startswith("mailer"))
-    assert set(told) == {f"mailer {buildid} {SUCCESS}" for _, buildid, _ in finals}
-    # What the killed one was about to tell, or to note that it has, is told again.
-    twice = [line for line, times in told.items() if times > 1]
+    reported = Counter(line for line in here.lines_reported() if line.startswith("mailer"))
+    assert set(reported) == {f"mailer {buildid} {SUCCESS}" for _, buildid, _ in finals}
+    # What the killed one was about to tell, or to note that it has, is reported again.
+    twice = [line for line, times in reported.items() if times > 1]
     assert len(twice) <= 5, twice
     claims = here.rows("SELECT DISTINCT masterid FROM scheduler_masters")
     assert claims
@@ -248,8 +248,8 @@ def test_each_does_what_another_one_is_told(site: Callable[[str], Site], tmp_pat
     here.await_quiet()
     # What both have tells of each beginning and end once, as does what only the other one has.
     mailer = ("1 6", "1 None", "2 0", "2 None")
-    expected = ["chat 1 6", "chat 2 0", *(f"mailer {told}" for told in mailer)]
-    assert here.lines_told() == expected
+    expected = ["chat 1 6", "chat 2 0", *(f"mailer {end}" for end in mailer)]
+    assert here.lines_reported() == expected
 
 
 def test_tables_are_not_upgraded_under_another_master(site: Callable[[str], Site]) -> None:

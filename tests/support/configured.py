@@ -13,7 +13,7 @@ c["www"] = {"change_hook_dialects": {"base": True}}
 c["builders"] = []
 c["schedulers"] = []
 
-TOLD = os.path.join(basedir, "told")
+REPORTED = os.path.join(basedir, "reported")
 
 
 def builder(name, *factories, **options):
@@ -50,10 +50,10 @@ class Periodic(Telling, schedulers.Periodic):
 
 
 class Reporter(ReporterBase):
-    # Appends to the file TOLD, and fails while there is no such file.
+    # Appends to the file REPORTED, and fails while there is no such file.
     def sendMessage(self, reports):
         # Several masters do so at a time, which seeking the end would not stand.
-        with os.fdopen(os.open(TOLD, os.O_WRONLY | os.O_APPEND), "w") as file:
+        with os.fdopen(os.open(REPORTED, os.O_WRONLY | os.O_APPEND), "w") as file:
             for report in reports:
                 for build in report["builds"]:
                     file.write(f"{self.name} {build['buildid']} {build['results']}\\n")

@@ -114,8 +114,8 @@ def _logs(victim: Victim) -> Iterator[str]:
 
 def _reported(victim: Victim) -> Iterator[str]:
     """Find builds that were not reported, except retried ones, which Buildbot does not report."""
-    told = set(victim.told.read_text(encoding="utf-8").splitlines())
+    reported = set(victim.reported.read_text(encoding="utf-8").splitlines())
     query = "SELECT id, results FROM builds WHERE results != 5"
     for buildid, results in victim.rows(query):
-        if f"pusher {buildid} {results}" not in told:
+        if f"pusher {buildid} {results}" not in reported:
             yield f"build {buildid} with results {results} was not reported"

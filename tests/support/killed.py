@@ -77,9 +77,9 @@ class Victim(Master):
         return [changeid for changeids in mine for changeid in changeids]
 
     @property
-    def told(self) -> Path:
+    def reported(self) -> Path:
         """Return the path of the file to which the reporters write."""
-        return self.basedir / "told"
+        return self.basedir / "reported"
 
     def repairs(self) -> list[str]:
         """Return the kinds of the findings of the last start, in order."""

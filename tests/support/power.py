@@ -351,7 +351,8 @@ def _faults(db: apsw.Connection) -> Iterator[str]:
 class Promises:
     """What must be on the disk, by the answers that the process has given so far.
 
-    `commit` follows from marks: "told 7" promises all that was committed at the mark "asked 7".
+    `commit` follows from marks: "acknowledged 7" promises all that was committed at the mark
+    "asked 7".
     `values` follow from answers over HTTP: a 2xx promises the value that was sent from the port to
     which it goes.
     """

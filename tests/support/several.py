@@ -15,13 +15,13 @@ from support.postgres import Postgres
 
 # Each master runs fewer builds at a time, so that all of them get some.
 SHARING = """
-TOLD = {told!r}
+REPORTED = {reported!r}
 c["workers"] = [worker.LocalWorker("local", max_builds=4)]
 """
 
 
 class Site:
-    """Masters that share a database; `told` is the file to which their reporters write.
+    """Masters that share a database; `reported` is the file to which their reporters write.
 
     `url` returns the URL for the name of the database; by default it is one of the server's socket.
     """
@@ -34,14 +34,16 @@ class Site:
         config: str,
         url: Callable[[str], str] | None = None,
     ) -> None:
-        self.told = folder / "told"
-        self.told.touch()
+        self.reported = folder / "reported"
+        self.reported.touch()
         self._postgres = postgres
         self._database = postgres.new_database()
         self._folder = folder
         self._watch = watch
         self._password = ""
-        self._config = CONFIG + SHARING.format(told=str(self.told)) + textwrap.dedent(config)
+        self._config = (
+            CONFIG + SHARING.format(reported=str(self.reported)) + textwrap.dedent(config)
+        )
         self.url = (url or postgres.url)(self._database)
 
     def master(self, name: str, more: str = "") -> Master:
@@ -84,11 +86,11 @@ class Site:
     def await_quiet(self, timeout_s: float = 60.0) -> None:
         """Wait until all buildsets are complete and all reports are sent."""
         self.await_none("SELECT 1 FROM buildsets WHERE complete = 0", "the buildsets", timeout_s)
-        self.await_none("SELECT 1 FROM litebot_outbox", "all to be told", timeout_s)
+        self.await_none("SELECT 1 FROM litebot_outbox", "all to be sent", timeout_s)
 
-    def lines_told(self) -> list[str]:
+    def lines_reported(self) -> list[str]:
         """Return the lines that the reporters have written, sorted."""
-        return sorted(self.told.read_text(encoding="utf-8").splitlines())
+        return sorted(self.reported.read_text(encoding="utf-8").splitlines())
 
 
 def errors(master: Master) -> list[str]:

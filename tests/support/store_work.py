@@ -3,7 +3,7 @@
 It writes changes, and builds with steps and logs, as the parts of a master do.  The turn queue,
 syncs and checkpoints are real, and the clock is one that the program advances.  If the process is
 recorded (disk_trace.c), it marks in the record when it begins to wait for the disk ("asked"), and
-when that wait ends ("told").
+when that wait ends ("acknowledged").
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Work:
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world
-        self.told: list[str] = []  # the revisions that were acknowledged
+        self.acknowledged: list[str] = []  # the revisions that were acknowledged
         self._rng = rng
         self._asked = 0
 
@@ -49,8 +49,8 @@ class Work:
         mark(f"asked {number}")
 
         def tell(_: None) -> None:
-            mark(f"told {number}")
-            self.told += revisions
+            mark(f"acknowledged {number}")
+            self.acknowledged += revisions
 
         promised.addCallbacks(tell, lambda _failure: None)
 

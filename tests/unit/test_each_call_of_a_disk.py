@@ -53,7 +53,7 @@ class Run:
 
     def __init__(self, path: Path, template: Path, durability: str) -> None:
         self.path = path
-        self.told: list[str] = []
+        self.acknowledged: list[str] = []
         self.failures: list[StoreFailed] = []
         self.error: Exception | None = None
         try:
@@ -65,7 +65,7 @@ class Run:
 
     def _work(self, world: World) -> None:
         work = Work(world, random.Random(1))
-        self.told = work.told
+        self.acknowledged = work.acknowledged
         try:
             work.build("first")
             work.build("second")
@@ -131,15 +131,15 @@ def check(run: Run, message: str) -> None:
         assert failure.hint
     assert len(run.failures) <= 1
     if run.error is None and not run.failures:
-        assert set(run.told) == {"first", "second"}
-    assert set(run.told) <= content(run.path)
+        assert set(run.acknowledged) == {"first", "second"}
+    assert set(run.acknowledged) <= content(run.path)
 
 
 def goes_on(run: Run, template: Path, durability: str) -> None:
     """The next start, on a disk that works."""
     again = Run(run.path, template, durability)
-    assert (again.failures, again.error, again.told) == ([], None, ["first", "second"])
-    assert set(run.told) <= content(run.path)
+    assert (again.failures, again.error, again.acknowledged) == ([], None, ["first", "second"])
+    assert set(run.acknowledged) <= content(run.path)
 
 
 @pytest.mark.parametrize("once", [True, False], ids=["once", "from then on"])

@@ -1,6 +1,7 @@
 """litebot's own tables, beside Buildbot's in the same database; schema.py creates them.
 
-All are named litebot_*, and a stock Buildbot ignores them.
+All are named litebot_*, and a stock Buildbot ignores them.  A table keeps the name with which it
+was created: masters and commands of another release read it, too.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ deletions = sa.Table(
     sa.Column("deleted", sa.Integer, nullable=False),
 )
 
-# The deliveries of a hook, by mail or by a poller that were stored; see delivery.origins.
+# The deliveries of a hook, by mail or by a poller that were stored; see delivery.change_origins.
 deliveries = sa.Table(
     "litebot_deliveries",
     metadata,

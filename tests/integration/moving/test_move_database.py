@@ -37,21 +37,21 @@ from support.postgres import Postgres
 VERSION = "litebot_schema"
 
 
-def tell(master: Master) -> dict[str, Any]:
+def rest_answers(master: Master) -> dict[str, Any]:
     """What the REST API says of all builds, and their logs."""
-    told: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     visitor = master.visitor()
     for path in ("builds", "buildsets", "buildrequests", "sourcestamps", "changes"):
-        told[path] = visitor.rest(path)
-    for build in told["builds"]["builds"]:
+        answers[path] = visitor.rest(path)
+    for build in answers["builds"]["builds"]:
         path = f"builds/{build['buildid']}"
         for part in ("properties", "changes", "steps"):
-            told[f"{path}/{part}"] = visitor.rest(f"{path}/{part}")
-        for step in told[f"{path}/steps"]["steps"]:
+            answers[f"{path}/{part}"] = visitor.rest(f"{path}/{part}")
+        for step in answers[f"{path}/steps"]["steps"]:
             for log in visitor.rest(f"steps/{step['stepid']}/logs")["logs"]:
                 raw = visitor.request("GET", f"/api/v2/logs/{log['logid']}/raw")
-                told[f"log {log['logid']}"] = raw.body
-    return told
+                answers[f"log {log['logid']}"] = raw.body
+    return answers
 
 
 def add_every_compression(db: apsw.Connection) -> None:
@@ -179,16 +179,16 @@ def test_after_a_move_back_the_master_has_its_history_and_builds_on(
     stopped: Master, postgres: Postgres, database: str
 ) -> None:
     stopped.start()
-    told = tell(stopped)
+    answers = rest_answers(stopped)
     stopped.stop()
-    parents = {buildset["parent_buildid"] for buildset in told["buildsets"]["buildsets"]}
-    rebuilt = {buildset["rebuilt_buildid"] for buildset in told["buildsets"]["buildsets"]}
+    parents = {buildset["parent_buildid"] for buildset in answers["buildsets"]["buildsets"]}
+    rebuilt = {buildset["rebuilt_buildid"] for buildset in answers["buildsets"]["buildsets"]}
     assert len(parents) > 1
     assert len(rebuilt) > 1
     succeeded(stopped.run("move-database", postgres.url(database)))
     succeeded(stopped.run("move-database", "sqlite:///state.sqlite"))
     stopped.start()
-    assert tell(stopped) == told
+    assert rest_answers(stopped) == answers
     assert stopped.force("hello").returncode == 0
 
 
@@ -196,11 +196,11 @@ def test_a_moved_master_runs_on_postgres_and_takes_its_builds_back(
     stopped: Master, postgres: Postgres, database: str
 ) -> None:
     stopped.start()
-    told = tell(stopped)
+    answers = rest_answers(stopped)
     stopped.stop()
     succeeded(stopped.run("move-database", postgres.url(database)))
     stopped.start()
-    assert tell(stopped) == told
+    assert rest_answers(stopped) == answers
     assert stopped.force("hello").returncode == 0
     there = stopped.builds("hello")
     stopped.stop()

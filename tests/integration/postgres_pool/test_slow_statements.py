@@ -23,17 +23,17 @@ LARGE = 3_000_000
 def tries(store: Store) -> int:
     """How often a piece was run that takes long, and where no outage was told of."""
     runs: list[int] = []
-    told: list[Outage | None] = []
-    store.pool._on_outage = told.append
+    outages: list[Outage | None] = []
+    store.pool._on_outage = outages.append
 
     def work(conn: Connection) -> None:
         runs.append(1)
         conn.execute(sa.text("SELECT pg_sleep(7)")).all()
 
     store.wait(store.do(contents))
-    told.clear()
+    outages.clear()
     store.wait(store.do(work))
-    assert told == []
+    assert outages == []
     return len(runs)
 
 
@@ -44,8 +44,8 @@ def test_a_statement_that_takes_long_is_left_alone(store: Store) -> None:
 @pytest.mark.parametrize("way", ["there", "back"])
 def test_what_takes_long_to_be_sent_is_sent_once(slow: Store, way: str) -> None:
     runs: list[int] = []
-    told: list[Outage | None] = []
-    slow.pool._on_outage = told.append
+    outages: list[Outage | None] = []
+    slow.pool._on_outage = outages.append
 
     def work(conn: Connection) -> int:
         runs.append(1)
@@ -59,7 +59,7 @@ def test_what_takes_long_to_be_sent_is_sent_once(slow: Store, way: str) -> None:
     began_at = time.monotonic()
     assert slow.wait(slow.do(work)) == LARGE
     assert time.monotonic() - began_at > 4
-    assert (len(runs), told) == (1, [])
+    assert (len(runs), outages) == (1, [])
     assert slow.content() == ["a"]
 
 
