@@ -18,9 +18,13 @@ from litebot.cli.common import example
 from litebot.cli.common import json_option
 from litebot.cli.common import print_json
 from litebot.cli.common import quiet_option
+from litebot.errors import LitebotError
 
 if TYPE_CHECKING:
     from litebot.master.admin.status import Status
+
+# How long the master may take to say what only it knows.
+ANSWER_S = 2.0
 
 
 @example("litebot status ci")
@@ -37,12 +41,24 @@ def status(basedir: Basedir, as_json: bool) -> None:
     from litebot.master.admin.status import status as look
 
     found = look(basedir)
+    if found.running:
+        found.refused = _refused(basedir)
     if as_json:
         print_json(asdict(found))
     else:
         _print(found)
     if not found.running:
         sys.exit(Exit.FOUND)
+
+
+def _refused(basedir: Basedir) -> dict[str, int]:
+    """Ask the master what its limits have refused; return {} if it does not answer in time."""
+    from litebot.cli.client import post
+
+    try:
+        return post(basedir, "/refusals", {}, timeout_s=ANSWER_S)
+    except (LitebotError, OSError):
+        return {}
 
 
 def _print(found: Status) -> None:
@@ -82,6 +98,7 @@ def _rows(found: Status) -> list[tuple[str, str]]:
             for builder, count in found.without_builder.items()
         ]
     rows += _failed_reports(found)
+    rows += [("refused", f"{count:,} times: {reason}") for reason, count in found.refused.items()]
     if found.last_start:
         repairs = found.last_start["repairs"]
         rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))

@@ -48,6 +48,7 @@ from litebot.master.delivery.http_client import HTTPClientService
 from litebot.master.delivery.outbox import Outbox
 from litebot.master.delivery.queue import QUEUE
 from litebot.master.delivery.scheduler_manager import SchedulerManager
+from litebot.master.limits.refusals import Refusals
 from litebot.master.reconfiguration import Reconfiguration
 from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.ownership import Ownership
@@ -92,6 +93,7 @@ class BuildMaster(master.BuildMaster):
             name, refuse = configFileName or "master.cfg", self.reconfiguration.refuse
             config_loader = ConfigLoader(basedir, name, refuse)
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
+        self.refusals = Refusals(self.reactor)
         # The name is set before the master gets a parent, which finds services by their names.
         if not isinstance(self.cluster, Shared):
             self.name = SOLE_MASTER

@@ -149,6 +149,54 @@ class Stop(_Section):
 
 
 @dataclass(frozen=True)
+class Limits(_Section):
+    """What visitors, hooks and workers may take of the master before they are refused."""
+
+    body_mb: int = _key(
+        8,
+        "The largest body of a request to the page or its REST API, in MB (of 1,000,000 bytes).",
+        checks.check_limit,
+    )
+    hook_body_mb: int = _key(25, "The same for change hooks.", checks.check_limit)
+    connections: int = _key(
+        512, "How many connections the page has at the same time, in all.", checks.check_limit
+    )
+    connections_per_address: int = _key(
+        256,
+        "The same from one address.  Behind a proxy all visitors have the proxy's address.",
+        checks.check_limit,
+    )
+    request_seconds: int = _key(
+        60,
+        "By then a request has to be complete; for its headers there are 15 seconds at most.",
+        checks.check_limit,
+    )
+    idle_seconds: int = _key(
+        60, "How long a connection may stay open without a request.", checks.check_limit
+    )
+    answer_seconds: int = _key(
+        60,
+        "How long a visitor may take nothing of an answer before the connection is closed.",
+        checks.check_limit,
+    )
+    reads: int = _key(
+        2,
+        "How many long answers (lists without a limit, whole logs) are read at the same time; the\n"
+        "others wait.",
+        checks.check_limit,
+    )
+    subscriptions: int = _key(
+        256, "How many subscriptions to events one page may have.", checks.check_limit
+    )
+    worker_logins: int = _key(
+        64,
+        "How many connections to the port for workers may be open that have not logged in.",
+        checks.check_limit,
+    )
+    login_seconds: int = _key(15, "How long a worker may take to log in.", checks.check_limit)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of litebot.toml; `settings.database.url` alone chooses the database."""
 
@@ -157,14 +205,16 @@ class Settings:
     workers: Workers = field(default_factory=Workers)
     recovery: Recovery = field(default_factory=Recovery)
     stop: Stop = field(default_factory=Stop)
+    limits: Limits = field(default_factory=Limits)
 
 
-SECTIONS: dict[str, type[Database | Web | Workers | Recovery | Stop]] = {
+SECTIONS: dict[str, type[Database | Web | Workers | Recovery | Stop | Limits]] = {
     "database": Database,
     "web": Web,
     "workers": Workers,
     "recovery": Recovery,
     "stop": Stop,
+    "limits": Limits,
 }
 
 HEADER = """\

@@ -38,6 +38,12 @@ def check_attempts(attempts: int) -> int:
     return attempts
 
 
+def check_limit(limit: int) -> int:
+    if not 1 <= limit <= 1_000_000:
+        raise CheckError("it must be from 1 to 1000000")
+    return limit
+
+
 def check_grace(grace_s: int) -> int:
     if not 0 <= grace_s <= 3600:
         raise CheckError("it must be from 0 to 3600")

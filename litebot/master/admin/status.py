@@ -50,6 +50,8 @@ class Status:
     missing: str | None = None
     # While the database server of a running master is away: `since` when, and why, in `words`.
     outage: dict[str, Any] | None = None
+    # How often the limits of a running master have refused something, by reason, since its start.
+    refused: dict[str, int] = field(default_factory=dict)
     # Why the database could not be read; everything that comes from it is empty then.
     unreachable: str | None = None
 

@@ -56,6 +56,7 @@ class Control(service.AsyncService):
         root.putChild(b"why", WhyResource(self.master))
         root.putChild(b"drop-report", DropReportResource(self.master))
         root.putChild(b"reconfig", ReconfigResource(self.master))
+        root.putChild(b"refusals", RefusalsResource(self.master))
         # The path of a socket may have only 108 bytes, which a basedir's can exceed.  The master
         # runs in its basedir, so the name alone is enough.
         is_in_basedir = Path.cwd() == self._path.parent
@@ -255,3 +256,10 @@ class ReconfigResource(Resource):
         if failure is not None:
             raise failure
         return {"pid": os.getpid()}
+
+
+class RefusalsResource(Resource):
+    """POST /refusals: returns how often the limits have refused something, by reason."""
+
+    async def answer(self, request: server.Request) -> dict[str, Any]:
+        return dict(self.master.refusals.counts)
