@@ -154,9 +154,10 @@ def test_a_faulty_configuration(running: Master) -> None:
     )
 
 
-def test_a_reconfig_waits_for_one_that_runs(running: Master) -> None:
-    beginning, go = running.basedir / "beginning", running.basedir / "go"
-    running.configure(
+def test_a_reconfig_waits_for_one_that_runs(master: Master) -> None:
+    master.start()
+    beginning, go = master.basedir / "beginning", master.basedir / "go"
+    master.configure(
         f"""
         import pathlib, time
         if not pathlib.Path({str(beginning)!r}).exists():
@@ -165,15 +166,15 @@ def test_a_reconfig_waits_for_one_that_runs(running: Master) -> None:
                 time.sleep(0.02)
         """
     )
-    os.kill(running.pid, signal.SIGHUP)
+    os.kill(master.pid, signal.SIGHUP)
     wait_for(beginning.exists, "the first reconfig to begin")
-    impatient = running.run("reconfig", "--progress_timeout=0.2")
+    impatient = master.run("reconfig", "--progress_timeout=0.2")
     assert impatient.returncode == 1
-    assert f"the reconfig of {running.basedir} has not ended after 0.2 s" in impatient.stderr
+    assert f"the reconfig of {master.basedir} has not ended after 0.2 s" in impatient.stderr
     go.touch()
-    running.define_builder("late", "true")
-    running.reconfig()
-    succeeded(running.force("late"))
+    master.define_builder("late", "true")
+    master.reconfig()
+    succeeded(master.force("late"))
 
 
 # What a reconfig removes while it builds.
