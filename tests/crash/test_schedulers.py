@@ -324,6 +324,7 @@ def test_a_change_that_waits_while_its_timer_fires_is_built(victim: Victim) -> N
     )
     victim.start()
     assert victim.change(branch="a", revision="1") == 200
+    # Nothing happens between the timers that could be waited for.
     time.sleep(0.6)
     assert victim.change(branch="b", revision="2") == 200
     time.sleep(0.7)  # the buildset of a is being made, and the timer of b has not fired
@@ -531,7 +532,7 @@ def test_a_change_waits_for_the_new_builders(
 ) -> None:
     reconfig = hanging(HANGING_SERVICE)
     assert victim.change(branch="main", revision="1") == 200
-    time.sleep(1)
+    time.sleep(1)  # nothing must happen
     assert revisions(victim, "first") == []
     go_on(victim, reconfig)
     await_revision(victim, "1", "first")

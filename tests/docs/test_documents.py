@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import click
@@ -15,10 +14,12 @@ import pytest
 from litebot.cli.buildbot import HandedOn
 from litebot.cli.main import COMMANDS
 from litebot.cli.main import litebot
+from support.commands import wait_for
 from support.documents import ROOT
 from support.documents import Page
 from support.typed import BIN
 from support.typed import run
+from support.typed import succeeds
 
 README = Page(ROOT / "README.md")
 
@@ -113,10 +114,7 @@ ORDER = [
 def make_a_change(basedir: Path) -> None:
     """Commit to the sample project, and wait until its poller has seen it."""
     run("git -C project commit --quiet --allow-empty -m 'A change'", basedir)
-    give_up_at = time.monotonic() + 60
-    while subprocess.run([BIN / "litebot", "why", "1", basedir], capture_output=True).returncode:
-        assert time.monotonic() < give_up_at, "the poller saw no change"
-        time.sleep(0.2)
+    wait_for(lambda: succeeds("litebot why 1 .", basedir), "the poller to see a change", 60)
 
 
 # One whose server never answers.

@@ -15,9 +15,6 @@ import pytest
 from bench.postgres import USER
 from litebot.master.cluster.peers import CONFIRM_S
 from litebot.master.cluster.peers import MASTER_LOCK
-from litebot.master.cluster.session import MARGIN_S
-from litebot.master.db.postgres.server import CONNECT_TIMEOUT_S
-from litebot.master.db.postgres.server import LONGEST_WAIT_S
 from support.commands import is_running
 from support.commands import succeeded
 from support.commands import wait_for
@@ -26,6 +23,8 @@ from support.master import SUCCESS
 from support.master import Master
 from support.postgres import Postgres
 from support.proxy import Proxy
+from support.several import GRACE_S
+from support.several import JUDGES_SOON
 
 # How long it may take until the death of a master's process is found.
 FOUND_WITHIN_S = 8.0
@@ -109,8 +108,8 @@ def wait_for_all(one: Master, other: Master, builds: int = 1) -> None:
 
 
 def wait_for_judgements() -> None:
-    """Until masters that have been connected for a while judge each other."""
-    ready_at = time.monotonic() + LONGEST_WAIT_S + CONNECT_TIMEOUT_S + MARGIN_S + 1
+    """Until masters with JUDGES_SOON that have been connected for a while judge each other."""
+    ready_at = time.monotonic() + GRACE_S + 1
     wait_for(lambda: time.monotonic() > ready_at, "the time in which nobody is judged")
 
 
@@ -173,8 +172,9 @@ def test_one_that_stands_still_is_not_dead_and_one_that_is_killed_is(
     join: Join, measured: Callable[[str], None]
 ) -> None:
     one, two = join("one", *["true"] * 5), join("two")
-    one.start()
-    two.start()
+    for master in (one, two):
+        master.configure(JUDGES_SOON)
+        master.start()
     wait_for_judgements()
     os.kill(two.pid, signal.SIGSTOP)
     try:
@@ -205,6 +205,7 @@ def test_one_that_was_taken_over_while_cut_off_writes_nothing_and_stops(
     step = f"until [ -e {go} ]; do sleep 0.1; done"
     one = join("one", step, builder="b", url=proxy.url(USER, name))
     two = join("two", step, builder="b")
+    two.configure(JUDGES_SOON)
     one.start()
     one.run("build", "--no-wait", "b")
     wait_for(lambda: one.builds("b"), "the build")

@@ -117,14 +117,16 @@ def test_it_may_keep_connections_for_sessions(
     watch: Callable[[Master], Master],
     tmp_path: Path,
 ) -> None:
-    between = pooler("session")
-    here = Site(postgres, tmp_path, watch, 'builder("slow", shell("sleep 4"))', between.url)
+    between, go = pooler("session"), tmp_path / "go"
+    config = f'builder("slow", shell("until [ -e {go} ]; do sleep 0.05; done"))'
+    here = Site(postgres, tmp_path, watch, config, between.url)
     one, two = here.started("one", "two")
     succeeded(one.force("slow", "--no-wait"))
     here.await_rows("SELECT 1 FROM steps WHERE name = 'shell'", "the step to begin")
     between.kill()
     wait_for(lambda: "away " in one.run("status").stdout, "it to be missed")
     between.start()
+    go.touch()
     here.await_quiet()
     assert here.rows("SELECT results FROM builds") == [(SUCCESS,)]
     os.kill(two.pids[-1], signal.SIGKILL)

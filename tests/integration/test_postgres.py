@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,20 +33,15 @@ AWAY_S = 30.0
 SOON_S = 8.0
 
 
-@pytest.fixture
-def name(postgres: Postgres) -> str:
-    """Of a new database."""
-    return postgres.new_database()
+@pytest.fixture(scope="module")
+def database_kind() -> str:
+    return "postgres"
 
 
 @pytest.fixture
-def master(
-    postgres: Postgres, name: str, watch: Callable[[Master], Master], tmp_path: Path
-) -> Master:
-    """A new master on it, not started yet."""
-    master = watch(Master(tmp_path / "ci"))
-    master.create("--database", postgres.url(name))
-    return master
+def name(master: Master) -> str:
+    """Of the database of a new master."""
+    return master.database
 
 
 @pytest.fixture
@@ -57,7 +50,6 @@ def proxy(postgres: Postgres, name: str, master: Master) -> Iterator[Proxy]:
     proxy = Proxy(postgres.folder, postgres.port)
     set_value(master.basedir / "litebot.toml", "database.url", proxy.url(USER, name))
     yield proxy
-    master.end()
     proxy.close()
 
 

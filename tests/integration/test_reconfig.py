@@ -26,6 +26,24 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+@pytest.fixture(scope="module")
+def shared(module_master: Master) -> Master:
+    """A master that runs, for tests that leave it as it was."""
+    module_master.start()
+    return module_master
+
+
+@pytest.fixture
+def running(shared: Master) -> Iterator[Master]:
+    """The same, which goes back to its files of before in the end."""
+    paths = [shared.basedir / name for name in ("litebot.toml", "master.cfg")]
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    yield shared
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text, encoding="utf-8")
+    shared.reconfig()
+
+
 def replace_in(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -42,30 +60,28 @@ def keeps_its_configuration(master: Master, *said: str) -> None:
     assert [builder["name"] for builder in master.rest("builders")["builders"]] == ["hello"]
 
 
-def test_a_port_that_is_taken_leaves_the_old_page(master: Master, taken: int) -> None:
-    master.start()
-    toml = master.basedir / "litebot.toml"
-    page = master.ports[0]
+def test_a_port_that_is_taken_leaves_the_old_page(running: Master, taken: int) -> None:
+    toml = running.basedir / "litebot.toml"
+    page = running.ports[0]
     replace_in(toml, f"port = {page}", f"port = {taken}")
     refusal = f"port {taken} on 127.0.0.1 is taken by pid {os.getpid()} ("
-    done = master.run("reconfig")
+    done = running.run("reconfig")
     assert done.returncode == 1
     assert f"the master keeps its old configuration: {refusal}" in done.stderr
     assert f"Try: set another port under [web] in {toml}" in done.stderr
-    assert master.status()["url"] == f"http://127.0.0.1:{page}/"
+    assert running.status()["url"] == f"http://127.0.0.1:{page}/"
     replace_in(toml, f"port = {taken}", f"port = {page}")
-    assert master.rest("builders")["builders"]
+    assert running.rest("builders")["builders"]
 
 
-def test_a_new_port_is_what_the_status_and_the_page_have(master: Master) -> None:
-    master.start()
+def test_a_new_port_is_what_the_status_and_the_page_have(running: Master) -> None:
     (port,) = free_ports(1)
-    replace_in(master.basedir / "litebot.toml", f"port = {master.ports[0]}", f"port = {port}")
-    started_at = master.status()["started_at"]
-    master.reconfig()
-    status = master.status()
+    replace_in(running.basedir / "litebot.toml", f"port = {running.ports[0]}", f"port = {port}")
+    started_at = running.status()["started_at"]
+    running.reconfig()
+    status = running.status()
     assert (status["url"], status["started_at"]) == (f"http://127.0.0.1:{port}/", started_at)
-    assert master.rest("builders")["builders"]
+    assert running.rest("builders")["builders"]
 
 
 def test_settings_are_applied_where_a_module_has_the_configuration(master: Master) -> None:
@@ -81,12 +97,11 @@ def test_settings_are_applied_where_a_module_has_the_configuration(master: Maste
     assert master.rest("builders")["builders"]
 
 
-def test_the_same_port_on_another_address(master: Master) -> None:
-    master.start()
-    toml = master.basedir / "litebot.toml"
+def test_the_same_port_on_another_address(running: Master) -> None:
+    toml = running.basedir / "litebot.toml"
     replace_in(toml, 'listen = "127.0.0.1"', 'listen = "0.0.0.0"')
-    master.reconfig()
-    assert master.rest("builders")["builders"]
+    running.reconfig()
+    assert running.rest("builders")["builders"]
 
 
 @pytest.mark.parametrize(
@@ -96,21 +111,19 @@ def test_the_same_port_on_another_address(master: Master) -> None:
         ('durability = "acknowledged"', 'durability = "process"'),
     ],
 )
-def test_another_database_needs_a_restart(master: Master, old: str, new: str) -> None:
-    master.start()
-    toml = master.basedir / "litebot.toml"
+def test_another_database_needs_a_restart(running: Master, old: str, new: str) -> None:
+    toml = running.basedir / "litebot.toml"
     replace_in(toml, old, new)
     keeps_its_configuration(
-        master,
+        running,
         f"[database] in {toml} can't be changed while the master runs",
-        f"Try: litebot restart {master.basedir}",
+        f"Try: litebot restart {running.basedir}",
     )
 
 
-def test_engine_arguments_need_a_restart(master: Master) -> None:
-    master.start()
-    master.configure("c['db'] = {'engine_kwargs': {'echo': True}}")
-    keeps_its_configuration(master, "c['db'] can't be changed while the master runs")
+def test_engine_arguments_need_a_restart(running: Master) -> None:
+    running.configure("c['db'] = {'engine_kwargs': {'echo': True}}")
+    keeps_its_configuration(running, "c['db'] can't be changed while the master runs")
 
 
 def test_what_fails_half_way_is_said(master: Master, taken: int) -> None:
@@ -132,25 +145,25 @@ def test_what_fails_half_way_is_said(master: Master, taken: int) -> None:
     master.stop()
 
 
-def test_a_faulty_configuration(master: Master) -> None:
-    master.start()
-    master.configure("nonsense")
+def test_a_faulty_configuration(running: Master) -> None:
+    running.configure("nonsense")
     keeps_its_configuration(
-        master,
+        running,
         "name 'nonsense' is not defined",
-        f"Try: litebot check-config {master.basedir}",
+        f"Try: litebot check-config {running.basedir}",
     )
 
 
 def test_a_reconfig_waits_for_one_that_runs(master: Master) -> None:
     master.start()
-    beginning = master.basedir / "beginning"
+    beginning, go = master.basedir / "beginning", master.basedir / "go"
     master.configure(
         f"""
         import pathlib, time
         if not pathlib.Path({str(beginning)!r}).exists():
             pathlib.Path({str(beginning)!r}).touch()
-            time.sleep(2)
+            while not pathlib.Path({str(go)!r}).exists():
+                time.sleep(0.02)
         """
     )
     os.kill(master.pid, signal.SIGHUP)
@@ -158,6 +171,7 @@ def test_a_reconfig_waits_for_one_that_runs(master: Master) -> None:
     impatient = master.run("reconfig", "--progress_timeout=0.2")
     assert impatient.returncode == 1
     assert f"the reconfig of {master.basedir} has not ended after 0.2 s" in impatient.stderr
+    go.touch()
     master.define_builder("late", "true")
     master.reconfig()
     succeeded(master.force("late"))

@@ -124,7 +124,7 @@ def test_a_stop_lasts_until_the_process_is_gone(master: Master) -> None:
         """
         import time
         from twisted.internet import reactor
-        reactor.addSystemEventTrigger("after", "shutdown", time.sleep, 1.5)
+        reactor.addSystemEventTrigger("after", "shutdown", time.sleep, 0.5)
         """
     )
     master.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from support.master import Master
 from support.ports import free_ports
 from support.postgres import Postgres
 from support.remote import remote_worker
+from support.several import JUDGES_SOON
 from support.several import Site
 from support.several import errors
 
@@ -63,7 +65,7 @@ def site(
     postgres: Postgres, watch: Callable[[Master], Master], tmp_path: Path
 ) -> Callable[[str], Site]:
     """Call it with the end of a configuration for masters that share a database."""
-    return lambda config: Site(postgres, tmp_path, watch, config)
+    return lambda config: Site(postgres, tmp_path, watch, JUDGES_SOON + textwrap.dedent(config))
 
 
 def kill(site: Site, master: Master, *others: Master) -> float:

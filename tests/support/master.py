@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import textwrap
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from urllib.parse import urlencode
 import pytest
 
 from litebot.basedir import Basedir
+from litebot.process import descendants
 from litebot.settings import load
 from litebot.settings import set_value
 from support.commands import Done
@@ -272,13 +272,12 @@ class Master:
         return found
 
     def end(self) -> None:
-        """Stop the master, by command or else by signal, and drop its database."""
-        if (self.basedir / "master.lock").exists():
-            with suppress(subprocess.TimeoutExpired):
-                self.run("stop")
-        for pid in self.pids:
-            if is_running(pid):
-                os.kill(pid, signal.SIGKILL)
+        """Kill the master and what its builds have started, and drop its database."""
+        owner = Basedir(self.basedir).owner()
+        for pid in {*self.pids, *([owner.pid] if owner else [])}:
+            for each in (pid, *descendants(pid)) if is_running(pid) else ():
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
         if self.server is not None:
             self.server.execute("postgres", f"DROP DATABASE IF EXISTS {self.database} (FORCE)")
 
@@ -288,7 +287,7 @@ watched: list[Master] = []
 
 @contextmanager
 def watching() -> Iterator[Callable[[Master], Master]]:
-    """Give a function that registers a master, to be stopped when the block ends."""
+    """Give a function that registers a master, to be killed when the block ends."""
     mine: list[Master] = []
 
     def watch(master: Master) -> Master:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from support.commands import BIN
 from support.commands import begin
-from support.commands import run
-from support.commands import succeeded
 
 
 @contextmanager
@@ -26,7 +24,8 @@ def remote_worker(
     variables of its process.
     """
     command = BIN / "buildbot-worker"
-    succeeded(run(command, "create-worker", *options, folder, where, "remote", "workerpw"))
+    names = (str(folder), where, "remote", "workerpw")
+    assert begin(command, "create-worker", "--quiet", *options, *names).wait() == 0
     process = begin(
         *(command, "start", "--nodaemon", folder),
         env={**os.environ, **env},

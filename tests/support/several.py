@@ -19,6 +19,14 @@ REPORTED = {reported!r}
 c["workers"] = [worker.LocalWorker("local", max_builds=4)]
 """
 
+# How soon after it has connected a master judges others.  In earnest that is later, so that all are
+# back after a restart of the server; use it only where there is none.
+GRACE_S = 1.0
+JUDGES_SOON = f"""
+from litebot.master.cluster import session
+session.grace_s = lambda _server: {GRACE_S}
+"""
+
 
 class Site:
     """Masters that share a database; `reported` is the file to which their reporters write.

@@ -276,5 +276,4 @@ def test_a_master_that_was_cut_off_meanwhile_stops(
         wait_for(lambda: not is_running(two.pid), "it to stop")
         assert f"was moved to {url} on" in two.log
     finally:
-        two.end()
         proxy.close()

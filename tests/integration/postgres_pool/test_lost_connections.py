@@ -14,6 +14,7 @@ from bench.postgres import USER
 from litebot.errors import StoreFailed
 from litebot.master.data.connector import Query
 from litebot.master.db import tables
+from litebot.master.db.postgres import watch
 from litebot.store.sql import Sql
 from support.commands import wait_for
 from support.pool import Connection
@@ -198,8 +199,11 @@ def test_a_connection_that_says_nothing_is_noticed(store: Store) -> None:
     assert store.pool.outage is None
 
 
-def test_what_begins_a_transaction_is_looked_after(store: Store) -> None:
+def test_what_begins_a_transaction_is_looked_after(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server has answered to BEGIN, and says nothing to the statement behind it."""
+    monkeypatch.setattr(watch, "CHECK_AFTER_S", 1.0)
     waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
     with store.postgres.connect(store.name) as conn, conn.transaction():
         conn.execute("LOCK TABLE t")

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from bench.postgres import USER
 from litebot.master.db.pool import Outage
+from litebot.master.db.postgres import watch
 from litebot.master.db.postgres.writer import Writer
 from support.pool import Connection
 from support.pool import Store
@@ -18,6 +19,28 @@ from support.pool import contents
 from support.proxy import Proxy
 
 LARGE = 3_000_000
+CHECK_AFTER_S = 1.5
+IDLE_S = 0.3
+# Longer than until an answer would count as lost, and shorter than until a second look.
+SLOW_S = 2.3
+
+
+@pytest.fixture
+def store(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A pool that looks at slow statements sooner."""
+    monkeypatch.setattr(watch, "CHECK_AFTER_S", CHECK_AFTER_S)
+    monkeypatch.setattr(watch, "IDLE_S", IDLE_S)
+    return store
+
+
+@pytest.fixture
+def slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The network takes 3 s for what is LARGE, which is longer than a look waits."""
+    monkeypatch.setattr(watch, "CHECK_AFTER_S", 0.5)
+    monkeypatch.setattr(watch, "IDLE_S", 0.5)
+    store.wait(store.do(contents))
+    store.proxy.bytes_a_second = 1_000_000
+    return store
 
 
 def tries(store: Store) -> int:
@@ -28,7 +51,7 @@ def tries(store: Store) -> int:
 
     def work(conn: Connection) -> None:
         runs.append(1)
-        conn.execute(sa.text("SELECT pg_sleep(7)")).all()
+        conn.execute(sa.text(f"SELECT pg_sleep({SLOW_S})")).all()
 
     store.wait(store.do(contents))
     outages.clear()
@@ -58,7 +81,7 @@ def test_what_takes_long_to_be_sent_is_sent_once(slow: Store, way: str) -> None:
 
     began_at = time.monotonic()
     assert slow.wait(slow.do(work)) == LARGE
-    assert time.monotonic() - began_at > 4
+    assert time.monotonic() - began_at > 2
     assert (len(runs), outages) == (1, [])
     assert slow.content() == ["a"]
 
@@ -90,21 +113,21 @@ def test_it_is_left_alone_where_the_server_does_not_say_what_it_does(store: Stor
 
 def test_limits_of_a_database_are_not_for_a_master(store: Store) -> None:
     for name in ("statement_timeout", "lock_timeout", "idle_session_timeout"):
-        store.postgres.execute(store.name, f"ALTER DATABASE {store.name} SET {name} = '500ms'")
+        store.postgres.execute(store.name, f"ALTER DATABASE {store.name} SET {name} = '250ms'")
     store.use(store.proxy.url(USER, store.name))
     there = store.proxy.connections
     with store.postgres.connect(store.name) as conn, conn.transaction():
         conn.execute("SET idle_session_timeout = 0")
         conn.execute("LOCK TABLE t")
         asked = store.do(add, "a")
-        waits_until = time.monotonic() + 2
+        waits_until = time.monotonic() + 1  # longer than any of these
         while time.monotonic() < waits_until:
             assert not asked.called
             store.reactor.turn()
             time.sleep(0.01)
     store.wait(asked)
-    store.wait(store.do(lambda conn: conn.execute(sa.text("SELECT pg_sleep(1)")).scalar()))
-    time.sleep(1)
+    store.wait(store.do(lambda conn: conn.execute(sa.text("SELECT pg_sleep(0.5)")).scalar()))
+    time.sleep(0.5)  # an idle session that the server would have ended
     store.wait(store.do(add, "b"))
     assert store.content() == ["a", "b"]
     assert store.proxy.connections == there
