@@ -87,7 +87,7 @@ class Channel(http.HTTPChannel):
             self._drop(len(data))
             return
         # A line end may follow a request, and begins none.
-        if self._door.phase == Phase.IDLE and (self._buffer + data).strip(b"\r\n"):
+        if self._door.phase == Phase.IDLE and data.strip(b"\r\n"):
             self._enter(Phase.HEADERS)
         super().dataReceived(data)
 
@@ -148,15 +148,16 @@ class Channel(http.HTTPChannel):
             self._enter(Phase.IDLE)
         self.paused = True
         super().requestDone(request)
-        if self._buffer and self.persistent:
-            self._reactor.callLater(0, self._take_next)
+        waiting = self.clearLineBuffer()
+        if waiting and self.persistent:
+            self._reactor.callLater(0, self._take_next, waiting)
         else:
             self.paused = False
 
-    def _take_next(self) -> None:
+    def _take_next(self, waiting: bytes) -> None:
         self.paused = False
         if self._door.is_open:
-            self.dataReceived(b"")
+            self.dataReceived(waiting + self.clearLineBuffer())
 
     def _enter(self, phase: Phase) -> None:
         self._door.phase, self._door.since = phase, self._reactor.seconds()
