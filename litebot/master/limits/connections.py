@@ -24,6 +24,9 @@ from litebot.master.limits.refusals import Refusals
 TICK_S = 1.0
 # A peer that has taken nothing of an answer for so long may have to make room.
 STALLED_S = 5.0
+# How many connections are accepted in one turn of the reactor.  Nothing of them is read before its end,
+# so many more would push each other out.
+ACCEPTED_AT_ONCE = 50
 # So many times as many connections as another address one may not keep from it.
 UNFAIR = 4
 # Where Linux has the count of bytes that the peer has acknowledged.  Source: struct tcp_info in
@@ -64,6 +67,12 @@ class Connection:
         self.is_taking = False  # whether something waited for the peer, at the last look
         self._taken = -1
         self._taken_at = now
+
+    @property
+    def port(self) -> Any:
+        """The port of Twisted's that has accepted it, or None if it was no port of TCP."""
+        server = getattr(self._lowest, "server", None)
+        return server if hasattr(server, "numberAccepts") else None
 
     @property
     def is_open(self) -> bool:
@@ -132,6 +141,7 @@ class Connections:
         self._by_address: dict[str, set[Connection]] = {}
         self._count = 0
         self._is_ticking = False
+        self._is_slowing = False
 
     def __len__(self) -> int:
         return self._count
@@ -156,7 +166,16 @@ class Connections:
         if not self._is_ticking:
             self._is_ticking = True
             self._reactor.callLater(TICK_S, self._tick)
+        if not self._is_slowing:
+            self._is_slowing = True
+            self._reactor.callLater(0, self._slow_down, connection.port)
         return connection
+
+    def _slow_down(self, port: Any) -> None:
+        """Have Twisted accept no more than ACCEPTED_AT_ONCE; it raises the number in a crowd."""
+        self._is_slowing = False
+        if port is not None:
+            port.numberAccepts = min(port.numberAccepts, ACCEPTED_AT_ONCE)
 
     def remove(self, connection: Connection) -> None:
         """Count it no more.  Does nothing if it is not counted."""
