@@ -23,6 +23,7 @@ from litebot.master.configuration.ports import configured_ports
 from litebot.master.configuration.ports import require_free
 from litebot.master.db import schema
 from litebot.master.db.sqlite import commit_watermark
+from litebot.master.limits import descriptors
 from litebot.master.recovery.requests import complete_buildsets
 from litebot.master.runtime import memory
 from litebot.master.runtime import outcome
@@ -68,6 +69,7 @@ class Startup:
         master.reactor.callWhenRunning(running.callback, None)
         await running
         master.ownership.take()
+        descriptors.raise_limit(master.settings.limits.connections)
         if self._unreadable is not None:
             raise self._unreadable
         state_file = master.settings.database.sqlite_path(master.files.path)

@@ -14,6 +14,9 @@ from litebot.process import pids_listening
 from litebot.process import port_is_free
 from litebot.settings import Settings
 
+# How many connections the system keeps that the master has not accepted yet.  With Twisted's 50 a
+# visitor who comes with a crowd may be forgotten, and tries again only after a second.
+BACKLOG = 511
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (only compared with)
 
 
@@ -21,8 +24,8 @@ def endpoint(address: str, port: int) -> str:
     """Return the Twisted endpoint description of a TCP port on one address."""
     if ":" in address:
         escaped = address.replace(":", r"\:")
-        return f"tcp6:{port}:interface={escaped}"
-    return f"tcp:{port}:interface={address}"
+        return f"tcp6:{port}:interface={escaped}:backlog={BACKLOG}"
+    return f"tcp:{port}:interface={address}:backlog={BACKLOG}"
 
 
 def address_of(description: Any) -> tuple[str, int] | None:

@@ -9,6 +9,7 @@ from buildbot.www import auth
 from buildbot.www import resource
 from buildbot.www.authz import Authz
 from buildbot.www.authz.endpointmatchers import AnyControlEndpointMatcher
+from buildbot.www.authz.endpointmatchers import AnyEndpointMatcher
 from buildbot.www.authz.roles import RolesFromBase
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
@@ -145,3 +146,21 @@ def admins_act(*roles: RolesFromBase) -> Authz:
     `roles` say who is an admin; without any nobody is.
     """
     return Authz(allowRules=[AnyControlEndpointMatcher(role=ADMIN_ROLE)], roleMatchers=[*roles])
+
+
+def missing_for_all_actions(authz: Any, user: dict[str, Any]) -> str | None:
+    """Return the role without which `user` may not act at all; None if some action may be allowed.
+
+    This can be told before an action is read only where the first rules are for all actions.
+    """
+    if type(authz) is not Authz:
+        return None
+    roles = authz.getRolesFromUser(user)
+    for rule in authz.allowRules:
+        if type(rule) not in (AnyEndpointMatcher, AnyControlEndpointMatcher):
+            return None
+        if any(authz.match(role, rule.role) for role in roles):
+            return None
+        if rule.defaultDeny:
+            return str(rule.role)
+    return None

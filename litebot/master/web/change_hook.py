@@ -23,6 +23,8 @@ from twisted.web import server
 from litebot.master.db.components.changes import STAMP
 from litebot.master.delivery.change_origins import IdempotencyKey
 from litebot.master.delivery.change_origins import change_origin
+from litebot.master.web import hook_secrets
+from litebot.master.web import large
 from litebot.master.web import payloads
 
 # The headers with the id of a delivery, which is the same when the delivery is sent again.  The
@@ -74,7 +76,8 @@ class ChangeHookResource(change_hook.ChangeHookResource):
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         if failure.check(ValueError):
             reason = failure.getErrorMessage()
-            log.msg(f"change hook {request.path!r}: refused: {reason[:300]!r}")
+            where = request.path[:100].decode("latin-1")
+            self.master.refusals.note("requests to change hooks", f"{where}: {reason}")
             request.setResponseCode(400)
             request.write(reason.encode(errors="backslashreplace"))
         else:
@@ -83,12 +86,24 @@ class ChangeHookResource(change_hook.ChangeHookResource):
             request.write(b"Error processing changes.")
 
     @async_to_deferred
-    async def getAndSubmitChanges(self, request: server.Request) -> None:
+    async def getAndSubmitChanges(self, request: Any) -> None:
         try:
             dialect = self._dialect(request)
+            if dialect not in self.dialects:
+                raise ValueError(
+                    f"The dialect specified, '{dialect}', wasn't whitelisted in change_hook"
+                )
             is_custom = self._has_custom_handler(dialect)
+            is_known = self._asks_for_login or (
+                not is_custom
+                and await hook_secrets.verify(dialect, self.dialects[dialect], request, self.master)
+            )
+            size = request.body_size()
+            await large.run(size, request.read_form, size)
+            if not is_known:
+                await large.run(size, _require_few_values, request)
             if not is_custom:
-                payloads.check(dialect, request)
+                await large.run(size, payloads.check, dialect, request)
             changes, src = await defer.maybeDeferred(self.getChanges, request)
             if is_custom:
                 changes = [_with_usual_types(change) for change in changes]
@@ -106,6 +121,10 @@ class ChangeHookResource(change_hook.ChangeHookResource):
             request.write(f"{len(changes)} change found".encode())
         else:
             request.write(b"no change stored: this delivery has been received before")
+
+    @property
+    def _asks_for_login(self) -> bool:
+        return self.master.config.www.get("change_hook_auth") is not None
 
     def _has_custom_handler(self, dialect: str) -> bool:
         """Return whether master.cfg has a class of its own for this dialect."""
@@ -136,6 +155,15 @@ class ChangeHookResource(change_hook.ChangeHookResource):
                 # The URI is part of the key: GitHub sends the same id to every hook of an event.
                 return IdempotencyKey("hook", bytes2unicode(request.uri), name, value)
         return None
+
+
+def _require_few_values(request: Any) -> None:
+    """Raise ValueError if the JSON of a stranger, in the body or a form, has too many values."""
+    large.require_few_values(request.content.read())
+    request.content.seek(0)
+    for values in request.args.values():
+        for value in values:
+            large.require_few_values(value)
 
 
 def _refusal_reason(error: Exception) -> str:

@@ -34,6 +34,8 @@ from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.web import actions
+from litebot.master.web import large
+from litebot.master.web.auth import missing_for_all_actions
 from litebot.master.web.service import same_origin
 from litebot.store.sql import LARGEST
 
@@ -85,7 +87,36 @@ class V2RootResource(rest.V2RootResource):
             request.requestHeaders.removeHeader("origin")
         if request.method in (b"GET", b"HEAD"):
             return copy_context().run(self._render_read, request)
+        if request.method == b"POST":
+            return self._render_action(request, super().asyncRender)
         return super().asyncRender(request)
+
+    @async_to_deferred
+    async def _render_action(self, request: Any, render: Callable[..., Any]) -> Any:
+        """Answer a POST; look at its body only if its user may do something at all."""
+        user = self.master.www.getUserInfos(request)
+        if role := missing_for_all_actions(self.master.www.authz, user):
+            error = {
+                "code": rest.JSONRPC_CODES["invalid_request"],
+                "message": f"you need to have role '{role}'",
+            }
+            request.setResponseCode(403)
+            request.setHeader(b"content-type", rest.JSON_ENCODED)
+            return json.dumps({"error": error, "jsonrpc": "2.0"}).encode()
+        if (size := request.body_size()) > large.INLINE_BYTES:
+            request.call = await large.run(size, self._decoded, request)
+        return await render(request)
+
+    def _decoded(self, request: Any) -> Any:
+        """Return a call that is large, or the error that it is answered with; in a thread."""
+        try:
+            large.require_few_values(request.content.read())
+            request.content.seek(0)
+            return self.decodeJsonRPC2(request)
+        except ValueError as error:
+            return rest.BadJsonRpc2(str(error), rest.JSONRPC_CODES["invalid_request"])
+        except rest.BadJsonRpc2 as error:
+            return error
 
     @async_to_deferred
     async def _render_read(self, request: server.Request) -> Any:
@@ -183,6 +214,11 @@ class V2RootResource(rest.V2RootResource):
         self, request: server.Request
     ) -> tuple[str, str | int | None, dict[str, Any]]:
         """Decode a call as Buildbot does, and check its values.  Raises BadJsonRpc2."""
+        decoded = getattr(request, "call", None)
+        if isinstance(decoded, rest.BadJsonRpc2):
+            raise decoded
+        if decoded is not None:
+            return decoded
         code = rest.JSONRPC_CODES["invalid_request"]
         try:
             call = super().decodeJsonRPC2(request)

@@ -6,6 +6,8 @@ A request that may change something is answered only after what it changed is on
 from __future__ import annotations
 
 import fnmatch
+import os
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +19,21 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.master.web import forms
 from litebot.master.web.allowed_origins import origins
 from litebot.master.web.change_hook import ChangeHookResource
+from litebot.master.web.door import Channel
+from litebot.master.web.door import Site
+from litebot.master.web.door import under_hook
 
 # The methods whose requests change nothing.
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
+# How the names of the cookies begin that hold the token of a session.
+SESSION_COOKIES = (b"TWISTED_SESSION", b"TWISTED_SECURE_SESSION")
+# Forms that are larger are read for change hooks only.  Plugins of the page have their own.
+SMALL_FORM_BYTES = 1 << 14
+# More ranges of a file than a browser or a download manager asks for at once.
+MOST_RANGES = 8
 
 
 def same_origin(request: server.Request) -> bool:
@@ -32,7 +44,12 @@ def same_origin(request: server.Request) -> bool:
     """
     origin = request.getHeader("origin")
     host = request.getHeader("host")
-    return origin is None or (host is not None and urlsplit(origin).netloc.lower() == host.lower())
+    if origin is None:
+        return True
+    try:
+        return host is not None and urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False  # it is no URL, such as http://[
 
 
 def allowed_origin(request: server.Request, master: Any) -> bool:
@@ -78,6 +95,7 @@ class Request(server.Request):
         self._status: tuple[int, bytes] | None = None
         self._is_disconnected = False
         self._has_session = False
+        self._content_types: Sequence[bytes] | None = None
 
     @property
     def may_have_session(self) -> bool:
@@ -90,6 +108,74 @@ class Request(server.Request):
 
     def addCookie(self, *args: Any, **kwargs: Any) -> None:
         super().addCookie(*args, **{"httpOnly": True, "sameSite": "lax", **kwargs})
+
+    def handleContentChunk(self, data: bytes) -> None:
+        channel: Channel = self.channel  # type: ignore[assignment]
+        if not channel.takes(len(data)):
+            return
+        try:
+            super().handleContentChunk(data)
+        except OSError as error:
+            text = "the master has no room for the body on its disk"
+            channel.refuse(503, "bodies without room on the disk", text, str(error))
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Begin to answer.  Keeps Twisted from reading a form that nobody may ask for."""
+        self._content_types = self.requestHeaders.getRawHeaders(b"content-type")
+        self.requestHeaders.removeHeader(b"content-type")
+        super().requestReceived(command, path, version)
+
+    def process(self) -> None:
+        channel: Any = self.channel
+        if self._content_types is not None:
+            self.requestHeaders.setRawHeaders(b"content-type", self._content_types)
+        self._drop_broken_sessions()
+        if (self.getHeader(b"range") or b"").count(b",") >= MOST_RANGES:
+            self.requestHeaders.removeHeader(b"range")
+        if self.method == b"POST" and not under_hook(self.uri):
+            try:
+                self.read_form(SMALL_FORM_BYTES)
+            except ValueError as error:
+                self.site = channel.site
+                self.setResponseCode(400)
+                self.setHeader(b"content-type", b"text/plain; charset=utf-8")
+                self.write(f"{error}\n".encode())
+                self.finish()
+                return
+        super().process()
+
+    def _drop_broken_sessions(self) -> None:
+        """Drop cookies with tokens that Buildbot would log a traceback for, and ignore."""
+        channel: Any = self.channel
+        sessions = {k: v for k, v in self.received_cookies.items() if k.startswith(SESSION_COOKIES)}
+        broken = [name for name, token in sessions.items() if not channel.site.is_session(token)]
+        for name in broken:
+            del self.received_cookies[name]
+        if broken:
+            left = b"; ".join(k + b"=" + v for k, v in self.received_cookies.items())
+            self.requestHeaders.setRawHeaders(b"cookie", [left] if left else [])
+
+    def read_form(self, largest: int) -> None:
+        """Add the values of a form in the body to `args`, if there is one that is not larger.
+
+        Raises ValueError if the form is malformed.
+        """
+        kind = self.getHeader(b"content-type")
+        if kind is None or forms.kind_of(kind) is None or self.body_size() > largest:
+            return
+        assert self.content is not None
+        body = self.content.read()
+        self.content.seek(0)
+        if body:
+            self.args = {**(self.args or {}), **forms.parse(kind, body)}
+
+    def body_size(self) -> int:
+        """How many bytes the body has."""
+        assert self.content is not None
+        self.content.seek(0, os.SEEK_END)
+        size = self.content.tell()
+        self.content.seek(0)
+        return size
 
     def write(self, data: bytes) -> Any:
         """Send `data`, or keep it for finish() if the request may change something."""
@@ -146,7 +232,8 @@ class WWWService(service.WWWService):
         auth = new_config.www.get("change_hook_auth")
         child = hook if auth is None else self.setupProtectedResource(hook, auth)
         self.root.putChild(b"change_hook", child)
-        assert self.site is not None
+        site: Any = self.site  # type: ignore[has-type]
+        self.site = Site(site, self.master)
         self.site.requestFactory = Request
 
     def getUserInfos(self, request: Any) -> Any:
