@@ -23,6 +23,8 @@ from twisted.web import server
 from litebot.master.db.components.changes import STAMP
 from litebot.master.delivery.change_origins import IdempotencyKey
 from litebot.master.delivery.change_origins import change_origin
+from litebot.master.limits.words import REASON
+from litebot.master.limits.words import RefusedWord
 from litebot.master.web import payloads
 
 # The headers with the id of a delivery, which is the same when the delivery is sent again.  The
@@ -74,6 +76,8 @@ class ChangeHookResource(change_hook.ChangeHookResource):
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         if failure.check(ValueError):
             reason = failure.getErrorMessage()
+            if failure.check(RefusedWord):
+                self.master.refusals.note(REASON, f"a change hook: {reason}")
             log.msg(f"change hook {request.path!r}: refused: {reason[:300]!r}")
             request.setResponseCode(400)
             request.write(reason.encode(errors="backslashreplace"))
