@@ -106,7 +106,7 @@ def upload(master: Master, builder: str, word: str) -> tuple[int, str]:
 
 def tree(*folders: Path) -> dict[str, bytes]:
     """What is in these folders, but for what a running master writes."""
-    mine = {"workers", "twistd.log", "http.log"}
+    mine = {"workers", "twistd.log", "http.log", "gitpoller-work"}
     return {
         str(path): path.read_bytes()
         for folder in folders
