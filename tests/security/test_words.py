@@ -75,7 +75,20 @@ def running(module_master: Master, doors: dict[str, str]) -> Iterator[Master]:
             got,
             steps.GitPush(workdir="build", repourl=repository, branch=word, logEnviron=False),
         )
-        by_property("gitlab", steps.GitLab(repository, logEnviron=False))
+        by_property(
+            "gitlab",
+            steps.SetProperty("target_branch", "main"),
+            steps.SetProperty("target_git_ssh_url", "ssh://example.org/r"),
+            steps.SetProperty("source_branch", word),
+            steps.SetProperty("source_git_ssh_url", repository),
+            steps.GitLab(repository, logEnviron=False),
+        )
+        by_property(
+            "gerrit",
+            steps.SetProperty("event.change.project", ""),
+            steps.SetProperty("event.patchSet.ref", word),
+            steps.Gerrit(repository, logEnviron=False),
+        )
         by_property("hg", steps.Mercurial(word, logEnviron=False))
         by_property("svn", steps.SVN(word, logEnviron=False))
         by_property("patched", got)
@@ -307,6 +320,8 @@ def forced(master: Master, builder: str, *options: str) -> tuple[int, str]:
         ("tag", "a b"),
         ("push", "--receive-pack=touch {proof}"),
         ("push", "main:--x"),
+        ("gitlab", OPTION),
+        ("gerrit", OPTION),
         ("hg", "--config=alias.clone=!touch {proof}"),
         ("svn", "--config-option=x"),
         ("svn", "svn+ssh://-oProxyCommand=x/y"),
