@@ -33,6 +33,13 @@ from litebot.master.runtime.error_log import logged_errors
 # that a master which was moved would not recognize what it had claimed before.
 SOLE_MASTER = "litebot"
 
+# Source: https://github.com/python/cpython/issues/135034
+UNSAFE_TARFILE = (
+    "this Python unpacks hostile tar files outside their folder (CVE-2025-4517); uploads of"
+    " directories do not depend on it, but code of yours may: use Python 3.11.13, 3.12.11, 3.13.4"
+    " or later"
+)
+
 
 class Startup:
     """Starts `master`, once.
@@ -99,6 +106,8 @@ class Startup:
         notes = [*self._notes, *([repaired] if repaired else [])]
         if isinstance(master.config_loader, ConfigLoader):
             notes += master.config_loader.notes
+        if not hasattr(os.path, "ALLOW_MISSING"):  # it came with the correction of tarfile
+            log.msg(f"litebot: warning: {UNSAFE_TARFILE}")
         for note in notes:
             log.msg(f"litebot: {note}")
         outcome.ready(pid=os.getpid(), url=master.url, notes=notes)

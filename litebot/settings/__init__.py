@@ -194,6 +194,16 @@ class Limits(_Section):
         checks.check_limit,
     )
     login_seconds: int = _key(15, "How long a worker may take to log in.", checks.check_limit)
+    upload_mb: int = _key(
+        20_000,
+        "The largest upload of a step that has no maxsize, packed and unpacked, in MB.",
+        checks.check_limit,
+    )
+    upload_files: int = _key(
+        100_000,
+        "How many files and folders one upload of a directory may have.",
+        checks.check_limit,
+    )
 
 
 @dataclass(frozen=True)

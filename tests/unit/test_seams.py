@@ -37,22 +37,37 @@ LIST = Path(__file__).with_name("overridden_methods.txt")
 # Methods that nothing overrides and whose course litebot's code follows.
 FOLLOWED = """
     buildbot.changes.bitbucket.BitbucketPullrequestPoller._processChanges
-    buildbot.changes.gitpoller.GitPoller.poll
     buildbot.changes.github.GitHubPullrequestPoller._processChanges
+    buildbot.changes.gitpoller.GitPoller.poll
     buildbot.changes.hgpoller.HgPoller._processChanges
+    buildbot.changes.pb.ChangePerspective.perspective_addChange
     buildbot.process.botmaster.BotMaster.cleanShutdown
-    buildbot.process.build.Build.stopBuild
     buildbot.process.build.Build.lostRemote
+    buildbot.process.build.Build.stopBuild
     buildbot.process.builder.Builder._startBuildFor
     buildbot.process.builder.Builder.buildFinished
+    buildbot.process.buildstep.BuildStep.runCommand
     buildbot.process.factory.BuildFactory.newBuild
+    buildbot.process.properties.Interpolate.getRenderingFor
+    buildbot.process.properties.WithProperties.getRenderingFor
+    buildbot.process.remotetransfer.DirectoryWriter.purge
+    buildbot.process.remotetransfer.DirectoryWriter.remote_unpack
+    buildbot.process.remotetransfer.FileWriter.cancel
+    buildbot.process.remotetransfer.FileWriter.purge
+    buildbot.process.remotetransfer.FileWriter.remote_close
+    buildbot.process.remotetransfer.FileWriter.remote_utime
+    buildbot.process.remotetransfer.FileWriter.remote_write
     buildbot.reporters.base.ReporterBase._got_event
-    buildbot.schedulers.base.BaseScheduler.startConsumingChanges
     buildbot.schedulers.base.BaseScheduler._changeCallback
+    buildbot.schedulers.base.BaseScheduler.startConsumingChanges
     buildbot.schedulers.basic.BaseBasicScheduler.gotChange
     buildbot.schedulers.basic.BaseBasicScheduler.stableTimerFired
     buildbot.schedulers.dependent.Dependent._buildset_complete_cb
     buildbot.schedulers.dependent.Dependent._buildset_new_cb
+    buildbot.steps.source.base.Source.patch
+    buildbot.steps.source.base.Source.updateSourceProperty
+    buildbot.steps.transfer.MultipleFileUpload.startUpload
+    buildbot.steps.transfer._TransferBuildStep.runTransferCommand
     buildbot.util.service.BuildbotService.canReconfigWithSibling
     buildbot.util.service.BuildbotService.reconfigServiceWithSibling
     buildbot.util.service.BuildbotServiceManager.reconfigServiceWithBuildbotConfig

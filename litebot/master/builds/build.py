@@ -5,6 +5,8 @@ worker is still connected.  If it is not, or if the configuration is wrong, an e
 build without an end, and its request waits for ever.  The same happens when a build ends as
 EXCEPTION after its worker was lost.
 Source: buildbot/process/build.py, startBuild and buildFinished
+
+Steps are adopted where they are made, as a build may add some that no configuration has.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
+from litebot.master.builds.adoption import adopt
 
 
 class Build(build.Build):
@@ -29,6 +32,13 @@ class Build(build.Build):
     """
 
     retries_when_stopped = False
+
+    def setupBuildSteps(self, step_factories: Any) -> Any:
+        """Make steps as Buildbot does, and have them refuse what is dangerous."""
+        made: list[Any] = super().setupBuildSteps(step_factories)
+        for step in made:
+            adopt(step)
+        return made
 
     @defer.inlineCallbacks
     def startBuild(self, workerforbuilder: Any) -> Any:

@@ -1,17 +1,12 @@
-"""Puts litebot's classes into a configuration that was loaded.
-
-The class of an object, whoever wrote it, is replaced by a subclass of it and of a class of
-litebot's, which overrides methods.  This subclass has the name and the module of the object's own
-class, since Buildbot identifies states, and services that a reconfig keeps, by these.
-"""
+"""Puts litebot's classes into a configuration that was loaded: see runtime.subclasses."""
 
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Iterable
 from typing import Any
 
+from buildbot.changes.base import ChangeSource
 from buildbot.config.master import MasterConfig
 from buildbot.process import build
 from buildbot.process import factory
@@ -24,6 +19,8 @@ from litebot.master.builds.build import Build
 from litebot.master.builds.environment import StepEnvironment
 from litebot.master.delivery.outbox import OutboxReporter
 from litebot.master.delivery.triggers import SureTriggerable
+from litebot.master.runtime.subclasses import put_before
+from litebot.master.runtime.subclasses import specialized
 
 
 def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
@@ -47,6 +44,7 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
     for scheduler in config.schedulers.values():
         if isinstance(scheduler, Triggerable):
             put_before(scheduler, SureTriggerable)
+    _answer_clients(config)
     if config.change_sources:
         from litebot.master.delivery.change_sources import (
             exact_class,  # takes memory: a master may have none
@@ -57,23 +55,16 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
                 put_before(source, ours)
 
 
-def specialized(kind: type, ours: type) -> type:
-    """Return the subclass of `ours` and `kind`, in this order, that has the name of `kind`.
+def _answer_clients(config: MasterConfig) -> None:
+    """Have `sendchange` and `try` told what is refused, where a configuration lets them in."""
+    doors = [(each, "buildbot.schedulers.trysched") for each in config.schedulers.values()]
+    doors += [(each, "buildbot.changes.pb") for each in config.change_sources]
+    for door, module in doors:
+        if any(base.__module__ == module for base in type(door).__mro__):
+            from litebot.master.delivery import clients  # takes memory
 
-    Returns the same class each time, as long as it is in use: a reconfig compares classes.
-    """
-    if issubclass(kind, ours):
-        return kind
-    for known in kind.__subclasses__():
-        if known.__bases__ == (ours, kind):
-            return known
-    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return types.new_class(kind.__name__, (ours, kind), exec_body=lambda body: body.update(names))
-
-
-def put_before(thing: Any, ours: type) -> None:
-    """Change the class of an object to one that has the methods of `ours` first."""
-    thing.__class__ = specialized(type(thing), ours)
+            is_pb = isinstance(door, ChangeSource)
+            put_before(door, clients.CheckedPBChangeSource if is_pb else clients.CheckedTry)
 
 
 def _specialize_factory(made_by: Any) -> None:

@@ -32,6 +32,7 @@ from litebot.master.control.follow import Follower
 from litebot.master.control.why import why
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import read_snapshot
+from litebot.master.limits.words import RefusedWord
 from litebot.master.runtime.error_log import store_failed
 
 OWNER = "litebot build"
@@ -132,7 +133,10 @@ class BuildResource(Resource):
                 f"there is no builder {name!r} in {files.path}; there are: {', '.join(names)}",
                 f"litebot build {shlex.quote(nearest[0])} {files.quoted}" if nearest else None,
             )
-        bsid, brids = await self._force(name, body)
+        try:
+            bsid, brids = await self._force(name, body)
+        except RefusedWord as error:
+            raise LitebotError(str(error)) from error
         return {"buildsetid": bsid, "buildrequestid": next(iter(brids.values()))}
 
     async def _force(self, builder: str, body: dict[str, Any]) -> Any:

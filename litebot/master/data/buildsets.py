@@ -12,6 +12,7 @@ from buildbot.data import base
 from buildbot.data import buildsets as data_buildsets
 from buildbot.db import buildsets
 from buildbot.process.buildrequest import BuildRequestCollapser
+from buildbot.schedulers.forcesched import ForceScheduler
 from twisted.internet import defer
 from twisted.python import log
 
@@ -19,6 +20,7 @@ from litebot.master.data.events import UncopiedMessages
 from litebot.master.db.components.buildsets import Properties
 from litebot.master.db.components.buildsets import SourceStamp
 from litebot.master.db.components.values import epoch2datetime
+from litebot.master.limits import words
 
 
 class Buildset(UncopiedMessages, data_buildsets.Buildset):
@@ -43,7 +45,11 @@ class Buildset(UncopiedMessages, data_buildsets.Buildset):
         parent_relationship: str | None = None,
         priority: int = 0,
     ) -> Any:
-        """Add a buildset; return its id and {builderid: brid}, once it is on disk."""
+        """Add a buildset; return its id and {builderid: brid}, once it is on disk.
+
+        Raises RefusedWord for a sourcestamp or a property that commands would misunderstand.
+        """
+        self._check_words(sourcestamps or [], properties, scheduler)
         submitted_at = int(self.master.reactor.seconds())
         bsid, brids = yield self.master.db.buildsets.addBuildset(
             sourcestamps=sourcestamps or [],
@@ -85,6 +91,16 @@ class Buildset(UncopiedMessages, data_buildsets.Buildset):
             yield self.maybeBuildsetComplete(bsid)
         yield self.master.db.on_disk()
         return bsid, brids
+
+    def _check_words(
+        self, stamps: list[SourceStamp], properties: Properties | None, scheduler: str | None
+    ) -> None:
+        """Check new sourcestamps; those that are stored already are checked by source steps."""
+        by_visitor = isinstance(self.master.config.schedulers.get(scheduler), ForceScheduler)
+        for stamp in stamps:
+            if not isinstance(stamp, int):
+                words.check_stamp(stamp, self.master.config, by_visitor=by_visitor)
+        words.check_properties(properties, self.master.config)
 
     def _collapses(self, builderid: int) -> bool:
         builder = self.master.botmaster.getBuilderById(builderid)

@@ -27,6 +27,7 @@ from litebot.master.db.components.changes import OTHER_TEXTS
 from litebot.master.db.components.values import epoch2datetime
 from litebot.master.db.components.values import epoch_of
 from litebot.master.db.components.values import fit_text
+from litebot.master.limits import words
 
 # The attributes of a change that the data API shows as they are.
 SHOWN = (
@@ -90,7 +91,8 @@ class Change(data_changes.Change):
     ) -> Any:
         """Store a change; return its id once a power loss can't undo it.
 
-        Returns None if its origin has recorded that it was stored before.
+        Returns None if its origin has recorded that it was stored before, or if a command would
+        misunderstand one of its words: a poller goes on with the next change.
         """
         change = {
             "files": files,
@@ -109,7 +111,11 @@ class Change(data_changes.Change):
             "src": src,
             "_test_changeid": _test_changeid,
         }
-        (changeid,) = (yield self.addChanges([change])) or [None]
+        try:
+            (changeid,) = (yield self.addChanges([change])) or [None]
+        except words.RefusedWord as error:
+            self.master.refusals.note(words.REASON, f"a change of {src or author!r}: {error}")
+            return None
         return changeid
 
     @base.updateMethod
@@ -118,10 +124,12 @@ class Change(data_changes.Change):
         """Store all of these changes or none; return their ids once they are on disk.
 
         Each change is a dict of addChange's arguments.  Returns an empty list if their origin has
-        recorded that they were stored before.
+        recorded that they were stored before.  Raises RefusedWord.
         """
         metrics.MetricCountEvent.log("added_changes", len(changes))
         prepared = [self._prepare(dict(change)) for change in changes]
+        for change in prepared:
+            words.check_stamp(change, self.master.config)
         for change in prepared:
             src = change.pop("src", None)
             if src:

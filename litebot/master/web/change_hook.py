@@ -23,6 +23,8 @@ from twisted.web import server
 from litebot.master.db.components.changes import STAMP
 from litebot.master.delivery.change_origins import IdempotencyKey
 from litebot.master.delivery.change_origins import change_origin
+from litebot.master.limits.words import REASON
+from litebot.master.limits.words import RefusedWord
 from litebot.master.web import hook_secrets
 from litebot.master.web import large
 from litebot.master.web import payloads
@@ -77,7 +79,8 @@ class ChangeHookResource(change_hook.ChangeHookResource):
         if failure.check(ValueError):
             reason = failure.getErrorMessage()
             where = request.path[:100].decode("latin-1")
-            self.master.refusals.note("requests to change hooks", f"{where}: {reason}")
+            kind = REASON if failure.check(RefusedWord) else "requests to change hooks"
+            self.master.refusals.note(kind, f"{where}: {reason}")
             request.setResponseCode(400)
             request.write(reason.encode(errors="backslashreplace"))
         else:

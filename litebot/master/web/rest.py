@@ -33,6 +33,8 @@ from litebot.master.db.components.values import epoch_of
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
+from litebot.master.limits.words import REASON
+from litebot.master.limits.words import RefusedWord
 from litebot.master.web import actions
 from litebot.master.web import large
 from litebot.master.web.auth import missing_for_all_actions
@@ -175,10 +177,10 @@ class V2RootResource(rest.V2RootResource):
 
     @contextmanager
     def handleErrors(self, writeError: Callable[..., None]) -> Iterator[None]:
-        """Answer errors as Buildbot does, with two differences.
+        """Answer errors as Buildbot does, with three differences.
 
-        An action that does not exist is answered with 400 instead of 501, and a database server
-        that is away with 503.
+        An action that does not exist is answered with 400 instead of 501, as is a name that a
+        command would misunderstand, and a database server that is away with 503.
         """
         with super().handleErrors(writeError):
             try:
@@ -186,6 +188,12 @@ class V2RootResource(rest.V2RootResource):
             except InvalidControlException as error:
                 code = rest.JSONRPC_CODES["method_not_found"]
                 raise rest.BadJsonRpc2(str(error), code) from error
+            except RefusedWord as error:
+                self.master.refusals.note(REASON, f"a call of the REST API: {error}")
+                # The page shows it beside the field of this name.
+                field = f"{error.codebase}_{error.name}" if error.codebase else error.name
+                code = rest.JSONRPC_CODES["invalid_params"]
+                raise rest.BadJsonRpc2({field: str(error)}, code) from error
             except ServerAway as error:
                 writeError(error.what, 503, rest.JSONRPC_CODES["internal_error"])
 
