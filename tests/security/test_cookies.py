@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import os
+from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
+from urllib.parse import urlencode
 from urllib.parse import urlsplit
 
 import pytest
 
 from support.commands import succeeded
+from support.commands import wait_for
 from support.master import Master
 from support.master import on_both
+from support.master import watching
+from support.postgres import Postgres
+from support.several import Site
 from support.visitor import Reply
 from support.visitor import Visitor
 
@@ -25,8 +32,6 @@ def cookies_of(reply: Reply) -> dict[str, str]:
 
 def log_in(master: Master, **headers: str) -> Reply:
     visitor = master.visitor()
-    import base64
-
     pair = base64.b64encode(f"admin:{master.password}".encode()).decode()
     return visitor.request("GET", "/auth/login", Authorization=f"Basic {pair}", **headers)
 
@@ -117,7 +122,6 @@ def test_the_ends_of_old_sessions_are_forgotten(master: Master) -> None:
         " (SELECT id FROM objects WHERE name = 'ended sessions')"
     )
     (old,) = master.rows(query)
-    from support.commands import wait_for
 
     def another() -> bool:
         master.login().request("GET", "/auth/logout")
@@ -217,8 +221,6 @@ def test_a_cookie_is_sent_over_tls_alone_behind_an_https_url(
 @pytest.fixture(scope="module")
 def https(created: Master, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
     """A master behind a proxy with TLS."""
-    from support.master import watching
-
     with watching() as watch:
         master = watch(created.copy(tmp_path_factory.mktemp("https") / "ci"))
         master.set("web", "url", "https://ci.example.org/")
@@ -250,8 +252,6 @@ def post(*args, **kwargs): return Response()
 @pytest.fixture(scope="module")
 def oauth(created: Master, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
     """A master whose users log in at a GitLab that takes everybody for Ada."""
-    from support.master import watching
-
     folder: Path = tmp_path_factory.mktemp("oauth")
     (folder / "requests.py").write_text(FAKE_REQUESTS, encoding="utf-8")
     with watching() as watch:
@@ -274,8 +274,6 @@ def begin(visitor: Visitor) -> dict[str, list[str]]:
 
 
 def complete(visitor: Visitor, state: str) -> Reply:
-    from urllib.parse import urlencode
-
     return visitor.request("GET", f"/auth/login?{urlencode({'code': 'c', 'state': state})}")
 
 
@@ -289,6 +287,13 @@ def test_a_login_ends_where_it_began(oauth: Master) -> None:
     assert user_of(visitor) == "ada"
 
 
+def test_two_logins_at_once_end_well(oauth: Master) -> None:
+    """As of two tabs that a browser opens again."""
+    visitor = oauth.visitor()
+    for state in [begin(visitor)["state"][0] for _ in range(2)]:
+        assert complete(visitor, state).status == 302
+
+
 def test_a_login_that_began_elsewhere_is_refused(oauth: Master) -> None:
     evil, victim = oauth.visitor(), oauth.visitor()
     state = begin(evil)["state"][0]
@@ -299,3 +304,23 @@ def test_a_login_that_began_elsewhere_is_refused(oauth: Master) -> None:
         assert b"this login did not begin at" in reply.body
     assert user_of(victim) is None
     assert complete(oauth.visitor(), "secret=").status == 403
+
+
+# several masters
+
+
+def test_a_logout_counts_on_all_masters_of_a_database(
+    postgres: Postgres, watch: Callable[[Master], Master], tmp_path: Path
+) -> None:
+    """They are behind one address, as a balancer of load has it."""
+    config = 'c["buildbotURL"] = "http://localhost/"; builder("b", shell("true"))'
+    site = Site(postgres, tmp_path, watch, config)
+    one, two = site.started("one", "two")
+    browser = one.login()
+    browser.port = two.ports[0]
+    assert user_of(browser) == "admin"
+    thief = copy_of(browser)
+    browser.request("GET", "/auth/logout")
+    for master in (two, one):
+        thief.port = master.ports[0]
+        wait_for(lambda: user_of(thief) is None, "the session to be ended everywhere")

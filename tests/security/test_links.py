@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from litebot.master.db.components.links import may_link
+from support.commands import litebot
+from support.commands import succeeded
 from support.commands import wait_for
 from support.master import Master
 
@@ -121,9 +123,6 @@ def test_a_change_of_a_source_loses_its_link_alone(running: Master) -> None:
     running.configure('c["change_source"].append(changes.PBChangeSource(user="u", passwd="p"))')
     running.reconfig()
     options = ("--master", f"127.0.0.1:{port}", "--auth", "u:p", "--who", "eve", "--vc", "git")
-    from support.commands import litebot
-    from support.commands import succeeded
-
     for revlink in ("javascript:alert(1)", "https://example.org/1"):
         succeeded(litebot("sendchange", *options, "--revlink", revlink, "a.txt"))
     wait_for(

@@ -46,7 +46,10 @@ def protect(request: server.Request) -> None:
     """Set the headers for an answer; the resource that makes it may set others in their place."""
     for name, value in EVERYWHERE.items():
         request.setHeader(name, value)
-    request.setHeader(b"Content-Security-Policy", BY_PATH.get(first_part(request), DATA).encode())
+    part = first_part(request)
+    request.setHeader(b"Content-Security-Policy", BY_PATH.get(part, DATA).encode())
+    if part == b"api":
+        request.setHeader(b"Vary", b"Origin")  # for caches: the page that asks is named in it
 
 
 class IndexResource(config.IndexResource):

@@ -21,6 +21,7 @@ from buildbot.www import resource
 from twisted.internet import defer
 from twisted.web.error import Error
 
+from litebot.master.web.sessions import arrived_by_tls
 from litebot.master.web.sessions import cookie_name
 
 COOKIE = b"LITEBOT_LOGIN"
@@ -52,8 +53,11 @@ class OwnLoginResource(auth.LoginResource):
             self._require_own_login(request, request.getCookie(name) or b"")
             yield self._login.renderLogin(request)
             return
-        secret = secrets.token_urlsafe(18)
-        request.addCookie(name, secret, path=b"/", max_age=str(LOGIN_S))
+        # Logins that begin in several tabs have the same secret.
+        secret = (request.getCookie(name) or secrets.token_urlsafe(18).encode()).decode()
+        # Some sites send the browser back by a form.
+        same_site = "none" if arrived_by_tls(request, self.master.config.buildbotURL) else "lax"
+        request.addCookie(name, secret, path=b"/", max_age=str(LOGIN_S), sameSite=same_site)
         try:
             yield self._login.renderLogin(request)
         except resource.Redirect as redirect:
