@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from litebot.master.db.components.links import may_link
+from litebot.master.db.components.links import without_scripts
 from support.commands import litebot
 from support.commands import succeeded
 from support.commands import wait_for
@@ -41,6 +42,22 @@ LINKS = [
 @pytest.mark.parametrize("url", [*SCRIPTS, None, 7])
 def test_a_script_is_no_link(url: Any) -> None:
     assert not may_link(url)
+
+
+@pytest.mark.parametrize(
+    ("html", "harmless"),
+    [
+        ("<p>a &amp; b &#39; &lt;c></p>", "<p>a &amp; b &#39; &lt;c></p>"),
+        ('<a href="https://x.example/?a=1&amp;b=2">x</a>',) * 2,
+        ('<img src="data:image/png;base64,x" alt="y">',) * 2,
+        ('<a href="java&#10;script:f()" title="t">x</a>', '<a title="t">x</a>'),
+        ("<b onclick=f()>x</b><script>f('<b>')</script>y", "<b>x</b>y"),
+        ('<svg><a xlink:href="javascript:f()">x</a></svg>', "<svg><a>x</a></svg>"),
+        ('<iframe srcdoc="<script>f()</script>"></iframe><base href="//x">', "<iframe></iframe>"),
+    ],
+)
+def test_a_description_keeps_all_but_its_scripts(html: str, harmless: str) -> None:
+    assert without_scripts(html) == harmless
 
 
 @pytest.mark.parametrize("url", LINKS)
@@ -161,6 +178,20 @@ def test_what_an_older_version_stored_is_not_shown(master: Master) -> None:
     for path, reply in answers.items():
         assert reply.status == 200, (path, reply.body)
         assert b"javascript" not in reply.body, path
+
+
+def test_descriptions_are_shown_without_scripts(master: Master) -> None:
+    master.start()
+    html = '<b>x</b><a href="javascript:f()">y</a><script>f()</script>'
+    master.execute(f"UPDATE builders SET description_html = '{html}'")
+    master.execute(
+        "INSERT INTO projects (name, name_hash, slug, description_html)"
+        f" VALUES ('old', 'x', 'old', '{html}')"
+    )
+    for path in ("builders", "builders/1", "builders/hello", "projects"):
+        kind, found = path.partition("/")[0], master.rest(path)
+        shown = {each["description_html"] for each in found[kind]} - {None}
+        assert shown == {"<b>x</b><a>y</a>"}, path
 
 
 def test_a_worker_may_say_how_people_get_to_it(master: Master) -> None:

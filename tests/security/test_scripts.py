@@ -246,7 +246,7 @@ def test_a_log_in_the_page_runs_nothing(page: Page, running: Master) -> None:
     page.click("#trap")
     wait_for(lambda: page.find("#trap"), "the page to stay")
     page.shoot("html-log")
-    assert page.driver.title == "Buildbot: log" or "Buildbot" in page.driver.title
+    assert "Buildbot" in page.driver.title
     kinds = " ".join(page.violations())
     assert "inline event handler" in kinds
     assert "javascript" in kinds.lower()
