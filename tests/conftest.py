@@ -19,7 +19,7 @@ from support.ports import free_ports
 if TYPE_CHECKING:
     from support.postgres import Postgres
 
-pytest_plugins = ["support.reports", "support.turning", "support.worlds"]
+pytest_plugins = ["support.browser", "support.reports", "support.turning", "support.worlds"]
 
 
 @pytest.fixture(scope="module")

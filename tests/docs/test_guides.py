@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from litebot.settings import load
+from litebot.settings import set_value
 from support.commands import require
 from support.commands import wait_for
 from support.documents import guide
@@ -314,6 +315,8 @@ def test_proxy(created: Path) -> None:
     require(shutil.which("nginx"), "there is no nginx: apt install nginx")
     run("litebot start ci", created)
     page = page_of(created)
+    set_value(created / "ci/litebot.toml", "web.url", "https://ci.example.org/")
+    run("litebot reconfig ci", created)
     with Nginx(created, page) as nginx:
 
         def cached(path: str, **headers: str) -> str:
@@ -326,12 +329,12 @@ def test_proxy(created: Path) -> None:
         assert [cached(builders) for _ in range(2)] == ["MISS", "HIT"]
         assert [cached(builders, **json) for _ in range(2)] == ["MISS", "HIT"]
         assert nginx.get(builders, **json)[1]["content-type"].startswith("application/json")
-        assert cached(builders, Cookie="TWISTED_SESSION=x") == "BYPASS"
+        assert cached(builders, Cookie="a=b; __Host-TWISTED_SESSION_443=x") == "BYPASS"
         assert cached(builders, Sec_Fetch_Site="same-origin") == "BYPASS"
 
         # Who is logged in leaves no answer to others; a page in a browser does.
         workers = "/api/v2/workers"
-        assert cached(workers, Cookie="TWISTED_SESSION=x") == "BYPASS"
+        assert cached(workers, Cookie="a=b; __Host-TWISTED_SESSION_443=x") == "BYPASS"
         assert cached(workers) == "MISS"
         masters = "/api/v2/masters"
         assert cached(masters, Sec_Fetch_Site="same-origin") == "BYPASS"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,9 @@ from support.master import Master
 from support.master import on_both
 from support.visitor import Reply
 from support.visitor import Visitor
+
+# A name under which the page may be asked for without a url in litebot.toml.
+NAME = socket.gethostname().lower()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def test_no_script_reads_the_cookie_and_no_other_site_sends_it(running: Master) 
 
 def test_a_login_leads_back_by_the_name_that_was_used(running: Master) -> None:
     visitor = running.login()
-    reply = visitor.request("GET", "/auth/logout?redirect=/builders", Host="ci.example:8010")
+    reply = visitor.request("GET", "/auth/logout?redirect=/builders", Host=f"{NAME}:8010")
     assert reply.status == 302
     assert reply.headers["Location"] == "../#/builders"
     assert not may_act(visitor)
@@ -117,11 +121,11 @@ def test_a_visitor_may_ask_for_the_head_of_what_he_may_get(running: Master) -> N
 @pytest.mark.parametrize(
     ("host", "origin", "allowed"),
     [
-        ("ci.lan:{port}", "http://ci.lan:{port}", True),
-        ("ci.lan:{port}", "http://CI.lan:{port}", True),
-        ("ci.lan:{port}", "http://evil.example", False),
-        ("ci.lan:{port}", "http://ci.lan:1", False),
-        ("ci.lan:{port}", "null", False),
+        (f"{NAME}:{{port}}", f"http://{NAME}:{{port}}", True),
+        (f"{NAME}:{{port}}", f"http://{NAME.upper()}:{{port}}", True),
+        (f"{NAME}:{{port}}", "http://evil.example", False),
+        (f"{NAME}:{{port}}", f"http://{NAME}:1", False),
+        (f"{NAME}:{{port}}", "null", False),
         ("127.0.0.1:{port}", "http://localhost:{port}", True),
         ("127.0.0.1:{port}", None, True),
     ],

@@ -216,7 +216,8 @@ def fill(
         if not settings.web.url and address and address[0] in EVERY_ADDRESS:
             yield (
                 f"{files.settings_file}: the page listens on every network and [web] url is empty,"
-                f" so links in mails lead to {url}"
+                f" so links in mails lead to {url}, and the page answers under IP addresses and"
+                " this machine's own name alone"
             )
     if "buildbotURL" in config:
         config.setdefault("titleURL", config["buildbotURL"])

@@ -17,8 +17,8 @@ from litebot.store.sql import SMALLEST
 
 # The modules of Buildbot that are replaced by litebot's of the same names.
 REPLACED = (
-    *("builds", "buildrequests", "buildsets", "changes", "forceschedulers", "logs", "masters"),
-    *("properties", "steps", "workers"),
+    *("builders", "builds", "buildrequests", "buildsets", "changes", "forceschedulers", "logs"),
+    *("masters", "projects", "properties", "steps", "workers"),
 )
 MODULES = {f"buildbot.data.{name}": f"litebot.master.data.{name}" for name in REPLACED}
 

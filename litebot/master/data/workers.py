@@ -14,14 +14,48 @@ from buildbot.worker.local import LocalWorker
 from twisted.internet import defer
 
 from litebot.master.data.builds import NO_REASON
+from litebot.master.db.components.links import ACCESS
+from litebot.master.db.components.links import link_or_empty
 from litebot.master.delivery.controls import WORKERS
 from litebot.master.delivery.controls import add
 
 
+def _shown(worker: dict[str, Any]) -> dict[str, Any]:
+    """Return a worker as the data API shows it: it says itself how people get to it."""
+    info = worker["workerinfo"]
+    if not isinstance(info, dict) or "access_uri" not in info:
+        return worker
+    return {
+        **worker,
+        "workerinfo": {**info, "access_uri": link_or_empty(info["access_uri"], ACCESS)},
+    }
+
+
+class WorkersEndpoint(data_workers.WorkersEndpoint):
+    """Buildbot's, but shows only what may be a link as one."""
+
+    pathPatterns: ClassVar[list[str]] = data_workers.WorkersEndpoint.pathPatterns
+    rootLinkName = data_workers.WorkersEndpoint.rootLinkName
+
+    @defer.inlineCallbacks
+    def get(self, resultSpec: Any, kwargs: Any) -> Any:
+        """Return the workers."""
+        return [_shown(worker) for worker in (yield super().get(resultSpec, kwargs))]
+
+
 class WorkerEndpoint(data_workers.WorkerEndpoint):
-    """Buildbot's, but records a pause in the worker's row and a stop as a pending control."""
+    """Buildbot's, but records a pause in the worker's row and a stop as a pending control.
+
+    It shows only what may be a link as one.
+    """
 
     pathPatterns: ClassVar[list[str]] = data_workers.WorkerEndpoint.pathPatterns
+
+    @defer.inlineCallbacks
+    def get(self, resultSpec: Any, kwargs: Any) -> Any:
+        """Return the worker, or None."""
+        worker = yield super().get(resultSpec, kwargs)
+        return worker and _shown(worker)
 
     @defer.inlineCallbacks
     def control(self, action: str, args: Any, kwargs: Any) -> Any:
@@ -51,4 +85,4 @@ class WorkerEndpoint(data_workers.WorkerEndpoint):
 class Worker(data_workers.Worker):
     """Buildbot's, with these endpoints."""
 
-    endpoints: ClassVar[list[Any]] = [WorkerEndpoint, data_workers.WorkersEndpoint]
+    endpoints: ClassVar[list[Any]] = [WorkerEndpoint, WorkersEndpoint]

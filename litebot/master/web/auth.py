@@ -20,6 +20,9 @@ from twisted.web.guard import HTTPAuthSessionWrapper
 from twisted.web.resource import IResource
 
 from litebot.errors import LitebotError
+from litebot.master.web.oauth import OwnLoginResource
+from litebot.master.web.oauth import is_oauth
+from litebot.master.web.sessions import EndOfSession
 from litebot.users import UserFile
 
 ADMIN_ROLE = "admin"
@@ -28,6 +31,17 @@ ADMIN_ROLE = "admin"
 # How many passwords are checked at the same time.  scrypt is slow on purpose, and the threads of
 # the reactor have other work to do.
 LOGINS_AT_A_TIME = 1
+
+
+def _is_current(users: UserFile, user_info: dict[str, Any]) -> bool:
+    """Return whether a session began with the password that its user has at the moment."""
+    name = user_info.get("username")
+    try:
+        current = None if name is None else users.fingerprint(name)
+    except LitebotError as error:
+        log.msg(f"litebot: {error.what}; nobody is an admin until this is fixed")
+        return False
+    return current is not None and current == user_info.get("session")
 
 
 class FileUserInfo(auth.UserInfoProviderBase):
@@ -70,6 +84,17 @@ class LogoutResource(auth.LogoutResource):
         return body
 
 
+class AuthRootResource(auth.AuthRootResource):
+    """/auth, where a logout ends the session on the server too."""
+
+    def getChild(self, path: bytes, request: Any) -> Any:
+        """Return the resource of a login or a logout of the configured auth."""
+        found = super().getChild(path, request)
+        if path == b"logout":
+            return EndOfSession(self.master, found)
+        return OwnLoginResource(self.master, found) if is_oauth(found) else found
+
+
 class Realm(auth.AuthRealm):
     """Gives a user whose password was right a LoginResource."""
 
@@ -91,6 +116,15 @@ class FileAuth(auth.CustomAuth):
 
     def getLogoutResource(self) -> Any:
         return LogoutResource(self.master)
+
+    def knows(self, user_info: dict[str, Any]) -> bool:
+        """Return whether the user of a session still has the password with which it began.
+
+        While the file can't be read, nobody has.
+        """
+        if user_info.get("anonymous", False):
+            return True
+        return _is_current(self.users, user_info)
 
     def check_credentials(self, username: bytes, password: bytes) -> bool:
         name = username.decode("utf-8", "replace")
@@ -116,16 +150,10 @@ class RolesFromUserFile(RolesFromBase):
         self.users = UserFile(path)
 
     def getRolesFromUser(self, userDetails: dict[str, Any]) -> list[str]:
-        name = userDetails.get("username")
-        if name is None:
+        if not _is_current(self.users, userDetails):
             return []
-        try:
-            if self.users.fingerprint(name) != userDetails.get("session"):
-                return []
-            return [user.role for user in self.users.names() if user.name == name]
-        except LitebotError as error:
-            log.msg(f"litebot: {error.what}; nobody is an admin until this is fixed")
-            return []
+        name = userDetails["username"]
+        return [user.role for user in self.users.names() if user.name == name]
 
 
 class AdminIfLoggedIn(RolesFromBase):

@@ -20,6 +20,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.master.db.components import links
 from litebot.master.db.components.changes import STAMP
 from litebot.master.delivery.change_origins import IdempotencyKey
 from litebot.master.delivery.change_origins import change_origin
@@ -207,6 +208,8 @@ def validated(change: dict[str, Any]) -> dict[str, Any]:
             result[name] = _checked_text(name, change[name])
     for name in ("repository", "project"):
         result[name] = result.get(name) or ""
+    if (revlink := result.get("revlink")) and not links.may_link(revlink):
+        raise ValueError(f"revlink is {revlink!r:.100}; {links.REMEDY}")
     files = change.get("files") or []
     if not isinstance(files, (list, tuple)):
         raise ValueError("files must be a list")

@@ -13,8 +13,6 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import jwt
-from buildbot.www.auth import SESSION_SECRET_ALGORITHM
 from buildbot.www.service import BuildbotSite
 from twisted.internet import interfaces
 from twisted.internet import protocol
@@ -202,7 +200,7 @@ class Channel(http.HTTPChannel):
         return getattr(self.site.master.settings.limits, self._key_of_largest()) * MB
 
     def _key_of_largest(self) -> str:
-        return "hook_body_mb" if under_hook(self._path) else "body_mb"
+        return "hook_body_mb" if is_for_hook(self._path) else "body_mb"
 
     def _refuse_body(self) -> None:
         key, largest = self._key_of_largest(), self._largest_body()
@@ -286,22 +284,6 @@ class Site(BuildbotSite):
     def acceptableProtocols(self) -> list[bytes]:
         """HTTP/2 has a channel of its own, which knows no limits."""
         return [b"http/1.1"]
-
-    def is_session(self, token: bytes) -> bool:
-        """Return whether this master has signed the token of a session, and it has not expired."""
-        try:
-            jwt.decode(token, self.session_secret or "", algorithms=[SESSION_SECRET_ALGORITHM])
-        except jwt.ExpiredSignatureError:
-            return False
-        except Exception as error:  # of whatever a token can be made of
-            self.master.refusals.note("session tokens of nobody", repr(error))
-            return False
-        return True
-
-
-def under_hook(target: bytes) -> bool:
-    """Return whether a request's target is a change hook."""
-    return target.partition(b"?")[0].split(b"/")[1:2] == [b"change_hook"]
 
 
 def _fault(target: bytes, version: bytes, headers: Headers) -> str | None:

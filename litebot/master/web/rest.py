@@ -175,6 +175,13 @@ class V2RootResource(rest.V2RootResource):
         if request.method != b"HEAD":
             request.write(body)
 
+    def _write_not_found_rest_error(
+        self, request: Any, ep: Any, rspec: Any, kwargs: dict[str, Any]
+    ) -> None:
+        """Say what was not found; Buildbot shows the Python objects of its search."""
+        path = b"/".join(request.postpath or ()).decode(errors="replace")
+        self._write_rest_error(request, f"there is no {path}")
+
     @contextmanager
     def handleErrors(self, writeError: Callable[..., None]) -> Iterator[None]:
         """Answer errors as Buildbot does, with three differences.

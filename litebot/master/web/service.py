@@ -15,21 +15,24 @@ from buildbot.www import service
 from buildbot.www import sse
 from buildbot.www import ws
 from buildbot.www.auth import build_anonymous_user_info
+from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
 from litebot.master.web import forms
+from litebot.master.web import headers
+from litebot.master.web import hosts
+from litebot.master.web import sessions
 from litebot.master.web.allowed_origins import origins
+from litebot.master.web.auth import AuthRootResource
+from litebot.master.web.avatars import AvatarResource
 from litebot.master.web.change_hook import ChangeHookResource
 from litebot.master.web.door import Channel
 from litebot.master.web.door import Site
-from litebot.master.web.door import under_hook
 
 # The methods whose requests change nothing.
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
-# How the names of the cookies begin that hold the token of a session.
-SESSION_COOKIES = (b"TWISTED_SESSION", b"TWISTED_SECURE_SESSION")
 # Forms that are larger are read for change hooks only.  Plugins of the page have their own.
 SMALL_FORM_BYTES = 1 << 14
 # More ranges of a file than a browser or a download manager asks for at once.
@@ -59,6 +62,13 @@ def allowed_origin(request: server.Request, master: Any) -> bool:
     return same_origin(request) or any(fnmatch.fnmatch(origin, o.lower()) for o in allowed)
 
 
+def comes_from_foreign_page(request: server.Request, master: Any) -> bool:
+    """Return whether a browser says that a page of another site has it send this request."""
+    if request.getHeader("origin") is not None:
+        return not allowed_origin(request, master)
+    return request.getHeader("sec-fetch-site") in ("cross-site", "same-site")
+
+
 def _refuse(request: server.Request) -> bytes:
     request.setResponseCode(403)
     return b"invalid origin"
@@ -79,14 +89,21 @@ class WsResource(ws.WsResource):
         self.master = master
 
     def render(self, request: server.Request) -> Any:
+        if (request.getHeader("upgrade") or "").lower() != "websocket" or request.method != b"GET":
+            # The library would answer it, without the headers of other answers.
+            request.setResponseCode(426)
+            request.setHeader(b"upgrade", b"websocket")
+            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+            return b"this is for WebSockets"
         return super().render(request) if allowed_origin(request, self.master) else _refuse(request)
 
 
 class Request(server.Request):
     """A request whose answer, if it may change something, is sent once the change is on disk.
 
-    Its cookies are HttpOnly, so no script can read them, and SameSite=Lax, so the forms of other
-    sites don't send them.
+    It is refused if the host that it names is not this master.  Its cookies are HttpOnly, so no
+    script can read them, SameSite=Lax, so the forms of other sites don't send them, and Secure
+    where the page is read over TLS.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -106,8 +123,52 @@ class Request(server.Request):
         self._has_session = True
         return super().getSession(*args, **kwargs)
 
-    def addCookie(self, *args: Any, **kwargs: Any) -> None:
-        super().addCookie(*args, **{"httpOnly": True, "sameSite": "lax", **kwargs})
+    def process(self) -> None:
+        """Answer the request, unless it is for a host that is not this master."""
+        channel: Any = self.channel
+        self.site = channel.site
+        master = channel.site.master
+        if self._content_types is not None:
+            self.requestHeaders.setRawHeaders(b"content-type", self._content_types)
+        headers.protect(self)
+        if (host := hosts.unknown_host(self, master.config)) is not None:
+            asked_by = getattr(self.getClientAddress(), "host", "a Unix socket")
+            master.refusals.note("unknown host", f"{host}, asked for by {asked_by}")
+            self._refuse(421, b"Misdirected Request", hosts.refusal(self, master))
+            return
+        if hosts.is_for_hook(self.uri) and comes_from_foreign_page(self, master):
+            master.refusals.note("hook from a page", f"{self.getHeader('origin')}")
+            self._refuse(403, b"Forbidden", "a page of another site must not send to this hook")
+            return
+        if (self.getHeader(b"range") or b"").count(b",") >= MOST_RANGES:
+            self.requestHeaders.removeHeader(b"range")
+        if self.method == b"POST" and not hosts.is_for_hook(self.uri):
+            try:
+                self.read_form(SMALL_FORM_BYTES)
+            except ValueError as error:
+                self._refuse(400, b"Bad Request", f"{error}\n")
+                return
+        master.www.sessions.admit(self)
+        super().process()
+
+    def _refuse(self, code: int, message: bytes, reason: str) -> None:
+        self.setResponseCode(code, message)
+        self.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        body = reason.encode()
+        self.setHeader(b"content-length", b"%d" % len(body))
+        self.write(b"" if self.method == b"HEAD" else body)
+        self.finish()
+
+    def addCookie(self, k: Any, v: Any, *args: Any, **kwargs: Any) -> None:
+        """Set a cookie; that of a session gets the name that `sessions` reads."""
+        site: Any = self.site
+        url = site.master.config.buildbotURL
+        kwargs = {"httpOnly": True, "sameSite": "lax", **kwargs}
+        if k in sessions.TWISTEDS_NAMES:
+            k = sessions.cookie_name(sessions.TWISTEDS_NAMES[0], self, url)
+            v = site.master.www.sessions.with_id(v)
+        kwargs["secure"] = kwargs.get("secure") or sessions.is_secure(self, url)
+        super().addCookie(k, v, *args, **kwargs)
 
     def handleContentChunk(self, data: bytes) -> None:
         channel: Channel = self.channel  # type: ignore[assignment]
@@ -124,36 +185,6 @@ class Request(server.Request):
         self._content_types = self.requestHeaders.getRawHeaders(b"content-type")
         self.requestHeaders.removeHeader(b"content-type")
         super().requestReceived(command, path, version)
-
-    def process(self) -> None:
-        channel: Any = self.channel
-        if self._content_types is not None:
-            self.requestHeaders.setRawHeaders(b"content-type", self._content_types)
-        self._drop_broken_sessions()
-        if (self.getHeader(b"range") or b"").count(b",") >= MOST_RANGES:
-            self.requestHeaders.removeHeader(b"range")
-        if self.method == b"POST" and not under_hook(self.uri):
-            try:
-                self.read_form(SMALL_FORM_BYTES)
-            except ValueError as error:
-                self.site = channel.site
-                self.setResponseCode(400)
-                self.setHeader(b"content-type", b"text/plain; charset=utf-8")
-                self.write(f"{error}\n".encode())
-                self.finish()
-                return
-        super().process()
-
-    def _drop_broken_sessions(self) -> None:
-        """Drop cookies with tokens that Buildbot would log a traceback for, and ignore."""
-        channel: Any = self.channel
-        sessions = {k: v for k, v in self.received_cookies.items() if k.startswith(SESSION_COOKIES)}
-        broken = [name for name, token in sessions.items() if not channel.site.is_session(token)]
-        for name in broken:
-            del self.received_cookies[name]
-        if broken:
-            left = b"; ".join(k + b"=" + v for k, v in self.received_cookies.items())
-            self.requestHeaders.setRawHeaders(b"cookie", [left] if left else [])
 
     def read_form(self, largest: int) -> None:
         """Add the values of a form in the body to `args`, if there is one that is not larger.
@@ -224,17 +255,35 @@ class WWWService(service.WWWService):
 
     def setupSite(self, new_config: Any) -> None:
         super().setupSite(new_config)
+        self.sessions = sessions.Sessions(self.master)
+        index = headers.IndexResource(self.master, self.apps.get(self.base_plugin_name).static_dir)
+        self.root.putChild(b"", index)
+        self.root.putChild(b"auth", AuthRootResource(self.master))
+        pictures = AvatarResource(self.master)
+        self.root.putChild(b"avatar", pictures)
         self.root.putChild(b"sse", EventResource(self.master))
         self.root.putChild(b"ws", WsResource(self.master))
-        hook = ChangeHookResource(self.master)
+        self._hook = ChangeHookResource(self.master)
         resources: tuple[Any, ...] = self.reconfigurableResources  # type: ignore[has-type]
-        self.reconfigurableResources = (*resources, hook)
-        auth = new_config.www.get("change_hook_auth")
-        child = hook if auth is None else self.setupProtectedResource(hook, auth)
-        self.root.putChild(b"change_hook", child)
+        self.reconfigurableResources = (*resources, self._hook, index, pictures)
         site: Any = self.site  # type: ignore[has-type]
         self.site = Site(site, self.master)
         self.site.requestFactory = Request
+
+    def reconfigSite(self, new_config: Any) -> None:
+        """Do as Buildbot does, and require the logins for hooks that are configured now."""
+        super().reconfigSite(new_config)
+        checkers = new_config.www.get("change_hook_auth")
+        hook: Any = self._hook
+        if checkers is not None:
+            hook = self.setupProtectedResource(hook, checkers)
+        self.root.putChild(b"change_hook", hook)
+
+    @defer.inlineCallbacks
+    def makeSessionSecret(self) -> Any:
+        """Get the key of sessions, and those that are ended."""
+        yield super().makeSessionSecret()
+        yield self.sessions.load()
 
     def getUserInfos(self, request: Any) -> Any:
         """Return the user of a request, without making a session for a request that has none."""

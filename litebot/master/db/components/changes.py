@@ -21,6 +21,7 @@ from twisted.internet import defer
 
 from litebot.master.db.components import lists
 from litebot.master.db.components.buildsets import thd_stamp
+from litebot.master.db.components.links import link_or_empty
 from litebot.master.db.components.values import epoch2datetime
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -35,12 +36,13 @@ FIELDS = set(COLUMNS.split(", ")) - {"committer", "parent_changeids"}
 
 def model_of(row: Row) -> changes.ChangeModel:
     """Return the model of a row of COLUMNS, still without files and properties."""
-    *before, when_timestamp, category, sourcestampid, parent, repository, codebase, project = row
+    *before, revlink, when_timestamp, category, ssid, parent, repository, codebase, project = row
     return changes.ChangeModel(
         *before,
+        link_or_empty(revlink),
         epoch2datetime(when_timestamp),
         category,
-        sourcestampid,
+        ssid,
         [parent] if parent else [],
         repository,
         codebase,
@@ -190,7 +192,7 @@ def _columns(change: dict[str, Any], now: int) -> Columns:
     row = {name: change.get(name) for name in (*STAMP, *OTHER_TEXTS)}
     row["author"] = row["author"] or ""
     row["comments"] = row["comments"] or ""
-    row["revlink"] = change.get("revlink", "")
+    row["revlink"] = link_or_empty(change.get("revlink", ""))
     for name in ("repository", "codebase", "project"):
         row[name] = change.get(name, "")
         assert row[name] is not None, f"{name} must be a string, not None"

@@ -10,7 +10,10 @@ from typing import Any
 
 from buildbot.db import steps
 from twisted.internet import defer
+from twisted.python import log
 
+from litebot.master.db.components.links import REMEDY
+from litebot.master.db.components.links import may_link
 from litebot.master.db.components.values import epoch2datetime
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -36,7 +39,7 @@ def model_of(row: Row) -> steps.StepModel:
         complete_at=epoch2datetime(complete),
         state_string=state,
         results=results,
-        urls=[steps.UrlModel(url["name"], url["url"]) for url in listed],
+        urls=[steps.UrlModel(url["name"], url["url"]) for url in listed if may_link(url["url"])],
         hidden=bool(hidden),
     )
 
@@ -106,6 +109,13 @@ class StepsConnectorComponent(steps.StepsConnectorComponent):
     def setStepStateString(self, stepid: int, state_string: str) -> Any:
         """Set the text that says what a step is doing."""
         return self._update(stepid, state_string=state_string)
+
+    def addURL(self, stepid: int, name: str, url: str, _racehook: Any = None) -> Any:
+        """Do as Buildbot does, but leave out, with a line in the log, what may not be a link."""
+        if may_link(url):
+            return super().addURL(stepid, name, url, _racehook)
+        log.msg(f"litebot: step {stepid}: left out the link {name!r} to {url!r:.200}; {REMEDY}")
+        return defer.succeed(None)
 
     def finishStep(self, stepid: int, results: int, hidden: bool) -> Any:
         """Mark a step as finished, now."""
