@@ -166,7 +166,7 @@ class Master:
         self.server, self.database = server, server.new_database(options)
         self.set("database", "url", server.url(self.database))
 
-    def set(self, section: str, key: str, value: str) -> None:
+    def set(self, section: str, key: str, value: str | int) -> None:
         """Set a key in litebot.toml."""
         set_value(self.basedir / "litebot.toml", f"{section}.{key}", value)
 

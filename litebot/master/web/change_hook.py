@@ -23,6 +23,7 @@ from twisted.web import server
 from litebot.master.db.components.changes import STAMP
 from litebot.master.delivery.change_origins import IdempotencyKey
 from litebot.master.delivery.change_origins import change_origin
+from litebot.master.limits.refusals import printable
 from litebot.master.web import payloads
 
 # The headers with the id of a delivery, which is the same when the delivery is sent again.  The
@@ -73,8 +74,9 @@ class ChangeHookResource(change_hook.ChangeHookResource):
     def _refuse(self, request: server.Request, failure: Failure) -> None:
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         if failure.check(ValueError):
-            reason = failure.getErrorMessage()
-            log.msg(f"change hook {request.path!r}: refused: {reason[:300]!r}")
+            reason = printable(failure.getErrorMessage(), 1000)
+            place = printable(request.path.decode(errors="replace"), 100)
+            self.master.refusals.note("malformed change hook request", f"{place}: {reason}")
             request.setResponseCode(400)
             request.write(reason.encode(errors="backslashreplace"))
         else:
@@ -86,6 +88,8 @@ class ChangeHookResource(change_hook.ChangeHookResource):
     async def getAndSubmitChanges(self, request: server.Request) -> None:
         try:
             dialect = self._dialect(request)
+            if dialect not in self.dialects:
+                raise ValueError(f"this master has no change hook {printable(dialect, 50)!r}")
             is_custom = self._has_custom_handler(dialect)
             if not is_custom:
                 payloads.check(dialect, request)
@@ -151,7 +155,8 @@ def _refusal_reason(error: Exception) -> str:
     if isinstance(error, ValueError):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    log.msg(f"change hook: {type(error).__name__} at {frame.filename}:{frame.lineno}: {error}")
+    place = f"{frame.filename}:{frame.lineno}"
+    log.msg(f"change hook: {type(error).__name__} at {place}: {printable(str(error))}")
     return f"this hook can't read the request: {error}"
 
 

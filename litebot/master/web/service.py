@@ -6,19 +6,23 @@ A request that may change something is answered only after what it changed is on
 from __future__ import annotations
 
 import fnmatch
+from contextvars import copy_context
 from typing import Any
 from urllib.parse import urlsplit
 
 from buildbot.www import service
-from buildbot.www import sse
-from buildbot.www import ws
 from buildbot.www.auth import build_anonymous_user_info
 from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.master.runtime.visitor_log import for_visitor
+from litebot.master.web import events
 from litebot.master.web.allowed_origins import origins
 from litebot.master.web.change_hook import ChangeHookResource
+from litebot.master.web.logins import Logins
+from litebot.master.web.sessions import drop_invalid_cookies
+from litebot.master.web.subscriptions import Subscriptions
 
 # The methods whose requests change nothing.
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
@@ -47,18 +51,18 @@ def _refuse(request: server.Request) -> bytes:
     return b"invalid origin"
 
 
-class EventResource(sse.EventResource):
+class EventResource(events.EventResource):
     """/sse, refused to pages of other sites."""
 
     def render(self, request: server.Request) -> Any:
         return super().render(request) if allowed_origin(request, self.master) else _refuse(request)
 
 
-class WsResource(ws.WsResource):
+class WsResource(events.WsResource):
     """/ws, refused to pages of other sites."""
 
-    def __init__(self, master: Any) -> None:
-        super().__init__(master)
+    def __init__(self, master: Any, subscriptions: Subscriptions) -> None:
+        super().__init__(master, subscriptions)
         self.master = master
 
     def render(self, request: server.Request) -> Any:
@@ -79,6 +83,12 @@ class Request(server.Request):
         self._is_disconnected = False
         self._has_session = False
 
+    def process(self) -> Any:
+        """Answer the request; what is logged meanwhile is cut."""
+        context = copy_context()
+        context.run(for_visitor.set, True)
+        return context.run(super().process)
+
     @property
     def may_have_session(self) -> bool:
         """Whether a session was made for it, or its cookies may belong to one."""
@@ -86,6 +96,8 @@ class Request(server.Request):
 
     def getSession(self, *args: Any, **kwargs: Any) -> Any:
         self._has_session = True
+        site: Any = self.site
+        drop_invalid_cookies(self, site.session_secret)
         return super().getSession(*args, **kwargs)
 
     def addCookie(self, *args: Any, **kwargs: Any) -> None:
@@ -137,9 +149,11 @@ class WWWService(service.WWWService):
     """`master.www` of a litebot master."""
 
     def setupSite(self, new_config: Any) -> None:
+        self.logins = Logins(self.master)
         super().setupSite(new_config)
-        self.root.putChild(b"sse", EventResource(self.master))
-        self.root.putChild(b"ws", WsResource(self.master))
+        subscriptions = Subscriptions(self.master)
+        self.root.putChild(b"sse", EventResource(self.master, subscriptions))
+        self.root.putChild(b"ws", WsResource(self.master, subscriptions))
         hook = ChangeHookResource(self.master)
         resources: tuple[Any, ...] = self.reconfigurableResources  # type: ignore[has-type]
         self.reconfigurableResources = (*resources, hook)
