@@ -193,7 +193,7 @@ def test_a_flood_of_small_messages(running: Master, flood: bytes) -> None:
                 with suppress(OSError):
                     page.socket.settimeout(3)
                     page.socket.sendall(flood * (300_000 // len(flood)))
-    assert max(waited) < 1
+    assert max(waited) < 2
     assert sorted(waited)[len(waited) // 2] < 0.5
 
 

@@ -96,7 +96,7 @@ def test_much_before_a_login(running: Master, attack: bytes) -> None:
             except ConnectionError:
                 pass
             connection.close()
-    assert max(waited) < 0.5
+    assert max(waited) < 1
     assert memory_mb(running) - before < 64
     reasons = running.status()["refused"]
     assert reasons.keys() & {"too much data before a worker login", "malformed worker login"}
@@ -252,7 +252,7 @@ def test_websocket_much_before_a_login(msgpack: Master) -> None:
             except ConnectionError:
                 pass
             connection.close()
-    assert max(waited) < 0.5
+    assert max(waited) < 1
     assert memory_mb(msgpack) - before < 64
     assert refused(msgpack, "too much data before a worker login") == 20
 

@@ -19,6 +19,7 @@ from twisted.web.resource import IResource
 
 from litebot.errors import LitebotError
 from litebot.master.web.logins import LimitedLogins
+from litebot.master.web.logins import PasswordQueue
 from litebot.users import UserFile
 
 ADMIN_ROLE = "admin"
@@ -78,6 +79,7 @@ class FileAuth(LimitedLogins, auth.CustomAuth):
 
     def __init__(self, path: Path, **kwargs: Any) -> None:
         self.users = UserFile(path)
+        self._passwords = PasswordQueue()
         # CustomAuth has no argument for the next class, so it is not LimitedLogins that calls it.
         auth.CustomAuth.__init__(self, userInfoProvider=FileUserInfo(self.users), **kwargs)
 
@@ -90,12 +92,11 @@ class FileAuth(LimitedLogins, auth.CustomAuth):
 
     @async_to_deferred
     async def requestAvatarId(self, cred: Any) -> Any:
-        """Check a name and a password; see Logins.check_password.  Raises UnauthorizedLogin."""
-        logins = self.master.www.logins
+        """Check a name and a password; see PasswordQueue.  Raises UnauthorizedLogin."""
         try:
             is_known = self.users.fingerprint(cred.username.decode("utf-8", "replace")) is not None
             verify = functools.partial(self.check_credentials, cred.username, cred.password)
-            if await logins.check_password(cred.request, is_known, verify):
+            if await self._passwords.run(cred, is_known, verify):
                 return cred.username
         except LitebotError as error:
             self.master.refusals.note("logins without a readable file of users", error.what)

@@ -48,60 +48,66 @@ class TooMany(Exception):
 
 
 class Logins:
-    """The wrong logins on the page of a master, and the passwords that wait to be checked."""
+    """The wrong logins on the page of a master."""
 
     def __init__(self, master: Any) -> None:
         self._master = master
         self._of_name = Failures(master.reactor, FREE_TRIES, LONGEST_PAUSE_S)
         self._of_address = Failures(master.reactor, FREE_TRIES_OF_ADDRESS, LONGEST_PAUSE_S)
+
+    async def login(self, credentials: Any, check: Callable[[Any], Any]) -> Any:
+        """Return what `check` does with the credentials, unless their name has to wait.
+
+        Raises UnauthorizedLogin, or TooMany where the next try has to wait.
+        """
+        name = credentials.username.decode("utf-8", "replace")
+        address = network_of(credentials.request.getClientAddress())
+        shown = f"{printable(name, 64)!r} from {address}"
+        if (wait_s := self._of_name.wait_s((name, address))) > 0:
+            self._master.refusals.note("too many wrong logins", shown)
+            raise TooMany(wait_s)
+        self._of_name.add((name, address))
+        credentials.is_one_of_many = self._of_address.wait_s(address) > 0
+        try:
+            found = await defer.maybeDeferred(check, credentials)
+        except (LoginFailed, TooMany):
+            self._of_address.add(address)
+            self._master.refusals.note("wrong login", shown)
+            # The same answer for a name that exists as for others, which are not looked at.
+            if (wait_s := self._of_address.wait_s(address)) > 0:
+                raise TooMany(wait_s) from None
+            raise
+        self._of_name.forget((name, address))
+        return found
+
+
+class PasswordQueue:
+    """Passwords that wait to be checked, one at a time, those of names that exist first.
+
+    A check is slow on purpose and takes a thread, of which others need some.  So wrong logins of
+    names that do not exist keep nobody waiting.
+    """
+
+    def __init__(self) -> None:
         self._is_checking = False
         self._waiting: deque[defer.Deferred[None]] = deque()
         self._waiting_unknown: deque[defer.Deferred[None]] = deque()
 
-    async def login(self, name: str, request: Any, check: Callable[[], Any]) -> Any:
-        """Return what `check` does, unless this name has to wait at this address.
+    async def run(self, credentials: Any, is_known: bool, verify: Callable[[], bool]) -> bool:
+        """Return what `verify` does in a thread when it is its turn.
 
-        Raises UnauthorizedLogin, or TooMany where the next try has to wait.
+        Raises UnauthorizedLogin if the visitor has gone, and for an unknown name where too many
+        wait, and TooMany for a known one.
         """
-        address = network_of(request.getClientAddress())
-        key = (name, address)
-        if (wait_s := self._of_name.wait_s(key)) > 0:
-            self._master.refusals.note("too many wrong logins", self._shown(name, address))
-            raise TooMany(wait_s)
-        self._of_name.add(key)
-        try:
-            found = await defer.maybeDeferred(check)
-        except (UnauthorizedLogin, TooMany):
-            self._of_address.add(address)
-            self._master.refusals.note("wrong login", self._shown(name, address))
-            # The same answer for a name that exists as for others: see `check_password`.
-            if (wait_s := self._of_address.wait_s(address)) > 0:
-                raise TooMany(wait_s) from None
-            raise
-        self._of_name.forget(key)
-        return found
-
-    async def check_password(
-        self, request: Any, is_known: bool, verify: Callable[[], bool]
-    ) -> bool:
-        """Return what `verify` does in a thread; one at a time, and those of known names first.
-
-        So wrong logins of names that do not exist keep nobody waiting.  Raises UnauthorizedLogin if
-        the visitor has gone, and for an unknown name where too many wait, and TooMany for a known
-        one.
-        """
-        address = network_of(request.getClientAddress())
         waiting = self._waiting if is_known else self._waiting_unknown
-        most = MOST_WAITING if is_known else MOST_WAITING_UNKNOWN
-        if not is_known and self._of_address.wait_s(address) > 0:
+        if not is_known and getattr(credentials, "is_one_of_many", False):
             raise UnauthorizedLogin
-        if len(waiting) >= most:
-            if is_known:
-                raise TooMany(1)
-            raise UnauthorizedLogin
+        if len(waiting) >= (MOST_WAITING if is_known else MOST_WAITING_UNKNOWN):
+            raise TooMany(1) if is_known else UnauthorizedLogin
         turn: defer.Deferred[None] = defer.Deferred()
         waiting.append(turn)
-        request.notifyFinish().addErrback(lambda _: turn.cancel())
+        if (request := getattr(credentials, "request", None)) is not None:
+            request.notifyFinish().addErrback(lambda _: turn.cancel())
         self._check_next()
         try:
             await turn
@@ -119,9 +125,6 @@ class Logins:
         if waiting and not self._is_checking:
             self._is_checking = True
             waiting.popleft().callback(None)
-
-    def _shown(self, name: str, address: str) -> str:
-        return f"{printable(name, 64)!r} from {address}"
 
 
 class LimitedLogins(auth.TwistedICredAuthBase):
@@ -169,11 +172,8 @@ class _Checker:
 
     @async_to_deferred
     async def requestAvatarId(self, credentials: Any) -> Any:
-        name = credentials.username.decode("utf-8", "replace")
         try:
-            return await self._logins.login(
-                name, credentials.request, lambda: self._checker.requestAvatarId(credentials)
-            )
+            return await self._logins.login(credentials, self._checker.requestAvatarId)
         except TooMany as error:
             return error
 

@@ -152,7 +152,7 @@ class _Topic:
             qref.stopConsuming()
 
     def end(self) -> None:
-        """Leave the queue in a later turn: while it delivers an event, it would pass over others."""
+        """Leave the queue, in a later turn: one that delivers an event would miss out the next."""
         self._is_over = True
         if self._qref is not None:
             eventually(self._qref.stopConsuming)
