@@ -71,6 +71,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "outage": "null while the database of the master that runs answers; else an object",
         "outage.since": "since when it does not",
         "outage.words": "what is said of it",
+        "last_refused{}": "who or what that was last, by the reason",
         "refused{}": "how often the limits of the running master refused something, by the reason",
         "unreachable": "why the database can't be read, or null; the rest is empty then",
     },

@@ -42,7 +42,8 @@ def status(basedir: Basedir, as_json: bool) -> None:
 
     found = look(basedir)
     if found.running:
-        found.refused = _refused(basedir)
+        refusals = _refusals(basedir)
+        found.refused, found.last_refused = refusals["counts"], refusals["latest"]
     if as_json:
         print_json(asdict(found))
     else:
@@ -51,14 +52,14 @@ def status(basedir: Basedir, as_json: bool) -> None:
         sys.exit(Exit.FOUND)
 
 
-def _refused(basedir: Basedir) -> dict[str, int]:
-    """Ask the master what its limits have refused; return {} if it does not answer in time."""
+def _refusals(basedir: Basedir) -> dict[str, dict[str, Any]]:
+    """Ask the master what its limits have refused; return nothing if it does not answer in time."""
     from litebot.cli.client import post
 
     try:
         return post(basedir, "/refusals", {}, timeout_s=ANSWER_S)
     except (LitebotError, OSError):
-        return {}
+        return {"counts": {}, "latest": {}}
 
 
 def _print(found: Status) -> None:
@@ -98,12 +99,18 @@ def _rows(found: Status) -> list[tuple[str, str]]:
             for builder, count in found.without_builder.items()
         ]
     rows += _failed_reports(found)
-    rows += [("refused", f"{count:,} times: {reason}") for reason, count in found.refused.items()]
+    rows += _refused(found)
     if found.last_start:
         repairs = found.last_start["repairs"]
         rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))
         rows += [("", linked(repair["message"], repair["url"])) for repair in repairs]
     return rows
+
+
+def _refused(found: Status) -> Iterator[tuple[str, str]]:
+    for reason, count in found.refused.items():
+        last = found.last_refused.get(reason)
+        yield ("refused", f"{count:,} times: {reason}" + (f" (last: {last})" if last else ""))
 
 
 def _failed_reports(found: Status) -> Iterator[tuple[str, str]]:

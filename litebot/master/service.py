@@ -19,8 +19,6 @@ from buildbot.util import service
 from buildbot.util.twisted import async_to_deferred
 from buildbot.wamp import connector as wampconnector
 from buildbot.worker import manager as workermanager
-from buildbot.worker.protocols.manager.msgpack import MsgManager
-from buildbot.worker.protocols.manager.pb import PBManager
 from twisted.application import internet
 from twisted.internet import defer
 from twisted.python import components
@@ -48,7 +46,10 @@ from litebot.master.delivery.http_client import HTTPClientService
 from litebot.master.delivery.outbox import Outbox
 from litebot.master.delivery.queue import QUEUE
 from litebot.master.delivery.scheduler_manager import SchedulerManager
+from litebot.master.limits.msgpack import MsgManager
+from litebot.master.limits.pb import PBManager
 from litebot.master.limits.refusals import Refusals
+from litebot.master.limits.worker_logins import WorkerLogins
 from litebot.master.reconfiguration import Reconfiguration
 from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.ownership import Ownership
@@ -115,10 +116,11 @@ class BuildMaster(master.BuildMaster):
         self.caches = cache.CacheManager()
         yield self.caches.setServiceParent(self)
 
-        self.pbmanager = PBManager()
+        worker_logins = WorkerLogins(self)
+        self.pbmanager = PBManager(worker_logins)
         yield self.pbmanager.setServiceParent(self)
 
-        self.msgmanager = MsgManager()
+        self.msgmanager = MsgManager(worker_logins)
         yield self.msgmanager.setServiceParent(self)
 
         self.workers = workermanager.WorkerManager(self)

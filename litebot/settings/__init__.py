@@ -190,7 +190,8 @@ class Limits(_Section):
     )
     worker_logins: int = _key(
         64,
-        "How many connections to the port for workers may be open that have not logged in.",
+        "How many connections to the port for workers may be open for more than a second that\n"
+        "have not logged in.",
         checks.check_limit,
     )
     login_seconds: int = _key(15, "How long a worker may take to log in.", checks.check_limit)

@@ -316,7 +316,7 @@ run()
 @pytest.fixture(scope="module")
 def running(module_master: Master) -> Iterator[Master]:
     module_master.configure(CONFIG)
-    module_master.set("limits", "upload_mb", 2)  # type: ignore[arg-type]
+    module_master.set("limits", "upload_mb", 2)
     module_master.start()
     yield module_master
     module_master.stop()

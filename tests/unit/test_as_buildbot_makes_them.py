@@ -22,6 +22,8 @@ REPLACED = {
     "mqconnector.MQConnector": "MQConnector",
     "dataconnector.DataConnector": "Data",
     "wwwservice.WWWService": "WWWService",
+    "PBManager()": "PBManager(worker_logins)",
+    "MsgManager()": "MsgManager(worker_logins)",
 }
 # And with which arguments and methods of its own.
 OWN_ARGUMENTS = {"db", "masterHeartbeatService"}
@@ -59,6 +61,7 @@ def test_the_parts_of_a_master_are_made_as_buildbot_makes_them() -> None:
 LITEBOTS = {
     *("is_sqlite", "self.cluster", "plain", "shared", "owner", "self.mq.classes", "self.control"),
     *("self.change_delivery", "self.outbox", "self.attempts", "self.worker_controls"),
+    "worker_logins",
 }
 
 

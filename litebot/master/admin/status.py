@@ -52,6 +52,7 @@ class Status:
     outage: dict[str, Any] | None = None
     # How often the limits of a running master have refused something, by reason, since its start.
     refused: dict[str, int] = field(default_factory=dict)
+    last_refused: dict[str, str] = field(default_factory=dict)  # who or what, by the same reasons
     # Why the database could not be read; everything that comes from it is empty then.
     unreachable: str | None = None
 

@@ -19,6 +19,7 @@ from twisted.python import log
 from litebot.master.builds.builder import Builder
 from litebot.master.builds.removal import end_builds
 from litebot.master.builds.removal import starts_are_over
+from litebot.master.runtime.visitor_log import for_visitor
 
 PAGE = 20
 
@@ -90,6 +91,7 @@ class BuildRequestDistributor(buildrequestdistributor.BuildRequestDistributor):
         return [name for _, _, name in sorted(order)]
 
     async def _maybeStartBuildsOnBuilder(self, bldr: Any) -> None:
+        for_visitor.set(False)  # builds are the master's own, whoever asked for them
         if bldr.getAvailableWorkers():  # builders before it may have taken them
             await super()._maybeStartBuildsOnBuilder(bldr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from buildbot.reporters.base import ReporterBase
 from buildbot.schedulers.triggerable import Triggerable
 from buildbot.steps.master import MasterShellCommand
 from buildbot.worker.local import LocalWorker
+from buildbot.www.auth import TwistedICredAuthBase
 
 from litebot.master.builds.build import Build
 from litebot.master.builds.environment import StepEnvironment
@@ -21,6 +23,7 @@ from litebot.master.delivery.outbox import OutboxReporter
 from litebot.master.delivery.triggers import SureTriggerable
 from litebot.master.runtime.subclasses import put_before
 from litebot.master.runtime.subclasses import specialized
+from litebot.master.web.logins import LimitedLogins
 
 
 def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
@@ -53,6 +56,21 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
         for source in config.change_sources:
             if (ours := exact_class(type(source))) is not None:
                 put_before(source, ours)
+    _limit_logins(config.www.get("auth"))
+
+
+def _limit_logins(configured: Any) -> None:
+    """Limit the wrong logins of an auth; one that answers logins by itself stays as it is."""
+    answers = getattr(type(configured), "getLoginResource", None)
+    if answers is TwistedICredAuthBase.getLoginResource:
+        put_before(configured, LimitedLogins)
+    elif "buildbot.www.oauth2" in sys.modules:  # it takes memory, and few masters need it
+        from buildbot.www.oauth2 import OAuth2Auth
+
+        from litebot.master.web.oauth import LimitedOAuth
+
+        if isinstance(configured, OAuth2Auth):
+            put_before(configured, LimitedOAuth)
 
 
 def _answer_clients(config: MasterConfig) -> None:

@@ -263,7 +263,8 @@ class ReconfigResource(Resource):
 
 
 class RefusalsResource(Resource):
-    """POST /refusals: returns how often the limits have refused something, by reason."""
+    """POST /refusals: returns how often the limits have refused something, and what last."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        return dict(self.master.refusals.counts)
+        refusals = self.master.refusals
+        return {"counts": dict(refusals.counts), "latest": refusals.latest}

@@ -23,19 +23,25 @@ class Refusals:
         self._logged_at: dict[str, float] = {}
         self._unlogged: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.latest: dict[str, str] = {}  # who or what was refused last, by the reason
 
-    def note(self, reason: str, detail: str = "") -> None:
-        """Count a refusal; `detail` says who or what, and is escaped and cut in the log."""
+    def note(self, reason: str, detail: str = "") -> bool:
+        """Count a refusal; `detail` says who or what, and is escaped and cut.
+
+        Returns whether it was logged.
+        """
         self.counts[reason] += 1
+        shown = printable(detail)
+        self.latest[reason] = shown
         now = self._reactor.seconds()
         if now - self._logged_at.get(reason, -LOG_EVERY_S) < LOG_EVERY_S:
             self._unlogged[reason] += 1
-            return
+            return False
         self._logged_at[reason] = now
         unlogged = self._unlogged.pop(reason, 0)
         more = f" (and {unlogged:,} more since the last line)" if unlogged else ""
-        shown = f": {printable(detail)}" if detail else ""
-        log.msg(f"litebot: refused: {reason}{shown}{more}")
+        log.msg(f"litebot: refused: {reason}{': ' * bool(shown)}{shown}{more}")
+        return True
 
 
 def printable(text: str, longest: int = LONGEST_LINE) -> str:

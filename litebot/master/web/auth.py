@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
+from buildbot.util.twisted import async_to_deferred
 from buildbot.www import auth
 from buildbot.www import resource
 from buildbot.www.authz import Authz
@@ -12,25 +14,19 @@ from buildbot.www.authz.endpointmatchers import AnyControlEndpointMatcher
 from buildbot.www.authz.endpointmatchers import AnyEndpointMatcher
 from buildbot.www.authz.roles import RolesFromBase
 from twisted.cred.error import UnauthorizedLogin
-from twisted.cred.portal import Portal
 from twisted.internet import defer
-from twisted.internet import threads
 from twisted.python import log
-from twisted.web.guard import HTTPAuthSessionWrapper
 from twisted.web.resource import IResource
 
 from litebot.errors import LitebotError
+from litebot.master.web.logins import LimitedLogins
+from litebot.master.web.logins import PasswordQueue
 from litebot.master.web.oauth import OwnLoginResource
 from litebot.master.web.oauth import is_oauth
 from litebot.master.web.sessions import EndOfSession
 from litebot.users import UserFile
 
 ADMIN_ROLE = "admin"
-
-
-# How many passwords are checked at the same time.  scrypt is slow on purpose, and the threads of
-# the reactor have other work to do.
-LOGINS_AT_A_TIME = 1
 
 
 def _is_current(users: UserFile, user_info: dict[str, Any]) -> bool:
@@ -102,17 +98,16 @@ class Realm(auth.AuthRealm):
         return (IResource, LoginResource(self.master, avatarId), lambda: None)
 
 
-class FileAuth(auth.CustomAuth):
+class FileAuth(LimitedLogins, auth.CustomAuth):
     """Logs in the users of a basedir's `users` file; changes of the file need no reconfig."""
+
+    realm = Realm
 
     def __init__(self, path: Path, **kwargs: Any) -> None:
         self.users = UserFile(path)
-        super().__init__(userInfoProvider=FileUserInfo(self.users), **kwargs)
-        self._login_slots = defer.DeferredSemaphore(LOGINS_AT_A_TIME)
-
-    def getLoginResource(self) -> Any:
-        portal = Portal(Realm(self.master, self), self.checkers)
-        return HTTPAuthSessionWrapper(portal, self.credentialFactories)
+        self._passwords = PasswordQueue()
+        # CustomAuth has no argument for the next class, so it is not LimitedLogins that calls it.
+        auth.CustomAuth.__init__(self, userInfoProvider=FileUserInfo(self.users), **kwargs)
 
     def getLogoutResource(self) -> Any:
         return LogoutResource(self.master)
@@ -130,11 +125,16 @@ class FileAuth(auth.CustomAuth):
         name = username.decode("utf-8", "replace")
         return self.users.verify(name, password.decode("utf-8", "replace")) is not None
 
-    @defer.inlineCallbacks
-    def requestAvatarId(self, cred: Any) -> Any:
-        check = (self.check_credentials, cred.username, cred.password)
-        if (yield self._login_slots.run(threads.deferToThread, *check)):
-            return cred.username
+    @async_to_deferred
+    async def requestAvatarId(self, cred: Any) -> Any:
+        """Check a name and a password; see PasswordQueue.  Raises UnauthorizedLogin."""
+        try:
+            is_known = self.users.fingerprint(cred.username.decode("utf-8", "replace")) is not None
+            verify = functools.partial(self.check_credentials, cred.username, cred.password)
+            if await self._passwords.run(cred, is_known, verify):
+                return cred.username
+        except LitebotError as error:
+            self.master.refusals.note("logins without a readable file of users", error.what)
         raise UnauthorizedLogin
 
 

@@ -24,6 +24,7 @@ from litebot.master.db.components import links
 from litebot.master.db.components.changes import STAMP
 from litebot.master.delivery.change_origins import IdempotencyKey
 from litebot.master.delivery.change_origins import change_origin
+from litebot.master.limits.refusals import printable
 from litebot.master.limits.words import REASON
 from litebot.master.limits.words import RefusedWord
 from litebot.master.web import hook_secrets
@@ -78,10 +79,10 @@ class ChangeHookResource(change_hook.ChangeHookResource):
     def _refuse(self, request: server.Request, failure: Failure) -> None:
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         if failure.check(ValueError):
-            reason = failure.getErrorMessage()
-            where = request.path[:100].decode("latin-1")
-            kind = REASON if failure.check(RefusedWord) else "requests to change hooks"
-            self.master.refusals.note(kind, f"{where}: {reason}")
+            reason = printable(failure.getErrorMessage(), 1000)
+            place = printable(request.path.decode(errors="replace"), 100)
+            kind = REASON if failure.check(RefusedWord) else "malformed change hook request"
+            self.master.refusals.note(kind, f"{place}: {reason}")
             request.setResponseCode(400)
             request.write(reason.encode(errors="backslashreplace"))
         else:
@@ -94,9 +95,7 @@ class ChangeHookResource(change_hook.ChangeHookResource):
         try:
             dialect = self._dialect(request)
             if dialect not in self.dialects:
-                raise ValueError(
-                    f"The dialect specified, '{dialect}', wasn't whitelisted in change_hook"
-                )
+                raise ValueError(f"this master has no change hook {printable(dialect, 50)!r}")
             is_custom = self._has_custom_handler(dialect)
             is_known = self._asks_for_login or (
                 not is_custom
@@ -183,7 +182,8 @@ def _refusal_reason(error: Exception) -> str:
     if isinstance(error, ValueError):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    log.msg(f"change hook: {type(error).__name__} at {frame.filename}:{frame.lineno}: {error}")
+    place = f"{frame.filename}:{frame.lineno}"
+    log.msg(f"change hook: {type(error).__name__} at {place}: {printable(str(error))}")
     return f"this hook can't read the request: {error}"
 
 

@@ -24,6 +24,7 @@ from litebot.master.limits import descriptors
 from litebot.master.limits.connections import Connections
 from litebot.master.limits.connections import Phase
 from litebot.master.limits.connections import address_of
+from litebot.master.web.hosts import is_for_hook
 
 MB = 1_000_000
 HEADERS_S = 15.0

@@ -109,7 +109,8 @@ def unknown_host(request: server.Request, config: Any) -> str | None:
     A request without a host is not a browser's.  A change hook is sent to under any name: a browser
     says in a POST from which page it comes, and programs don't.
     """
-    if is_for_hook(request.uri) and request.method == b"POST" and request.getHeader("origin") is None:
+    is_post = request.method == b"POST"
+    if is_post and is_for_hook(request.uri) and request.getHeader("origin") is None:
         return None
     for header in request.requestHeaders.getRawHeaders("host") or ():
         host = host_of(header)

@@ -1,7 +1,7 @@
-"""Logins by OAuth that end in the browser in which they began.
+"""Logins by OAuth: few at a time, and each ends in the browser in which it began.
 
-Otherwise a page of another site could log its visitors in as somebody else, by sending them to the
-end of a login of its own.
+Each takes a thread, of which reads need some.  And a page of another site could log its visitors in
+as somebody else, by sending them to the end of a login of its own.
 Source: https://www.rfc-editor.org/rfc/rfc6749#section-10.12
 """
 
@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from urllib.parse import urlencode
 from urllib.parse import urlsplit
 
+from buildbot.util.twisted import async_to_deferred
 from buildbot.www import auth
 from buildbot.www import resource
 from twisted.internet import defer
@@ -26,6 +27,9 @@ from litebot.master.web.sessions import cookie_name
 
 COOKIE = b"LITEBOT_LOGIN"
 LOGIN_S = 3600  # how long a user may take at the other site
+# Codes that are looked up at the same time, and that wait for it.
+AT_A_TIME = 2
+MOST_WAITING = 20
 
 
 def is_oauth(login: Any) -> bool:
@@ -78,3 +82,23 @@ def _with_secret(url: str, secret: str) -> str:
     state = dict(parse_qsl(query.get("state", "")))
     query["state"] = urlencode({**state, "secret": secret})
     return parts._replace(query=urlencode(sorted(query.items()))).geturl()
+
+
+class LimitedOAuth(auth.AuthBase):
+    """Put before the class of an OAuth, looks up few codes at the same time."""
+
+    @async_to_deferred
+    async def verifyCode(self, code: bytes) -> Any:
+        codes: defer.DeferredSemaphore = self.__dict__.setdefault(
+            "_codes", defer.DeferredSemaphore(AT_A_TIME)
+        )
+        if len(codes.waiting) >= MOST_WAITING:
+            self.master.refusals.note("too many logins by OAuth")
+            raise Error(429, b"too many logins; try again in a few seconds")
+        try:
+            return await codes.run(super().verifyCode, code)
+        except Error:
+            raise
+        except Exception as error:
+            self.master.refusals.note("failed login by OAuth", f"{type(error).__name__}: {error}")
+            raise Error(502, b"the login has failed; the log of the master says why") from error

@@ -8,18 +8,19 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Sequence
+from contextvars import copy_context
 from typing import Any
 from urllib.parse import urlsplit
 
 from buildbot.www import service
-from buildbot.www import sse
-from buildbot.www import ws
 from buildbot.www.auth import build_anonymous_user_info
 from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.master.runtime.visitor_log import for_visitor
+from litebot.master.web import events
 from litebot.master.web import forms
 from litebot.master.web import headers
 from litebot.master.web import hosts
@@ -30,6 +31,8 @@ from litebot.master.web.avatars import AvatarResource
 from litebot.master.web.change_hook import ChangeHookResource
 from litebot.master.web.door import Channel
 from litebot.master.web.door import Site
+from litebot.master.web.logins import Logins
+from litebot.master.web.subscriptions import Subscriptions
 
 # The methods whose requests change nothing.
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
@@ -74,18 +77,18 @@ def _refuse(request: server.Request) -> bytes:
     return b"invalid origin"
 
 
-class EventResource(sse.EventResource):
+class EventResource(events.EventResource):
     """/sse, refused to pages of other sites."""
 
     def render(self, request: server.Request) -> Any:
         return super().render(request) if allowed_origin(request, self.master) else _refuse(request)
 
 
-class WsResource(ws.WsResource):
+class WsResource(events.WsResource):
     """/ws, refused to pages of other sites."""
 
-    def __init__(self, master: Any) -> None:
-        super().__init__(master)
+    def __init__(self, master: Any, subscriptions: Subscriptions) -> None:
+        super().__init__(master, subscriptions)
         self.master = master
 
     def render(self, request: server.Request) -> Any:
@@ -124,7 +127,15 @@ class Request(server.Request):
         return super().getSession(*args, **kwargs)
 
     def process(self) -> None:
-        """Answer the request, unless it is for a host that is not this master."""
+        """Answer the request, unless it is for a host that is not this master.
+
+        What is logged meanwhile is cut.
+        """
+        context = copy_context()
+        context.run(for_visitor.set, True)
+        context.run(self._process)
+
+    def _process(self) -> None:
         channel: Any = self.channel
         self.site = channel.site
         master = channel.site.master
@@ -254,6 +265,7 @@ class WWWService(service.WWWService):
     """`master.www` of a litebot master."""
 
     def setupSite(self, new_config: Any) -> None:
+        self.logins = Logins(self.master)
         super().setupSite(new_config)
         self.sessions = sessions.Sessions(self.master)
         index = headers.IndexResource(self.master, self.apps.get(self.base_plugin_name).static_dir)
@@ -261,8 +273,9 @@ class WWWService(service.WWWService):
         self.root.putChild(b"auth", AuthRootResource(self.master))
         pictures = AvatarResource(self.master)
         self.root.putChild(b"avatar", pictures)
-        self.root.putChild(b"sse", EventResource(self.master))
-        self.root.putChild(b"ws", WsResource(self.master))
+        subscriptions = Subscriptions(self.master)
+        self.root.putChild(b"sse", EventResource(self.master, subscriptions))
+        self.root.putChild(b"ws", WsResource(self.master, subscriptions))
         self._hook = ChangeHookResource(self.master)
         resources: tuple[Any, ...] = self.reconfigurableResources  # type: ignore[has-type]
         self.reconfigurableResources = (*resources, self._hook, index, pictures)

@@ -117,6 +117,11 @@ class Sessions:
         header = b"; ".join(b"%b=%b" % pair for pair in cookies.items())
         request.requestHeaders.setRawHeaders(b"cookie", [header])
 
+    def user_info(self, token: str | None) -> dict[str, Any]:
+        """Return the user of the token in a session's cookie; nobody if it may not be used."""
+        claims = self._claims(token) if token and self._may_be_used(token.encode()) else None
+        return auth.build_anonymous_user_info() if claims is None else claims["user_info"]
+
     def with_id(self, token: str) -> str:
         """Return a token that differs from all others; two logins in a second have the same."""
         claims = self._claims(token)

@@ -1,0 +1,138 @@
+"""What tests of limits share: how long others wait meanwhile, and how much memory it takes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.spread import banana
+from twisted.spread import pb
+
+from support.master import Master
+
+
+@contextmanager
+def others_waiting(master: Master) -> Iterator[list[float]]:
+    """Fetch something small from the page again and again; the list has how long each took."""
+    waited: list[float] = []
+    done = threading.Event()
+    visitor = master.visitor()
+
+    def look() -> None:
+        while not done.is_set():
+            began = time.monotonic()
+            visitor.request("GET", "/api/v2/masters?limit=1")
+            waited.append(time.monotonic() - began)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield waited
+    finally:
+        done.set()
+        thread.join()
+
+
+def memory_mb(master: Master) -> float:
+    """Return the resident memory of a master."""
+    pages = Path(f"/proc/{master.pid}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * 4096 / 1e6
+
+
+def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
+    _opened.append(socket.create_connection(("127.0.0.1", port), 20, (source, 0)))
+    return _opened[-1]
+
+
+def close_all() -> None:
+    """Close all connections that connect() has made."""
+    while _opened:
+        _opened.pop().close()
+
+
+_opened: list[socket.socket] = []
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Return whether the peer has not closed a connection; reads away what it has sent."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        connection.setblocking(True)
+    return False
+
+
+class PbPeer(banana.Banana):
+    """A client of PB on a plain socket, which can send what no client does."""
+
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        super().__init__(isClient=True)
+        self.socket = connect(port, source)
+        self.transport: Any = self
+        self.heard: list[Any] = []
+        self.connectionMade()
+        while not self.currentDialect:
+            self.hear()
+        self.say(b"version", 6)
+
+    def write(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def loseConnection(self) -> None:
+        self.socket.close()
+
+    def connectionReady(self) -> None:
+        pass
+
+    def expressionReceived(self, lst: Any) -> None:
+        self.heard.append(lst)
+
+    def hear(self) -> None:
+        """Read what has come; raises EOFError if the master has closed the connection."""
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise EOFError
+        self.dataReceived(data)
+
+    def hear_end(self) -> None:
+        """Wait until the master closes the connection."""
+        with suppress(EOFError):
+            while True:
+                self.hear()
+
+    def say(self, *expression: Any) -> None:
+        self.sendEncoded(list(expression))
+
+    def call(self, number: int, target: Any, method: bytes, *arguments: Any) -> Any:
+        """Call a method of the master's and return the answer; raises ValueError for an error."""
+        self.say(b"message", number, target, method, 1, [b"tuple", *arguments], [b"dictionary"])
+        while True:
+            for heard in self.heard:
+                if heard[:2] == [b"answer", number]:
+                    return heard[2]
+                if heard[:2] == [b"error", number]:
+                    raise ValueError(heard[2])
+            self.hear()
+
+    def login(self, name: bytes, password: bytes, number: int = 1) -> None:
+        """Log in; raises ValueError if the master refuses it."""
+        answer = self.call(number, b"root", b"login", name)
+        challenge, challenger = answer[1], answer[2]
+        response = pb.respond(challenge, password)
+        self.call(number + 1, challenger[1], b"respond", response, [b"None"])
