@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # The packages of the master, and its modules that are in none: each may import those above it.
 FLOORS: tuple[set[str], ...] = (
+    {"secrets"},
     {"limits", "runtime"},
     {"db"},
     {"db.components", "db.postgres", "db.sqlite"},

@@ -19,6 +19,7 @@ from twisted.python import log
 from zope.interface import implementer
 
 from litebot.errors import StoreFailed
+from litebot.master.secrets.log import MaskingObserver
 
 # The lists that collect errors: by the object that the context of the work has in _whose, and those
 # that collect all errors.  One observer serves all lists: there may be many, and each observer of
@@ -93,9 +94,10 @@ def store_failed(error: BaseException | None) -> StoreFailed | None:
 
 
 def without_follow_up_errors(observer: Any) -> Any:
-    """Wrap a log observer so that it gets every event but follow-up errors."""
+    """Wrap a log observer so that it gets every event but follow-up errors, without secrets."""
     predicates: list[Any] = [DropFollowUpErrors()]
-    return logger.FilteringLogObserver(observer, predicates)
+    masking: Any = MaskingObserver(observer)
+    return logger.FilteringLogObserver(masking, predicates)
 
 
 def to_stdout() -> Any:

@@ -6,6 +6,9 @@ A request that may change something is answered only after what it changed is on
 from __future__ import annotations
 
 import fnmatch
+import os
+import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,9 +20,20 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.files import open_private
+from litebot.master.secrets.masker import MASK
+from litebot.master.secrets.masker import mask_urls
+from litebot.master.secrets.masker import masker
 from litebot.master.web.allowed_origins import origins
 from litebot.master.web.change_hook import ChangeHookResource
+from litebot.permissions import make_private
 
+# Parameters of a URL that hold secrets: of change hooks, and of logins by OAuth.
+SECRET_PARAMETER = re.compile(
+    r"([?&;](?:[\w.%-]*(?:token|secret|passw|api_?key|signature)[\w.%-]*|code|sig|auth|key)=)"
+    r"[^\s&;\"]+",
+    re.IGNORECASE,
+)
 # The methods whose requests change nothing.
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
@@ -133,6 +147,29 @@ class Request(server.Request):
         self._send()
 
 
+class Site(service.BuildbotSite):
+    """Buildbot's, whose log (http.log) is for its owner alone and holds no secrets."""
+
+    def _openLogFile(self, path: Any) -> Any:
+        # Twisted makes the later ones with the mode of the first.
+        os.close(open_private(path, os.O_WRONLY | os.O_CREAT))
+        make_private(Path(path))
+        return MaskedFile(super()._openLogFile(path))
+
+
+class MaskedFile:
+    """A log file of requests, to which secrets in their URLs and headers are not written."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(mask_urls(masker.mask(SECRET_PARAMETER.sub(r"\1" + MASK, line))))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class WWWService(service.WWWService):
     """`master.www` of a litebot master."""
 
@@ -147,6 +184,7 @@ class WWWService(service.WWWService):
         child = hook if auth is None else self.setupProtectedResource(hook, auth)
         self.root.putChild(b"change_hook", child)
         assert self.site is not None
+        self.site.__class__ = Site
         self.site.requestFactory = Request
 
     def getUserInfos(self, request: Any) -> Any:
