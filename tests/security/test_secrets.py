@@ -102,6 +102,16 @@ def test_a_short_value_is_not_masked() -> None:
     assert masker.mask("abcdef") == "abcdef"
 
 
+def test_the_properties_that_buildbot_sets_stay() -> None:
+    masker = Masker()
+    masker.learn("account", "deploy")
+    given = {"buildername": ("deploy-all", "Builder"), "user": ("deploy", "SetProperty")}
+    assert masker.mask_properties(given) == {
+        "buildername": ("deploy-all", "Builder"),
+        "user": ("<account>", "SetProperty"),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "masked"),
     [

@@ -32,7 +32,7 @@ class Properties(properties.Properties):
         to_render = {name: value for name, value in values.items() if not _is_plain(value[0])}
         if to_render:
             values |= yield real.render(to_render)
-        masked = {name: (masker.mask_value(value), src) for name, (value, src) in values.items()}
+        masked = masker.mask_properties(values)
         changed = yield self.master.db.builds.set_properties(buildid, masked)
         if changed:
             yield self.generateUpdateEvent(buildid, changed)
@@ -41,7 +41,7 @@ class Properties(properties.Properties):
     @defer.inlineCallbacks
     def setBuildProperty(self, buildid: int, name: str, value: Any, source: str) -> Any:
         """Store one property of a build, without secrets."""
-        value = masker.mask_value(value)
+        value, source = masker.mask_properties({name: (value, source)})[name]
         yield self.master.db.builds.setBuildProperty(buildid, name, value, source)
         yield self.generateUpdateEvent(buildid, {name: (value, source)})
 

@@ -15,6 +15,22 @@ URL_USER = re.compile(r"(?<=://)([^\s/?#@:\"'<>]*)(:[^\s/?#@\"'<>]*)?@")
 # A user without a password that is as long as this is most often a token.
 SHORTEST_TOKEN = 16
 MASK = "<password>"
+# The properties that Buildbot sets.
+OF_BUILDBOT = frozenset(
+    {
+        *(
+            "basedir",
+            "branch",
+            "builddir",
+            "buildername",
+            "buildnumber",
+            "codebase",
+            "got_revision",
+        ),
+        *("machine_name", "owners", "project", "projectname", "revision", "scheduler"),
+        *("virtual_builder_name", "virtual_builder_tags", "workername"),
+    }
+)
 # GitHub takes a token as a user with this password.
 TOKEN_IS_USER = ":x-oauth-basic"  # noqa: S105
 # A shorter value that is no util.Secret may be a word that is not to disappear from all logs.
@@ -94,6 +110,17 @@ class Masker:
         if isinstance(value, dict):
             return {self.mask_value(k): self.mask_value(v) for k, v in value.items()}
         return value
+
+    def mask_properties(self, properties: dict[str, Any]) -> dict[str, Any]:
+        """Return properties without the values: {name: (value, source)}.
+
+        Leaves out what Buildbot itself sets: a secret may be a word, such as the name of an
+        account, that is in the name of a builder, and reporters tell builds by these.
+        """
+        return {
+            name: entry if name in OF_BUILDBOT else self.mask_value(entry)
+            for name, entry in properties.items()
+        }
 
     def mask_bytes(self, data: bytes) -> bytes:
         """Return bytes without the values; what is not UTF-8 stays as it is."""

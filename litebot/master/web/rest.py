@@ -33,6 +33,7 @@ from litebot.master.db.components.values import epoch_of
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
+from litebot.master.secrets.masker import OF_BUILDBOT
 from litebot.master.secrets.masker import masker
 from litebot.master.web import actions
 from litebot.master.web.service import same_origin
@@ -82,10 +83,12 @@ def masked_properties(endpoint: Any, row: Any) -> Any:
 
     Those of a buildset are stored as they are, because its builds need them.
     """
-    if endpoint.rtype.name in {"_property", "property"}:
-        return masker.mask_value(row)
+    if endpoint.rtype.name == "property":
+        return masker.mask_properties(row)
+    if endpoint.rtype.name == "_property":  # a row for each, with its name
+        return row if row.get("name") in OF_BUILDBOT else masker.mask_value(row)
     if isinstance(row, dict) and row.get("properties"):
-        return {**row, "properties": masker.mask_value(row["properties"])}
+        return {**row, "properties": masker.mask_properties(row["properties"])}
     return row
 
 
