@@ -19,11 +19,16 @@ from litebot.errors import BasedirError
 from litebot.errors import LitebotError
 from litebot.errors import MasterNotRunning
 from litebot.errors import MasterRunning
+from litebot.files import PRIVATE
+from litebot.files import open_private
 from litebot.process import alive
 from litebot.process import working_directory
 
 # How long to wait for the lock: `litebot status` takes it for a moment to see whether it is free.
 LOCK_TIMEOUT_S = 0.5
+# How long to wait for the lock of a process that is dead: one that it was about to start has the
+# lock, too, until it executes its program.
+DEAD_OWNER_TIMEOUT_S = 5.0
 RESERVE_BYTES = 64 * 1024
 ONE_MASTER = "only one master can run there"
 # The line with the configuration file that Buildbot and litebot write into buildbot.tac.
@@ -122,7 +127,7 @@ class Basedir:
         if user != 0:
             path = shlex.quote(str(self.path))
             raise BasedirError(
-                f"{self.path} belongs to {_name_of(user)}; root would leave files in it that this"
+                f"{self.path} belongs to {name_of(user)}; root would leave files in it that this"
                 " user can't write, and builds would run as root",
                 f"as that user, or for root: chown -R root {path}",
             )
@@ -134,13 +139,14 @@ class Basedir:
         """
         with suppress(OSError):
             if not self.reserve.exists():
-                self.reserve.write_bytes(bytes(RESERVE_BYTES))
+                with open(self.reserve, "wb", opener=open_private) as file:
+                    file.write(bytes(RESERVE_BYTES))
 
     def owner(self) -> Owner | None:
         """Return the master that runs here now, or None."""
-        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
-        while (text := self._read_lock()) == b"" and time.monotonic() < give_up_at:
-            time.sleep(0.02)  # the owner is about to release the lock, or to write who it is
+        began_at = time.monotonic()
+        while (text := self._read_lock()) is not None and _may_be_released(text, began_at):
+            time.sleep(0.02)
         if text is not None:
             return _parse_owner(text)
         return self._stock_owner()
@@ -191,7 +197,8 @@ class Basedir:
         return Owner(pid, started_at) if runs_here and pid != os.getpid() else None
 
 
-def _name_of(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """Return the name of a user, or `uid N` for one without a name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -203,6 +210,19 @@ def _parse_owner(text: bytes) -> Owner:
         return Owner(**json.loads(text))
     except (ValueError, TypeError):
         return Owner(pid=0, started_at=0.0)  # the owner has not written who it is yet
+
+
+def _may_be_released(text: bytes, began_at: float) -> bool:
+    """Return whether to wait for a lock that is held, whose file has this text.
+
+    An owner that is about to release it has no text in it, nor has one that is about to write who
+    it is.  A dead one has left its lock to a process that executes its program soon.
+    """
+    waited_s = time.monotonic() - began_at
+    if text == b"":
+        return waited_s < LOCK_TIMEOUT_S
+    pid = _parse_owner(text).pid
+    return pid > 0 and not alive(pid) and waited_s < DEAD_OWNER_TIMEOUT_S
 
 
 def refused_by_system(basedir: Path, error: OSError) -> LitebotError:
@@ -219,15 +239,18 @@ class OwnerLock:
 
     def __init__(self, basedir: Basedir) -> None:
         """Take the lock and write who has it.  Raises MasterRunning with the pid of its owner."""
-        self._fd = os.open(basedir.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
+        self._fd = os.open(basedir.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        began_at = time.monotonic()
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > give_up_at:
-                    owner = _parse_owner(os.pread(self._fd, 4096, 0))
+                text = os.pread(self._fd, 4096, 0)
+                # `litebot status` may have the lock for a moment.
+                is_probed = time.monotonic() - began_at < LOCK_TIMEOUT_S
+                if not is_probed and not _may_be_released(text, began_at):
+                    owner = _parse_owner(text)
                     os.close(self._fd)
                     raise basedir.refusal(owner, ONE_MASTER) from None
                 time.sleep(0.02)

@@ -40,6 +40,33 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def command_line_of(pid: int, longest: int = 120) -> str:
+    """Return the command line of a process, cut to `longest` characters, or "" if unknown."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    line = " ".join(word.decode(errors="replace") for word in words).strip()
+    return "".join(c if c.isprintable() else "?" for c in line)[:longest]
+
+
+def locked_by(status: os.stat_result) -> int:
+    """Return the pid that holds the flock(2) of a file, or 0 if it can't be found out.
+
+    Source: proc(5), /proc/locks.
+    """
+    try:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        fields = line.split()
+        # As in `1: FLOCK ADVISORY WRITE 4121 08:01:131 0 EOF`; one that waits has `->` as field 1.
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(status.st_ino):
+            return max(int(fields[4]), 0)
+    return 0
+
+
 def descendants(pid: int) -> set[int]:
     """Return the pids of the running children of a process, their children, and so on."""
     children: dict[int, set[int]] = {}
@@ -68,6 +95,23 @@ def port_is_free(address: str, port: int) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRINUSE
     return True
+
+
+def reserve_port(address: str, port: int) -> socket.socket | None:
+    """Return a socket that keeps others from this TCP port until it is closed, or None if in use.
+
+    It listens, because Linux gives a port that is only bound to a second socket, too.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    reserving = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserving.bind((address, port))
+        reserving.listen(1)
+    except OSError as error:
+        reserving.close()
+        return None if error.errno == errno.EADDRINUSE else socket.socket(family)
+    return reserving
 
 
 def pids_listening(port: int) -> list[int]:

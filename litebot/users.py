@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litebot.errors import LitebotError
+from litebot.files import PRIVATE
 from litebot.files import locked
 from litebot.files import refuse_unwritable
 from litebot.files import replace_file
@@ -181,7 +182,7 @@ class UserFile:
                 refuse_unwritable(self.path)
                 return left
             lines = [f"{user.name}:{user.role}:{stored}\n" for user, stored in users.values()]
-            replace_file(self.path, "".join(lines), new_mode=0o600)
+            replace_file(self.path, "".join(lines), new_mode=PRIVATE)
         return left
 
     def _read(self) -> _Users:

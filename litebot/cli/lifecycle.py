@@ -25,7 +25,10 @@ from litebot.cli.common import say
 from litebot.cli.common import tell
 from litebot.cli.progress import working
 from litebot.errors import LitebotError
+from litebot.files import open_private
 from litebot.master.runtime.outcome import READY_FD
+from litebot.permissions import refuse_foreign
+from litebot.permissions import written_files
 from litebot.process import alive
 
 LAST_LINES = 20
@@ -72,6 +75,7 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
     """
     basedir.require()
     basedir.require_writable()
+    refuse_foreign(basedir, written_files(basedir))
     refuse_other_tac(basedir)
     basedir.refuse_owner()
     if foreground:
@@ -124,7 +128,7 @@ def _launch(basedir: Basedir, timeout_s: float) -> dict[str, Any]:
     """
     reading, writing = os.pipe()
     env = {**os.environ, READY_FD: str(writing)}
-    with open(basedir.log_file, "ab") as log:
+    with open(basedir.log_file, "ab", opener=open_private) as log:
         log_start = log.tell()
         process = subprocess.Popen(
             _command(basedir),

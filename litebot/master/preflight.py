@@ -9,8 +9,10 @@ from pathlib import Path
 
 import apsw
 
+from litebot import permissions
 from litebot.basedir import Basedir
 from litebot.errors import StoreError
+from litebot.files import PRIVATE
 from litebot.master.db.schema import buildbots_revisions
 from litebot.master.db.sqlite import commit_watermark
 from litebot.master.db.sqlite.commit_watermark import Content
@@ -20,20 +22,32 @@ from litebot.store.connection import keep_log_on_close
 from litebot.store.connection import refusal
 from litebot.users import UserFile
 
+TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+# The tables of all versions of Buildbot since 3.0 that commands read.
+READ = {
+    *("builders", "builder_masters", "builds", "workers", "masters", "buildrequests"),
+    *("buildrequest_claims", "buildsets", "steps", "logs", "logchunks"),
+}
 
-def check(files: Basedir, settings: Settings) -> str | None:
+
+def check(files: Basedir, settings: Settings) -> list[str]:
     """Raise a LitebotError for the first problem that would keep the master from running well.
 
-    Returns a message about what was repaired, or None.
+    Returns notes on what was repaired, and on what other users of the machine may do.
     """
     files.require_writable()
+    path = settings.database.sqlite_path(files.path)
+    permissions.refuse_foreign(files, permissions.written_files(files))
+    notes = permissions.keep_others_from_writing(files)
     if files.users_file.exists():
         UserFile(files.users_file).names()
-    path = settings.database.sqlite_path(files.path)
-    if path is None:
-        return None
-    check_state_file(path, files)
-    return make_private(path)
+    if path is not None:
+        check_state_file(path, files)
+        parts = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-tally")]
+        permissions.refuse_foreign(files, parts)
+        repaired = make_private(path)
+        notes += [repaired] if repaired else []
+    return notes + permissions.tighten(files, path)
 
 
 def make_private(path: Path) -> str | None:
@@ -42,13 +56,14 @@ def make_private(path: Path) -> str | None:
     Raises StoreError if that is not possible.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if not mode & 0o077:
-            return None
+        mode = 0
         for suffix in ("", "-wal", "-shm"):
             part = path.with_name(path.name + suffix)
-            if part.exists():
-                part.chmod(0o600)
+            if part.exists() and (of_part := stat.S_IMODE(part.stat().st_mode)) & 0o077:
+                mode = mode or of_part
+                part.chmod(PRIVATE)
+        if not mode:
+            return None
     except OSError as error:
         raise StoreError(
             f"{path} has mode {mode:04o}, which can't be changed: {error.strerror}; it holds the"
@@ -99,17 +114,7 @@ def check_content(db: apsw.Connection, path: Path, expected: Content | None) -> 
 
 def check_schema(db: apsw.Connection, path: Path, files: Basedir) -> None:
     """Raise StoreError unless the tables are exactly those of this version of Buildbot."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
-    if not tables:
-        raise StoreError(
-            f"{path} holds no tables",
-            f"move it away, then: litebot create-master --force {files.quoted}",
-        )
-    if "alembic_version" not in tables:
-        raise StoreError(
-            f"{path} is no database of a Buildbot since 3.0: it has no table alembic_version",
-            f"move it away, then: litebot create-master --force {files.quoted}",
-        )
+    require_tables({name for (name,) in db.execute(TABLES)}, path, files)
     revision = db.execute("SELECT version_num FROM alembic_version").get
     *older, newest = buildbots_revisions()
     if revision == newest:
@@ -123,3 +128,22 @@ def check_schema(db: apsw.Connection, path: Path, files: Basedir) -> None:
         f"{path} has the tables of a newer Buildbot (revision {revision} is not known here)",
         "pip install --upgrade litebot",
     )
+
+
+def require_tables(tables: set[str], path: Path, files: Basedir) -> None:
+    """Raise StoreError unless these tables of a state file are those of a Buildbot since 3.0."""
+    if not tables:
+        raise StoreError(
+            f"{path} holds no tables",
+            f"move it away, then: litebot create-master --force {files.quoted}",
+        )
+    if "alembic_version" not in tables:
+        raise StoreError(
+            f"{path} is no database of a Buildbot since 3.0: it has no table alembic_version",
+            f"move it away, then: litebot create-master --force {files.quoted}",
+        )
+    if missing := sorted(READ - tables):
+        raise StoreError(
+            f"{path} lacks the table {missing[0]} of Buildbot, so it is damaged or not whole",
+            "restore a backup of it",
+        )

@@ -14,7 +14,6 @@ from buildbot.process import cache
 from buildbot.process import debug
 from buildbot.process import metrics
 from buildbot.process.users.manager import UserManagerManager
-from buildbot.secrets.manager import SecretManager
 from buildbot.util import service
 from buildbot.util.twisted import async_to_deferred
 from buildbot.wamp import connector as wampconnector
@@ -53,6 +52,8 @@ from litebot.master.limits.worker_logins import WorkerLogins
 from litebot.master.reconfiguration import Reconfiguration
 from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.ownership import Ownership
+from litebot.master.secrets.log import close_log_file
+from litebot.master.secrets.manager import SecretManager
 from litebot.master.shutdown import Shutdown
 from litebot.master.startup import SOLE_MASTER
 from litebot.master.startup import Startup
@@ -202,6 +203,8 @@ class BuildMaster(master.BuildMaster):
 
     def setServiceParent(self, parent: Any) -> Any:
         if isinstance(parent, components.Componentized):
+            # Nothing is logged before buildbot.tac, which calls this, has come to its end.
+            self.startup.note(close_log_file(parent))
             drop_follow_up_errors(parent)
         return super().setServiceParent(parent)
 

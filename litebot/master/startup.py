@@ -56,6 +56,10 @@ class Startup:
         self._notes: list[str] = []  # what the user should know about a successful start
         self.startid: int | None = None  # the row of this start in litebot_starts
 
+    def note(self, message: str | None) -> None:
+        """Tell the user something, if not None, once the start has succeeded."""
+        self._notes += [message] if message else []
+
     async def run(self, start_buildbot: Any) -> None:
         """Lock the basedir, check everything, start as Buildbot does, and report the outcome."""
         master = self._master
@@ -82,7 +86,7 @@ class Startup:
         state_file = master.settings.database.sqlite_path(master.files.path)
         if state_file is not None:
             self._expected = commit_watermark.read(state_file)
-        repaired = preflight.check(master.files, master.settings)
+        self._notes += preflight.check(master.files, master.settings)
         master.db.durability = master.settings.database.durability
         with logged_errors() as errors:
             await start_buildbot()
@@ -99,11 +103,11 @@ class Startup:
         memory.settle_started()
         master.ownership.announce(master.url)
         master.note_outage()
-        self._announce_ready(repaired)
+        self._announce_ready()
 
-    def _announce_ready(self, repaired: str | None) -> None:
+    def _announce_ready(self) -> None:
         master = self._master
-        notes = [*self._notes, *([repaired] if repaired else [])]
+        notes = list(self._notes)
         if isinstance(master.config_loader, ConfigLoader):
             notes += master.config_loader.notes
         if not hasattr(os.path, "ALLOW_MISSING"):  # it came with the correction of tarfile

@@ -20,6 +20,7 @@ from typing import Any
 from typing import TypeVar
 
 from litebot.errors import SettingsError
+from litebot.files import PRIVATE
 from litebot.files import locked
 from litebot.files import replace_file
 from litebot.settings import checks
@@ -286,7 +287,7 @@ def set_value(path: Path, key: str, value: str | int) -> None:
                 f"edit the file by hand: {name} = {_toml(checked)} under [{section}]",
             ) from error
         _parse(edited, path)
-        replace_file(path, edited, new_mode=0o644)
+        replace_file(path, edited, new_mode=PRIVATE)
 
 
 def _read(path: Path) -> str | None:

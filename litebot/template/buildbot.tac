@@ -19,6 +19,7 @@ logfile = LogFile.fromFullPath(
     os.path.join(basedir, "twistd.log"),
     rotateLength=rotateLength,
     maxRotatedFiles=maxRotatedFiles,
+    defaultMode=0o600,  # it may hold what builds print
 )
 application.setComponent(ILogObserver, FileLogObserver(logfile).emit)
 

@@ -15,13 +15,14 @@ SOURCES = sorted(path for path in ROOT.rglob("*.py") if "template" not in path.p
 
 # Whose modules those of each part of litebot may import, besides their own part's.
 BASE = {"errors", "files", "process", "version"}
-FILES = {"basedir", "settings", "users"}
+FILES = {"basedir", "permissions", "settings", "users"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
     "process": {"errors"},
-    "files": {"errors"},
+    "files": {"errors", "process"},
     "basedir": BASE,
+    "permissions": BASE | {"basedir"},
     "settings": BASE,
     "users": BASE,
     "store": {"errors"},
@@ -32,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # The packages of the master, and its modules that are in none: each may import those above it.
 FLOORS: tuple[set[str], ...] = (
+    {"secrets"},
     {"limits", "runtime"},
     {"db"},
     {"db.components", "db.postgres", "db.sqlite"},

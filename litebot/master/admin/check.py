@@ -15,6 +15,8 @@ from litebot.master import recovery
 from litebot.master.db import postgres
 from litebot.master.db import tables
 from litebot.master.db.sqlite import commit_watermark
+from litebot.master.preflight import TABLES
+from litebot.master.preflight import require_tables
 from litebot.master.recovery import Finding
 from litebot.master.recovery import Scene
 from litebot.master.startup import SOLE_MASTER
@@ -25,6 +27,8 @@ from litebot.store.dialect import engine_for
 # A running master leaves half done what it is working on, but not for this long.  So while a master
 # runs, the questions are asked twice.
 AGAIN_AFTER_S = 2.0
+# The type of a log whose chunks a janitor has deleted, or is deleting.
+DELETED = "d"
 
 
 def check(files: Basedir) -> list[Finding]:
@@ -51,6 +55,9 @@ def _findings(
         found = [] if path is None else list(_file(engine, path))
         if found:
             return found  # the tables of a damaged file can't be trusted
+        if path is not None:
+            with engine.connect() as conn:
+                require_tables(set(conn.exec_driver_sql(TABLES).scalars()), path, files)
         runs = files.owner() is not None
         half_done = _ask(engine, settings, path, runs, files.master_name)
         if runs and half_done:
@@ -117,12 +124,14 @@ def _logs(conn: sa.engine.Connection) -> Iterator[Finding]:
         .group_by(chunks.c.logid)
         .subquery()
     )
+    count = sa.func.coalesce(stored.c.lines, 0)
     query = (
-        sa.select(logs.c.id, logs.c.name, logs.c.num_lines, stored.c.lines, Model.steps.c.buildid)
-        .join_from(logs, stored, stored.c.logid == logs.c.id)
+        sa.select(logs.c.id, logs.c.name, logs.c.num_lines, count, Model.steps.c.buildid)
+        .outerjoin_from(logs, stored, stored.c.logid == logs.c.id)
         .join(Model.steps, Model.steps.c.id == logs.c.stepid)
         .where(logs.c.complete == 1)
-        .where(sa.or_(logs.c.num_lines != stored.c.lines, stored.c.end != stored.c.lines))
+        .where(logs.c.type != DELETED)
+        .where(sa.or_(logs.c.num_lines != count, stored.c.end != stored.c.lines))
         .order_by(logs.c.id)
     )
     for logid, name, shown, lines, buildid in conn.execute(query):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import ExitStack
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -21,7 +22,10 @@ from pathlib import Path
 from litebot.basedir import Basedir
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
+from litebot.files import LOCK_FILE
+from litebot.files import PRIVATE
 from litebot.files import locked
+from litebot.files import not_writable_by_others
 from litebot.master.admin.create_tables import tables_made
 from litebot.master.admin.join import copy
 from litebot.master.admin.join import require_masters
@@ -29,7 +33,7 @@ from litebot.master.admin.join import settings_like
 from litebot.master.admin.join import to_copy
 from litebot.master.db.sqlite.commit_watermark import path_of
 from litebot.master.db.sqlite.state_file import make_state_file
-from litebot.process import port_is_free
+from litebot.process import reserve_port
 from litebot.settings import Database
 from litebot.settings import Settings
 from litebot.settings import Web
@@ -43,6 +47,12 @@ TEMPLATE = Path(__file__).parents[2] / "template"
 PORTS_TRIED = 50
 STAGE = ".new"
 ADMIN = "admin"
+# Commands that change files lock the basedir by another file; a create runs some of them.
+LOCK = ".create.lock"
+# What an interrupted command may leave in a folder that is empty otherwise.
+IGNORED = (STAGE, LOCK, LOCK_FILE)
+# How long a create waits for another one: that may have tables to make on a distant server.
+LOCK_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -109,20 +119,27 @@ def create(basedir: Path, *, force: bool = False, choices: Choices = NO_CHOICE) 
     if basedir.exists() and not basedir.is_dir():
         raise BasedirError(f"{basedir} is not a folder", "name another one")
     try:
-        basedir.parent.mkdir(parents=True, exist_ok=True)
+        with not_writable_by_others():
+            basedir.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LitebotError(
             f"{basedir} can't be made: {basedir.parent}: {error.strerror}"
         ) from error
-    with locked(basedir.parent):  # a second create waits, and then finds what this one has made
-        return _create(basedir, force, choices)
+    with ExitStack() as held:
+        held.enter_context(not_writable_by_others())
+        # A second create waits, and then finds what this one has made.
+        if not basedir.is_dir():
+            held.enter_context(locked(basedir.parent, f".{basedir.name}.lock", LOCK_TIMEOUT_S))
+        if basedir.is_dir():
+            Basedir(basedir).require_writable()
+            held.enter_context(locked(basedir, LOCK, LOCK_TIMEOUT_S))
+        return _create(basedir, force, choices, held)
 
 
-def _create(basedir: Path, force: bool, choices: Choices) -> Created:
+def _create(basedir: Path, force: bool, choices: Choices, reserved: ExitStack) -> Created:
+    """Do as `create`, under its locks; the ports of new settings are kept in `reserved`."""
     exists = basedir.is_dir()
-    if exists:
-        Basedir(basedir).require_writable()
-    if exists and any(path.name != STAGE for path in basedir.iterdir()):
+    if exists and any(path.name not in IGNORED for path in basedir.iterdir()):
         if not force:
             raise BasedirError(
                 f"{basedir} is not empty",
@@ -131,7 +148,7 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
             )
         Basedir(basedir).refuse_owner("it has all it needs")
         _refuse_late(Basedir(basedir), choices)
-        created = _complete(basedir, choices)
+        created = _complete(basedir, choices, reserved)
         with _on_server(basedir, created, choices):
             return created
     # An empty folder may be a mount point or the working directory of a shell, so it must not be
@@ -140,7 +157,7 @@ def _create(basedir: Path, force: bool, choices: Choices) -> Created:
     try:
         shutil.rmtree(stage, ignore_errors=True)  # left by an interrupted create
         stage.mkdir()
-        created = _complete(stage, choices)
+        created = _complete(stage, choices, reserved, basedir.parent)
         moves = [(stage, basedir)]
         if exists:
             # With buildbot.tac the folder is a basedir, so that is moved last.
@@ -183,15 +200,28 @@ def _refuse_late(files: Basedir, choices: Choices) -> None:
 
 def lacking(basedir: Path, choices: Choices) -> list[str]:
     """Return what `create` with `force` would add to a folder with a database: relative paths."""
-    return _complete(basedir, choices, dry_run=True).added
+    with ExitStack() as reserved:
+        return _complete(basedir, choices, reserved, dry_run=True).added
 
 
-def _complete(basedir: Path, choices: Choices, *, dry_run: bool = False) -> Created:
-    """Add the parts of a master that a folder lacks; with `dry_run` only list them."""
+def _complete(
+    basedir: Path,
+    choices: Choices,
+    reserved: ExitStack,
+    beside: Path | None = None,
+    *,
+    dry_run: bool = False,
+) -> Created:
+    """Add the parts of a master that a folder lacks; with `dry_run` only list them.
+
+    The ports of new settings are kept in `reserved`, and are others than those of the masters in
+    the folder `beside`, by default the parent.
+    """
     files = Basedir(basedir)
     other = Basedir(choices.like) if choices.like is not None else None
     if not files.settings_file.exists():
-        settings = _settings(choices.database_url, other)
+        taken = _ports_in(beside or basedir.parent)
+        settings = _settings(choices.database_url, other, taken, reserved)
     else:
         settings = load(files.settings_file)
     created = Created(settings)
@@ -219,7 +249,7 @@ def _complete(basedir: Path, choices: Choices, *, dry_run: bool = False) -> Crea
 
     config = basedir / choices.config_file if choices.config_file else files.config_file
     if other is None:
-        add(files.settings_file, lambda path: _write(path, render(settings)))
+        add(files.settings_file, lambda path: _write(path, render(settings), PRIVATE))
     else:
         add(files.settings_file, lambda path: settings_like(other, path, settings))
         for source in to_copy(other):
@@ -246,10 +276,12 @@ def _complete(basedir: Path, choices: Choices, *, dry_run: bool = False) -> Crea
     return created
 
 
-def _settings(url: str | None, other: Basedir | None) -> Settings:
+def _settings(
+    url: str | None, other: Basedir | None, taken: set[int], reserved: ExitStack
+) -> Settings:
     """Return the settings of a new master, on free ports: another may be on this machine.
 
-    Web and workers are as in the basedir `other`, if given.  A port of 0 stays 0.
+    Web and workers are as in the basedir `other`, if given.  A port of 0 stays 0.  See _free_port.
     """
     web, workers = Web(), Workers()
     first_web, first_workers = web.port, workers.port
@@ -257,11 +289,24 @@ def _settings(url: str | None, other: Basedir | None) -> Settings:
         there = load(other.settings_file)
         web, workers = there.web, there.workers
         first_web, first_workers = web.port + 1, workers.port + 1
+    free = partial(_free_port, taken, reserved)
     return Settings(
         database=Database(url or Database.url),
-        web=replace(web, port=web.port and _free_port(web.listen, first_web)),
-        workers=replace(workers, port=workers.port and _free_port(workers.listen, first_workers)),
+        web=replace(web, port=web.port and free(web.listen, first_web)),
+        workers=replace(workers, port=workers.port and free(workers.listen, first_workers)),
     )
+
+
+def _ports_in(folder: Path) -> set[int]:
+    """Return the ports in litebot.toml of this user's masters in a folder, running or not."""
+    ports = set[int]()
+    with suppress(OSError):
+        for path in folder.glob("*/litebot.toml"):
+            with suppress(OSError, LitebotError):
+                if path.is_file() and path.stat().st_uid == os.geteuid():
+                    settings = load(path)
+                    ports |= {settings.web.port, settings.workers.port}
+    return ports
 
 
 @contextmanager
@@ -288,7 +333,7 @@ def _on_server(basedir: Path, created: Created, choices: Choices) -> Iterator[No
 def _make_secrets(path: Path) -> None:
     path.mkdir(mode=0o700)
     for name in ("worker-password", "webhook-secret"):
-        _write(path / name, secrets.token_urlsafe(24) + "\n", mode=0o600)
+        _write(path / name, secrets.token_urlsafe(24) + "\n", PRIVATE)
 
 
 def _make_project(path: Path) -> None:
@@ -317,13 +362,20 @@ def _git(folder: Path, *arguments: str) -> None:
         raise LitebotError(f"{' '.join(command)} failed: {error.stderr.strip()}") from error
 
 
-def _free_port(address: str, first: int) -> int:
+def _free_port(taken: set[int], reserved: ExitStack, address: str, first: int) -> int:
     """Return the first free port from `first` on, so that a second master on a machine just works.
 
-    Returns `first` if none of PORTS_TRIED ports is free.
+    Leaves out ports that are `taken`.  The port is kept from other creates until `reserved` is
+    closed, when litebot.toml is in its place.  Returns `first` if none of PORTS_TRIED ports is
+    free.
     """
-    ports = range(first, first + PORTS_TRIED)
-    return next((port for port in ports if port_is_free(address, port)), first)
+    for port in range(first, first + PORTS_TRIED):
+        if port in taken:
+            continue
+        if (reserving := reserve_port(address, port)) is not None:
+            reserved.enter_context(reserving)
+            return port
+    return first
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

@@ -16,6 +16,8 @@ from litebot.errors import StoreError
 from litebot.master.db import postgres
 from litebot.master.db import tables
 from litebot.master.db.sqlite import commit_watermark
+from litebot.master.preflight import TABLES
+from litebot.master.preflight import require_tables
 from litebot.settings import Settings
 from litebot.settings import load
 from litebot.store.connection import open_for_inspection
@@ -86,6 +88,7 @@ def status(files: Basedir) -> Status:
         return result
     handle = open_for_inspection(path)
     try:
+        require_tables({name for (name,) in handle.execute(TABLES)}, path, files)
         _fill(result, engine_on(handle), should_hold)
     finally:
         handle.close()

@@ -9,6 +9,7 @@ from buildbot_worker import null
 from buildbot_worker.base import WorkerBase
 
 from litebot.master.builds.environment import StepEnvironment
+from litebot.master.secrets.masker import masker
 
 
 class WorkerForBuilder(null.WorkerForBuilderNull):
@@ -18,6 +19,9 @@ class WorkerForBuilder(null.WorkerForBuilderNull):
         self, command_ref: Any, command_id: Any, command: Any, args: Any
     ) -> Any:
         if command == "shell":
+            words = args.get("command")
+            for word in words if isinstance(words, list) else ():
+                masker.learn_obfuscated(word)
             withheld = self.bot.environment.withheld()
             args = {**args, "env": {**withheld, **(args.get("env") or {})}}
         return super().remote_startCommand(command_ref, command_id, command, args)

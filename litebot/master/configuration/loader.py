@@ -25,6 +25,7 @@ from litebot.basedir import Basedir
 from litebot.errors import ConfigError
 from litebot.errors import SettingsError
 from litebot.master.builds.environment import StepEnvironment
+from litebot.master.configuration.plain_secrets import learn_plain_secrets
 from litebot.master.configuration.ports import EVERY_ADDRESS
 from litebot.master.configuration.ports import address_of
 from litebot.master.configuration.ports import endpoint
@@ -32,6 +33,7 @@ from litebot.master.configuration.specialize import specialize
 from litebot.master.db.urls import configured_url
 from litebot.master.db.urls import parsed
 from litebot.master.db.urls import settings_url
+from litebot.master.secrets.manager import learn_folder
 from litebot.master.web import hook_secrets
 from litebot.master.web.allowed_origins import origins
 from litebot.master.web.auth import AdminIfLoggedIn
@@ -85,6 +87,8 @@ class ConfigLoader(FileLoader):
 
     def _load(self) -> MasterConfig:
         filename = self.files.path / self.configFileName
+        # They may be in the errors of the file.
+        too_short = tuple(learn_folder(self.files.secrets))
         try:
             settings = load(self.files.settings_file)
         except SettingsError as error:
@@ -98,7 +102,8 @@ class ConfigLoader(FileLoader):
                 for configurator in config_dict.pop("configurators", []):
                     IConfigurator(configurator).configure(config_dict)
                 config_dict = dict(config_dict)  # a copy, as it may be an imported module's
-                self.notes = tuple(fill(config_dict, settings, self.files, filename))
+                filled = tuple(fill(config_dict, settings, self.files, filename))
+                self.notes = too_short + filled
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised
         try:
@@ -111,6 +116,7 @@ class ConfigLoader(FileLoader):
             self._check(settings, config)
         self._environment.allow(settings.workers.environment)
         specialize(config, self._environment)
+        learn_plain_secrets(config)
         return config
 
 

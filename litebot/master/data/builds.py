@@ -17,6 +17,7 @@ from twisted.internet import defer
 from litebot.master.data.events import UncopiedMessages
 from litebot.master.delivery.controls import BUILDREQUESTS
 from litebot.master.delivery.controls import add
+from litebot.master.secrets.masker import masker
 
 NO_REASON = "no reason"  # as in Buildbot
 
@@ -67,7 +68,7 @@ class Build(UncopiedMessages, data_builds.Build):
     @base.updateMethod
     def setBuildStateString(self, buildid: int, state_string: str) -> Any:
         """Set the text that says what a build is doing."""
-        d = self.master.db.builds.setBuildStateString(buildid, state_string)
+        d = self.master.db.builds.setBuildStateString(buildid, masker.mask(state_string))
         return d.addCallback(self._announce, "update")
 
     @base.updateMethod

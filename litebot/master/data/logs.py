@@ -14,6 +14,8 @@ from buildbot.util import identifiers
 from twisted.internet import defer
 
 from litebot.master.data.events import UncopiedMessages
+from litebot.master.secrets.lines import mask_lines
+from litebot.master.secrets.masker import masker
 
 
 class Log(UncopiedMessages, data_logs.Log):
@@ -21,6 +23,7 @@ class Log(UncopiedMessages, data_logs.Log):
 
     def __init__(self, master: Any) -> None:
         super().__init__(master)
+        self._held: dict[int, str] = {}  # by the id of a log, a line that may go on in the next
         master.db.logs.on_append = self._on_append
 
     def _on_append(self, model: logs.LogModel) -> None:
@@ -58,7 +61,22 @@ class Log(UncopiedMessages, data_logs.Log):
 
     @base.updateMethod
     def appendLog(self, logid: int, content: str) -> Any:
-        """Append whole lines; if the log is open, they are stored soon."""
+        """Append whole lines, without secrets; if the log is open, they are stored soon.
+
+        A last line that may have been cut within a secret is stored with what follows.
+        """
+        if not content.endswith("\n"):
+            return self._append(logid, content)  # it will be refused
+        content = self._held.pop(logid, "") + content
+        has_streams = self.master.db.logs.type_of(logid) == "s"
+        content, held = mask_lines(masker, content, has_streams=has_streams)
+        if held and self.master.db.logs.is_open(logid):
+            self._held[logid] = held
+        else:
+            content += held
+        return self._append(logid, content) if content else defer.succeed(None)
+
+    def _append(self, logid: int, content: str) -> Any:
         if self.master.db.logs.is_open(logid):
             return self.master.db.logs.gather(logid, content)
         return super().appendLog(logid, content)
@@ -67,6 +85,9 @@ class Log(UncopiedMessages, data_logs.Log):
     @defer.inlineCallbacks
     def finishLog(self, logid: int) -> Any:
         """Store the lines that wait, and mark the log as complete."""
+        held = self._held.pop(logid, "")
+        if held:
+            yield self._append(logid, held)
         model = yield self.master.db.logs.finishLog(logid)
         if model is not None:
             self._announce(model, "finished")

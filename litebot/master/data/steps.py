@@ -13,6 +13,8 @@ from buildbot.db import steps
 from twisted.internet import defer
 
 from litebot.master.data.events import UncopiedMessages
+from litebot.master.secrets.masker import mask_urls
+from litebot.master.secrets.masker import masker
 
 
 class Step(UncopiedMessages, data_steps.Step):
@@ -51,8 +53,13 @@ class Step(UncopiedMessages, data_steps.Step):
     @base.updateMethod
     def setStepStateString(self, stepid: int, state_string: str) -> Any:
         """Set the text that says what a step is doing."""
-        d = self.master.db.steps.setStepStateString(stepid, state_string)
+        d = self.master.db.steps.setStepStateString(stepid, masker.mask(state_string))
         return d.addCallback(self._announce, "updated")
+
+    @base.updateMethod
+    def addStepURL(self, stepid: int, name: str, url: str) -> Any:
+        """Add a link to a step, without secrets."""
+        return super().addStepURL(stepid, masker.mask(name), mask_urls(masker.mask(url)))
 
     @base.updateMethod
     def finishStep(self, stepid: int, results: int, hidden: bool) -> Any:

@@ -33,6 +33,8 @@ from litebot.errors import StoreFailed
 from litebot.master.db import tables
 from litebot.master.db.cluster import Alone
 from litebot.master.runtime.error_log import logged_errors
+from litebot.master.secrets.masker import mask_urls
+from litebot.master.secrets.masker import masker
 
 outbox = tables.outbox
 
@@ -84,8 +86,10 @@ class ReportAttempt:
 
     @property
     def error(self) -> str | None:
-        """Return the text of the last error, or None if there was none."""
-        return reflect.safe_str(self.errors[-1]) if self.errors else None
+        """Return the text of the last error, without secrets, or None if there was none."""
+        if not self.errors:
+            return None
+        return mask_urls(masker.mask(reflect.safe_str(self.errors[-1])))
 
     @property
     def is_final(self) -> bool:

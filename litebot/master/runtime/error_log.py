@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from litebot.errors import StoreFailed
 from litebot.master.runtime.visitor_log import BriefObserver
+from litebot.master.secrets.log import MaskingObserver
 
 # The lists that collect errors: by the object that the context of the work has in _whose, and those
 # that collect all errors.  One observer serves all lists: there may be many, and each observer of
@@ -94,13 +95,14 @@ def store_failed(error: BaseException | None) -> StoreFailed | None:
 
 
 def without_follow_up_errors(observer: Any) -> Any:
-    """Wrap a log observer so that it gets every event but follow-up errors.
+    """Wrap a log observer so that it gets every event but follow-up errors, without secrets.
 
     What visitors cause is cut: see visitor_log.
     """
     predicates: list[Any] = [DropFollowUpErrors()]
-    brief: Any = BriefObserver(observer)
-    return logger.FilteringLogObserver(brief, predicates)
+    # A secret that was cut would not be recognized.
+    masking: Any = MaskingObserver(BriefObserver(observer))
+    return logger.FilteringLogObserver(masking, predicates)
 
 
 def to_stdout() -> Any:

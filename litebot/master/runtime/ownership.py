@@ -10,6 +10,7 @@ from typing import Any
 from litebot.basedir import Basedir
 from litebot.basedir import Owner
 from litebot.basedir import OwnerLock
+from litebot.files import open_private
 
 
 class Ownership:
@@ -40,7 +41,8 @@ class Ownership:
         # Buildbot's commands need it.  If one of these started this process, twistd has written it.
         pid, path = str(os.getpid()), self._files.pid_file
         if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != pid:
-            path.write_text(pid, encoding="ascii")
+            with open(path, "w", encoding="ascii", opener=open_private) as file:
+                file.write(pid)
             self._wrote_pid_file = True
 
     def announce(self, url: str | None) -> None:

@@ -24,6 +24,7 @@ from litebot.master.limits import descriptors
 from litebot.master.limits.connections import Connections
 from litebot.master.limits.connections import Phase
 from litebot.master.limits.connections import address_of
+from litebot.master.web import http_log
 from litebot.master.web.hosts import is_for_hook
 
 MB = 1_000_000
@@ -275,6 +276,10 @@ class Site(BuildbotSite):
         if not self.connections.admits(address_of(addr)):
             return TooMany()
         return super().buildProtocol(addr)
+
+    def _openLogFile(self, path: Any) -> Any:
+        http_log.make_log_private(path)
+        return http_log.MaskedFile(super()._openLogFile(path))
 
     def getContentFile(self, length: int | None) -> Any:
         """Return what keeps the body of a request."""

@@ -35,6 +35,8 @@ from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.limits.words import REASON
 from litebot.master.limits.words import RefusedWord
+from litebot.master.secrets.masker import OF_BUILDBOT
+from litebot.master.secrets.masker import masker
 from litebot.master.web import actions
 from litebot.master.web import large
 from litebot.master.web.auth import missing_for_all_actions
@@ -78,6 +80,20 @@ def body_of(name: str, rows: Iterable[Any], meta: dict[str, Any], indent: bool) 
     """Return the body of an answer: the rows in a list under `name`, and `meta`."""
     listed = b",\n".join(encode(row, indent) for row in rows)
     return b'{"%b": [%b], "meta": %b}' % (name.encode(), listed, encode(meta, indent))
+
+
+def masked_properties(endpoint: Any, row: Any) -> Any:
+    """Return a row without secrets in its properties.
+
+    Those of a buildset are stored as they are, because its builds need them.
+    """
+    if endpoint.rtype.name == "property":
+        return masker.mask_properties(row)
+    if endpoint.rtype.name == "_property":  # a row for each, with its name
+        return row if row.get("name") in OF_BUILDBOT else masker.mask_value(row)
+    if isinstance(row, dict) and row.get("properties"):
+        return {**row, "properties": masker.mask_properties(row["properties"])}
+    return row
 
 
 class V2RootResource(rest.V2RootResource):
@@ -154,6 +170,7 @@ class V2RootResource(rest.V2RootResource):
                 rows = found.data
             else:
                 rows = [found]
+            rows = [masked_properties(endpoint, row) for row in rows]
             indent = b"application/json" not in (request.getHeader(b"accept") or b"")
             answer = (endpoint.rtype.plural, rows, meta, indent)
             if len(rows) <= MAX_INLINE_ROWS:

@@ -168,6 +168,11 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         """Return whether what is appended to this log is gathered."""
         return logid in self._gathered
 
+    def type_of(self, logid: int) -> str | None:
+        """Return the type of an open log: "s" if its lines begin with the letter of a stream."""
+        gathered = self._gathered.get(logid)
+        return None if gathered is None else gathered.model.type
+
     def gather(self, logid: int, content: str) -> Any:
         """Do as appendLog for an open log, but store the lines soon, together with what follows."""
         gathered = self._gathered[logid]

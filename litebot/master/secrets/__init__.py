@@ -1,0 +1,1 @@
+"""Keeps the values of secrets out of logs, properties, events and answers."""
