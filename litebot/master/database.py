@@ -50,6 +50,7 @@ from litebot.master.db.components.builds import BuildsConnectorComponent
 from litebot.master.db.components.buildsets import BuildsetsConnectorComponent
 from litebot.master.db.components.changes import ChangesConnectorComponent
 from litebot.master.db.components.logs import LogsConnectorComponent
+from litebot.master.db.components.sourcestamps import SourceStampsConnectorComponent
 from litebot.master.db.components.steps import StepsConnectorComponent
 from litebot.master.db.pool import Outage
 from litebot.master.db.pool import Pool
@@ -99,6 +100,7 @@ COMPONENTS: Mapping[str, Callable[[Any], Any]] = {
     "buildsets": BuildsetsConnectorComponent,
     "changes": ChangesConnectorComponent,
     "logs": LogsConnectorComponent,
+    "sourcestamps": SourceStampsConnectorComponent,
     "steps": StepsConnectorComponent,
 }
 

@@ -38,6 +38,7 @@ from litebot.master.data.connector import Data
 from litebot.master.database import Database
 from litebot.master.db.cluster import Alone
 from litebot.master.db.pool import Outage
+from litebot.master.db.read_pool import MAX_LONG_READS
 from litebot.master.delivery.changes import ChangeDelivery
 from litebot.master.delivery.components import COMPONENTS
 from litebot.master.delivery.controls import WorkerControls
@@ -47,6 +48,7 @@ from litebot.master.delivery.queue import QUEUE
 from litebot.master.delivery.scheduler_manager import SchedulerManager
 from litebot.master.limits.msgpack import MsgManager
 from litebot.master.limits.pb import PBManager
+from litebot.master.limits.reads import Reads
 from litebot.master.limits.refusals import Refusals
 from litebot.master.limits.worker_logins import WorkerLogins
 from litebot.master.reconfiguration import Reconfiguration
@@ -96,6 +98,7 @@ class BuildMaster(master.BuildMaster):
             config_loader = ConfigLoader(basedir, name, refuse)
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.refusals = Refusals(self.reactor)
+        self.reads = Reads(self.reactor, self._max_reads, self._is_busy, self.refusals)
         # The name is set before the master gets a parent, which finds services by their names.
         if not isinstance(self.cluster, Shared):
             self.name = SOLE_MASTER
@@ -198,6 +201,12 @@ class BuildMaster(master.BuildMaster):
         if self.masterid is not None:
             yield self.data.updates.masterActive(name=self.name, masterid=self.masterid)
         yield self.data.updates.expireMasters()
+
+    def _max_reads(self) -> int:
+        return min(self.settings.limits.reads, MAX_LONG_READS)
+
+    def _is_busy(self) -> bool:
+        return self.db.pool is not None and self.db.pool.is_busy
 
     # what Buildbot and twistd call
 

@@ -7,6 +7,7 @@ runs many times in a build is written as text, with `?` for each parameter.
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol
@@ -33,6 +34,9 @@ class Sql(Protocol):
 
     def row(self, sql: str, *parameters: Any) -> Row | None:
         """Return the first row of a query, or None."""
+
+    def ids(self, sql: str, *parameters: Any) -> array[int]:
+        """Return the first column of a query, which has integers, in 8 bytes a row."""
 
     def write(self, sql: str, *parameters: Any) -> int:
         """Run an INSERT, UPDATE or DELETE and return how many rows it affected."""
@@ -106,6 +110,12 @@ class ApswSql:
     def row(self, sql: str, *parameters: Any) -> Row | None:
         rows = self.rows(sql, *parameters)
         return rows[0] if rows else None
+
+    def ids(self, sql: str, *parameters: Any) -> array[int]:
+        try:
+            return array("q", (row[0] for row in self._handle.execute(sql, parameters)))
+        except apsw.Error as error:
+            raise self._error_for(error) from error
 
     def write(self, sql: str, *parameters: Any) -> int:
         try:

@@ -40,12 +40,32 @@ class BuildRequestEndpoint(data_buildrequests.BuildRequestEndpoint):
         yield super().control(action, args, kwargs)
 
 
+class BuildRequestsEndpoint(data_buildrequests.BuildRequestsEndpoint):
+    """Buildbot's, but reads the properties of all requests in one query."""
+
+    pathPatterns: ClassVar[list[str]] = data_buildrequests.BuildRequestsEndpoint.pathPatterns
+    rootLinkName = data_buildrequests.BuildRequestsEndpoint.rootLinkName
+
+    @defer.inlineCallbacks
+    def get(self, resultSpec: Any, kwargs: Any) -> Any:
+        """Do as Buildbot does."""
+        wanted = set(resultSpec.popProperties() or ())
+        found = yield super().get(resultSpec, kwargs)
+        if wanted and found:
+            bsids = list({request["buildsetid"] for request in found})
+            names = None if "*" in wanted else wanted
+            properties = yield self.master.db.buildsets.get_properties_of(bsids, names)
+            for request in found:
+                request["properties"] = properties.get(request["buildsetid"], {})
+        return found
+
+
 class BuildRequest(UncopiedMessages, data_buildrequests.BuildRequest):
     """Buildbot's, with events from the rows that were written."""
 
     endpoints: ClassVar[list[Any]] = [
         BuildRequestEndpoint,
-        data_buildrequests.BuildRequestsEndpoint,
+        BuildRequestsEndpoint,
     ]
 
     def announce(self, models: list[Model], event: str) -> None:

@@ -40,12 +40,32 @@ class BuildEndpoint(data_builds.BuildEndpoint):
         yield super().actionStop(args, {**kwargs, "buildid": build["buildid"]})
 
 
+class BuildsEndpoint(data_builds.BuildsEndpoint):
+    """Buildbot's, but reads the properties of all builds in one query."""
+
+    pathPatterns: ClassVar[list[str]] = data_builds.BuildsEndpoint.pathPatterns
+    rootLinkName = data_builds.BuildsEndpoint.rootLinkName
+
+    @defer.inlineCallbacks
+    def get(self, resultSpec: Any, kwargs: Any) -> Any:
+        """Do as Buildbot does."""
+        wanted = set(resultSpec.popProperties() or ())
+        found = yield super().get(resultSpec, kwargs)
+        if wanted and found:
+            buildids = [build["buildid"] for build in found]
+            names = None if "*" in wanted else wanted
+            properties = yield self.master.db.builds.get_properties_of(buildids, names)
+            for build in found:
+                build["properties"] = properties.get(build["buildid"], {})
+        return found
+
+
 class Build(UncopiedMessages, data_builds.Build):
     """Buildbot's, with events from the rows that were written."""
 
     endpoints: ClassVar[list[Any]] = [
         BuildEndpoint,
-        data_builds.BuildsEndpoint,
+        BuildsEndpoint,
         data_builds.BuildTriggeredBuildsEndpoint,
     ]
 

@@ -7,20 +7,56 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from typing import ClassVar
 
 from buildbot.data import base
 from buildbot.data import buildsets as data_buildsets
+from buildbot.data import sourcestamps as data_sourcestamps
 from buildbot.db import buildsets
+from buildbot.db.sourcestamps import SourceStampModel
 from buildbot.process.buildrequest import BuildRequestCollapser
 from buildbot.schedulers.forcesched import ForceScheduler
 from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master.data.events import UncopiedMessages
+from litebot.master.db.components.buildsets import LIST
 from litebot.master.db.components.buildsets import Properties
 from litebot.master.db.components.buildsets import SourceStamp
 from litebot.master.db.components.values import epoch2datetime
+from litebot.master.db.components.values import epoch_of
 from litebot.master.limits import words
+
+# The attributes of a buildset that the data API shows as they are.
+SHOWN = (
+    *("bsid", "external_idstring", "reason", "complete", "results"),
+    *("parent_buildid", "parent_relationship", "rebuilt_buildid"),
+)
+
+
+class BuildsetsEndpoint(data_buildsets.BuildsetsEndpoint):
+    """Buildbot's, but reads the sourcestamps together with their buildsets."""
+
+    pathPatterns: ClassVar[list[str]] = data_buildsets.BuildsetsEndpoint.pathPatterns
+    rootLinkName = data_buildsets.BuildsetsEndpoint.rootLinkName
+
+    @defer.inlineCallbacks
+    def get(self, resultSpec: Any, kwargs: Any) -> Any:
+        """Do as Buildbot does."""
+        if not LIST.can_select(resultSpec):
+            return (yield super().get(resultSpec, kwargs))
+        complete = resultSpec.popBooleanFilter("complete")
+        found = yield self.master.db.buildsets.get_stamped(complete, resultSpec)
+        return [_shown(model, stamps) for model, stamps in found]
+
+
+def _shown(model: buildsets.BuildSetModel, stamps: list[SourceStampModel]) -> dict[str, Any]:
+    """Return a buildset as the data API shows it."""
+    shown = {name: getattr(model, name) for name in SHOWN}
+    shown["submitted_at"] = None if model.submitted_at is None else epoch_of(model.submitted_at)
+    shown["complete_at"] = None if model.complete_at is None else epoch_of(model.complete_at)
+    shown["sourcestamps"] = [data_sourcestamps._db2data(stamp) for stamp in stamps]
+    return shown
 
 
 class Buildset(UncopiedMessages, data_buildsets.Buildset):
@@ -28,6 +64,8 @@ class Buildset(UncopiedMessages, data_buildsets.Buildset):
 
     Runs the collapser only for builders that collapse requests.
     """
+
+    endpoints: ClassVar[list[Any]] = [data_buildsets.BuildsetEndpoint, BuildsetsEndpoint]
 
     @base.updateMethod
     @defer.inlineCallbacks

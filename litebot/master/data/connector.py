@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 from typing import ClassVar
 
+import sqlalchemy as sa
 from buildbot.data import connector
 from buildbot.data.exceptions import InvalidQueryParameter
 from buildbot.data.resultspec import Filter
@@ -12,13 +14,15 @@ from buildbot.data.resultspec import ResultSpec
 from buildbot.util import bytes2unicode
 from buildbot.util import pathmatch
 
+from litebot.master.db.components.lists import IDS_PER_QUERY
+from litebot.master.db.pieces import Pieces
 from litebot.store.sql import LARGEST
 from litebot.store.sql import SMALLEST
 
 # The modules of Buildbot that are replaced by litebot's of the same names.
 REPLACED = (
-    *("builders", "builds", "buildrequests", "buildsets", "changes", "forceschedulers", "logs"),
-    *("masters", "projects", "properties", "steps", "workers"),
+    *("builders", "builds", "buildrequests", "buildsets", "changes", "forceschedulers"),
+    *("logchunks", "logs", "masters", "projects", "properties", "sourcestamps", "steps", "workers"),
 )
 MODULES = {f"buildbot.data.{name}": f"litebot.master.data.{name}" for name in REPLACED}
 
@@ -37,9 +41,11 @@ class Matcher(pathmatch.Matcher):
 class Query(ResultSpec):
     """A ResultSpec that can be executed again and that reports values which can't be compared.
 
-    Database work that executes it may be run again; each run begins with what was asked for.
+    Database work that executes it may be run again; each run begins with what was asked for.  If
+    `pieces` is set, it reads one piece of a long list.
     """
 
+    pieces: Pieces | None = None
     _asked: dict[str, Any] | None = None
 
     def thd_execute(self, conn: Any, q: Any, dictFromRow: Any) -> Any:
@@ -49,7 +55,17 @@ class Query(ResultSpec):
             self._asked = {name: getattr(self, name) for name in names}
         for name, value in self._asked.items():
             setattr(self, name, value)
-        return super().thd_execute(conn, q, dictFromRow)
+        if self.pieces is None or (key := _key_of(q)) is None:
+            return super().thd_execute(conn, q, dictFromRow)
+        query, _count = self.applyToSQLQuery(q)
+        return _execute_piece(conn, query, key, dictFromRow, self.pieces)
+
+    def again(self, pieces: Pieces) -> Query:
+        """Return a Query for the same, which is not executed yet, with these `pieces`."""
+        lists = (self.filters, self.fields, self.properties, self.order)
+        query = Query(*(each and list(each) for each in lists), self.limit, self.offset)
+        query.pieces = pieces
+        return query
 
     def apply(self, data: Any) -> Any:
         """Do as Buildbot does.  Raises InvalidQueryParameter if values can't be compared."""
@@ -59,6 +75,35 @@ class Query(ResultSpec):
             raise InvalidQueryParameter(
                 f"can't filter or order by these values: {error}"
             ) from error
+
+
+def _key_of(query: Any) -> Any:
+    """Return the selected column that numbers the rows of a query, or None if there is none."""
+    (source, *others) = query.get_final_froms()
+    while isinstance(source, sa.sql.Join):
+        source = source.left
+    keys = list(source.primary_key) if isinstance(source, sa.Table) else []
+    is_numbered = not others and len(keys) == 1 and isinstance(keys[0].type, sa.Integer)
+    is_selected = is_numbered and any(column is keys[0] for column in query.selected_columns)
+    return keys[0] if is_selected else None
+
+
+def _execute_piece(conn: Any, query: Any, key: Any, model_of: Any, pieces: Pieces) -> list[Any]:
+    """Return the models of one read in pieces."""
+    if pieces.part is None:
+        ids = query.order_by(key).with_only_columns(key, maintain_column_froms=True)
+        pieces.ids = array("q", conn.execute(ids).scalars())
+    by_id = {}
+    part = list(pieces.next_part())
+    for start in range(0, len(part), IDS_PER_QUERY):
+        some = key.in_(part[start : start + IDS_PER_QUERY])
+        if query.whereclause is not None:
+            # CASE keeps the database from finding the rows by an index of what is compared.
+            some = sa.and_(some, sa.case((query.whereclause, 1), else_=0) == 1)
+        rows = sa.select(*query.selected_columns).select_from(*query.get_final_froms()).where(some)
+        for row in conn.execute(rows):
+            by_id[row._mapping[key]] = model_of(row)
+    return pieces.in_order(by_id)
 
 
 class Data(connector.DataConnector):

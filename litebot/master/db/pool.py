@@ -66,6 +66,8 @@ class Work:
     snapshot: ReadSnapshot | None = None  # what the request that submitted it sees
     for_reader: bool = False  # runs on a read-only connection
     is_short: bool = False  # expected to be quick, so it is tried inline
+    reading: defer.Deferred[Any] | None = None  # set while a reader does it
+    is_abandoned: bool = False  # by a request whose visitor is gone
     result: Any = None
 
     def run(self, on: Any) -> Any:
@@ -77,10 +79,18 @@ class Work:
 
     def deliver(self) -> None:
         """Fire the Deferred with the result."""
+        if self.is_abandoned:
+            return
         if isinstance(self.result, Failure):
             self.deferred.errback(self.result)
         else:
             self.deferred.callback(self.result)
+
+    def abandon(self) -> None:
+        """Abort it, or do not begin it, as nobody waits for its result."""
+        self.is_abandoned = True
+        if self.reading is not None:
+            self.reading.cancel()
 
     def refuse(self, reason: StoreError) -> None:
         """Fail the Deferred with a copy of `reason`; the work was not done."""
@@ -151,6 +161,7 @@ class Pool:
         snapshot = read_snapshot.get()
         if self._readers is not None and snapshot is not None:
             work.snapshot = snapshot
+            work.deferred = defer.Deferred(lambda _: work.abandon())
             work.for_reader = getattr(work.callable, "__code__", None) not in self._code_that_writes
             # An inline read may be begun again in a thread; only "sql" work allows that.
             work.is_short = work.on == "sql" and may_read_inline.get()
@@ -162,6 +173,11 @@ class Pool:
         else:
             self._enqueue(work)
         return work.deferred
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether work has been done just now that was not a read for a request."""
+        return False
 
     def give_up_after(self, seconds: float) -> None:
         """From now on, fail if the database has been unavailable for `seconds`."""
@@ -192,13 +208,17 @@ class Pool:
 
     def _read(self, work: Work) -> None:
         assert self._readers is not None
+        if work.is_abandoned:
+            return
         run = self._readers.run_sql if work.on == "sql" else self._readers.run
-        d = run(work.callable, *work.args, **work.kwargs)
+        work.reading = d = run(work.callable, *work.args, **work.kwargs)
         d.addCallbacks(work.deferred.callback, self._read_failed, errbackArgs=(work,))
 
     def _read_failed(self, failure: Failure, work: Work) -> None:
         error = getattr(failure.value, "orig", None) or failure.value
         assert error is not None
+        if work.is_abandoned:
+            return
         if not self.running or self.failure is not None:
             self._refuse(work)
         elif self._is_refused_write(error):

@@ -23,11 +23,12 @@ from typing import Protocol
 import sqlalchemy as sa
 from buildbot.util.twisted import ThreadPool
 from twisted.internet import defer
-from twisted.internet import threads
 
 from litebot.store import dbapi
 
 THREADS = 4
+# How many of the threads may be busy with long answers; the last one is left to short ones.
+MAX_LONG_READS = THREADS - 1
 INTERRUPT_EVERY_S = 0.002
 
 
@@ -73,6 +74,32 @@ class Reader(Protocol):
         """Close the connection.  May be called in any thread while no other one uses it."""
 
 
+class Reading:
+    """One piece of work that a reader does, or will do; may be aborted from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reader: Reader | None = None
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        """Abort the statement that it runs, and begin no other."""
+        with self._lock:
+            self.is_aborted = True
+            if self._reader is not None:
+                self._reader.interrupt()
+
+    def begin(self, reader: Reader) -> None:
+        """Note which reader does it."""
+        with self._lock:
+            self._reader = reader
+
+    def end(self) -> None:
+        """Note that the reader has done it, and may do other work."""
+        with self._lock:
+            self._reader = None
+
+
 class ReadPool:
     """Up to THREADS threads, each with a connection of its own, which `_open` makes."""
 
@@ -91,7 +118,8 @@ class ReadPool:
     def run(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
         """Call callable(connection, *args, **kwargs) in a thread, on one snapshot of the database.
 
-        If it writes, it fails with the error of the database.
+        If it writes, it fails with the error of the database.  It is aborted if the Deferred is
+        cancelled.
         """
         return self._run_in_pool(self._call_with_connection, callable, *args, **kwargs)
 
@@ -105,9 +133,19 @@ class ReadPool:
         if not self._started:
             self._started = True
             self._pool.start()
-        return threads.deferToThreadPool(
-            self._reactor, self._pool, self._run_in_thread, how, *args, **kwargs
-        )
+        reading = Reading()
+        d: defer.Deferred[Any] = defer.Deferred(lambda _: reading.abort())
+
+        def fire(success: bool, result: Any) -> None:
+            if not reading.is_aborted:
+                (d.callback if success else d.errback)(result)
+
+        def done(success: bool, result: Any) -> None:
+            self._reactor.callFromThread(fire, success, result)
+
+        run = self._run_in_thread
+        self._pool.callInThreadWithCallback(done, run, reading, how, *args, **kwargs)
+        return d
 
     def _call_with_connection(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._local.reader.engine.connect() as conn:
@@ -119,17 +157,22 @@ class ReadPool:
     def _call_with_sql(self, callable: Callable[..., Any], *args: Any) -> Any:
         return self._local.reader.run_sql(callable, *args)
 
-    def _run_in_thread(self, how: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run_in_thread(
+        self, reading: Reading, how: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         if not hasattr(self._local, "reader"):
             self._local.reader = self._open()
             self._readers.append(self._local.reader)
         reader: Reader = self._local.reader
         self._busy.add(reader)
+        self._local.reading = reading
+        reading.begin(reader)
         try:
-            if self._stopping:
-                raise dbapi.OperationalError("the database is being closed")
+            if self._stopping or reading.is_aborted:
+                raise dbapi.OperationalError("the database is being closed, or the read aborted")
             return self._run(reader, how, *args, **kwargs)
         finally:
+            reading.end()
             reader.end()
             self._busy.discard(reader)
 

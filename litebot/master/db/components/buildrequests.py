@@ -83,6 +83,7 @@ LIST = lists.List(
         **{name: f"r.{name}" for name in OWN.split()},
     },
     key="r.id",
+    unindexed="r.waited_for",
 )
 
 
@@ -137,7 +138,7 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
             where.append("r.buildsetid = ?")
             parameters.append(bsid)
         d = self.db.do_sql(LIST.page, spec, where, parameters)
-        return d.addCallback(lists.mark_applied, spec)
+        return d.addCallback(LIST.mark_applied, spec)
 
     def get_unclaimed(self, builderid: int, after: Model | None, limit: int) -> Any:
         """Return up to `limit` unclaimed requests of a builder, those that follow `after`.

@@ -6,6 +6,8 @@ Source: buildbot/db/builds.py and buildbot/data/builds.py, whose names and model
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
 from buildbot.data.resultspec import ResultSpec
@@ -53,6 +55,7 @@ LIST = lists.List(
     model_of=model_of,
     fields={"buildid": "id", **{name: name for name in COLUMNS.split(", ")[1:]}},
     key="id",
+    unindexed="state_string",
 )
 
 
@@ -85,7 +88,7 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
         if complete is not None:
             where.append(f"complete_at IS {'NOT ' if complete else ''}NULL")
         d = self.db.do_sql(LIST.page, spec, where, list(given.values()))
-        return d.addCallback(lists.mark_applied, spec)
+        return d.addCallback(LIST.mark_applied, spec)
 
     @defer.inlineCallbacks
     def addBuild(
@@ -165,6 +168,10 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
             return super().getBuildProperties(bid, resultSpec)
         return self.db.do_sql(_thd_properties, bid)
 
+    def get_properties_of(self, buildids: Sequence[int], names: Collection[str] | None) -> Any:
+        """Return {buildid: properties} with the properties of these names; None means all."""
+        return self.db.do_sql(_thd_properties_of, buildids, names)
+
     def setBuildProperty(self, bid: int, name: str, value: Any, source: str) -> Any:
         """Set one property of a build."""
         return self.set_properties(bid, {name: (value, source)})
@@ -208,6 +215,21 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
 def _thd_build(sql: Sql, where: str, *parameters: Any) -> builds.BuildModel | None:
     row = sql.row(f"SELECT {COLUMNS} FROM builds WHERE {where}", *parameters)
     return None if row is None else model_of(row)
+
+
+def _thd_properties_of(
+    sql: Sql, buildids: Sequence[int], names: Collection[str] | None
+) -> dict[int, Properties]:
+    found: dict[int, Properties] = {}
+    for some in lists.in_parts(buildids):
+        query = (
+            "SELECT buildid, name, value, source FROM build_properties"
+            f" WHERE {lists.among('buildid', some)}"
+        )
+        for bid, name, value, source in sql.rows(query, *some):
+            if names is None or name in names:
+                found.setdefault(bid, {})[name] = (json.loads(value), source)
+    return found
 
 
 def _thd_properties(sql: Sql, bid: int) -> Properties:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
@@ -15,12 +17,15 @@ import sqlalchemy as sa
 from buildbot.db import buildsets
 from buildbot.db.base import cached
 from buildbot.db.model import Model
+from buildbot.db.sourcestamps import SourceStampModel
 from buildbot.process.results import SUCCESS
 from buildbot.process.results import worst_status
 from buildbot.util import datetime2epoch
 from buildbot.util.sautils import hash_columns
 from twisted.internet import defer
 
+from litebot.master.db.components import lists
+from litebot.master.db.components.sourcestamps import thd_stamps
 from litebot.master.db.components.values import EndEffect
 from litebot.master.db.components.values import epoch2datetime
 from litebot.master.db.components.values import fit_text
@@ -31,6 +36,9 @@ COLUMNS = (
     "id, external_idstring, reason, submitted_at, complete, complete_at, results, parent_buildid,"
     " parent_relationship, rebuilt_buildid"
 )
+
+# Conditions for the argument `complete`, as in Buildbot.
+IS_COMPLETE = {True: "complete <> 0", False: "(complete = 0 OR complete IS NULL)"}
 
 # name -> (value, source)
 Properties = dict[str, tuple[Any, str]]
@@ -45,9 +53,15 @@ def thd_buildset(sql: Sql, bsid: int) -> buildsets.BuildSetModel | None:
 
 
 def _model_of(sql: Sql, row: Row) -> buildsets.BuildSetModel:
+    stamps = "SELECT sourcestampid FROM buildset_sourcestamps WHERE buildsetid = ? ORDER BY id"
+    model = _without_stamps(row)
+    model.sourcestamps = [found[0] for found in sql.rows(stamps, model.bsid)]
+    return model
+
+
+def _without_stamps(row: Row) -> buildsets.BuildSetModel:
     bsid, external_idstring, reason, submitted, complete, completed, results, *rest = row
     parent_buildid, parent_relationship, rebuilt_buildid = rest
-    stamps = "SELECT sourcestampid FROM buildset_sourcestamps WHERE buildsetid = ? ORDER BY id"
     return buildsets.BuildSetModel(
         bsid=bsid,
         external_idstring=external_idstring,
@@ -59,8 +73,22 @@ def _model_of(sql: Sql, row: Row) -> buildsets.BuildSetModel:
         parent_buildid=parent_buildid,
         parent_relationship=parent_relationship,
         rebuilt_buildid=rebuilt_buildid,
-        sourcestamps=[row[0] for row in sql.rows(stamps, bsid)],
+        sourcestamps=[],
     )
+
+
+OTHERS = COLUMNS.split(", ")[1:]
+LIST = lists.List(
+    select=f"SELECT {COLUMNS} FROM buildsets",
+    count="buildsets",
+    model_of=_without_stamps,
+    fields={"bsid": "id", **{name: name for name in OTHERS}},
+    key="id",
+    unindexed="reason",
+)
+
+# A buildset and its sourcestamps.
+Stamped = tuple[buildsets.BuildSetModel, list[SourceStampModel]]
 
 
 class AdditionEffect(Protocol):
@@ -154,6 +182,44 @@ class BuildsetsConnectorComponent(buildsets.BuildsetsConnectorComponent):
     def getBuildset(self, bsid: int) -> Any:
         """Return a buildset by its id, or None."""
         return self.db.do_sql(thd_buildset, bsid)
+
+    def get_stamped(self, complete: bool | None, spec: Any) -> Any:
+        """Return pairs of a buildset and its sourcestamps; `spec` must be one that LIST can select.
+
+        `complete` says whether the buildsets must be complete; None leaves that open.
+        """
+
+        def thd(sql: Sql) -> list[Stamped]:
+            models = LIST.page(sql, spec, [] if complete is None else [IS_COMPLETE[complete]])
+            by_id = {model.bsid: model for model in models}
+            for some in lists.in_parts(list(by_id)):
+                query = (
+                    "SELECT buildsetid, sourcestampid FROM buildset_sourcestamps"
+                    f" WHERE {lists.among('buildsetid', some)} ORDER BY id"
+                )
+                for bsid, ssid in sql.rows(query, *some):
+                    by_id[bsid].sourcestamps.append(ssid)
+            stamps = thd_stamps(sql, list({id for model in models for id in model.sourcestamps}))
+            return [(model, [stamps[ssid] for ssid in model.sourcestamps]) for model in models]
+
+        return self.db.do_sql(thd).addCallback(LIST.mark_applied, spec)
+
+    def get_properties_of(self, bsids: Sequence[int], names: Collection[str] | None) -> Any:
+        """Return {bsid: properties} with the properties of these names; None means all."""
+
+        def thd(sql: Sql) -> dict[int, Properties]:
+            found: dict[int, Properties] = {}
+            for some in lists.in_parts(bsids):
+                query = (
+                    "SELECT buildsetid, property_name, property_value FROM buildset_properties"
+                    f" WHERE {lists.among('buildsetid', some)}"
+                )
+                for bsid, name, value in sql.rows(query, *some):
+                    if names is None or name in names:
+                        found.setdefault(bsid, {})[name] = tuple(json.loads(value))
+            return found
+
+        return self.db.do_sql(thd)
 
     @cached("BuildsetProperties")
     def getBuildsetProperties(self, bsid: int) -> Any:

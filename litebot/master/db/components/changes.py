@@ -5,7 +5,6 @@ Source: buildbot/db/changes.py and buildbot/data/changes.py, whose names these k
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Protocol
 from buildbot.data.resultspec import ResultSpec
 from buildbot.db import changes
 from buildbot.db.base import cached
-from buildbot.db.sourcestamps import PatchModel
 from buildbot.db.sourcestamps import SourceStampModel
 from buildbot.util import datetime2epoch
 from twisted.internet import defer
@@ -22,6 +20,7 @@ from twisted.internet import defer
 from litebot.master.db.components import lists
 from litebot.master.db.components.buildsets import thd_stamp
 from litebot.master.db.components.links import link_or_empty
+from litebot.master.db.components.sourcestamps import thd_stamps
 from litebot.master.db.components.values import epoch2datetime
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
@@ -56,16 +55,9 @@ LIST = lists.List(
     model_of=model_of,
     fields={name: name for name in FIELDS},
     key="changeid",
+    unindexed="project",
+    is_reversed=True,  # as Buildbot does
 )
-
-
-SELECT_STAMPS = (
-    "SELECT s.id, s.branch, s.revision, s.repository, s.created_at, s.codebase, s.project,"
-    " p.id, p.patch_base64, p.patchlevel, p.patch_author, p.patch_comment, p.subdir"
-    " FROM sourcestamps s LEFT JOIN patches p ON p.id = s.patchid"
-)
-# How many ids a query has as parameters; SQLite takes some 32,000.
-IDS_PER_QUERY = 500
 
 
 # The columns of a change, by name.
@@ -154,9 +146,9 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
 
         def thd(sql: Sql) -> list[changes.ChangeModel]:
             models = _add_details(sql, LIST.models(sql, spec))
-            return models if resultSpec is None else models[::-1]
+            return models[::-1] if resultSpec is None else models
 
-        return self.db.do_sql(thd).addCallback(lists.mark_applied, spec)
+        return self.db.do_sql(thd).addCallback(LIST.mark_applied, spec)
 
     def get_stamped(self, spec: Any) -> Any:
         """Do as getChanges, but return pairs of a change and its sourcestamp or None.
@@ -165,11 +157,11 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
         """
 
         def thd(sql: Sql) -> list[tuple[changes.ChangeModel, SourceStampModel | None]]:
-            models = _add_details(sql, LIST.models(sql, spec))[::-1]
-            stamps = _thd_stamps(sql, list({model.sourcestampid for model in models}))
+            models = _add_details(sql, LIST.models(sql, spec))
+            stamps = thd_stamps(sql, list({model.sourcestampid for model in models}))
             return [(model, stamps.get(model.sourcestampid)) for model in models]
 
-        return self.db.do_sql(thd).addCallback(lists.mark_applied, spec)
+        return self.db.do_sql(thd).addCallback(LIST.mark_applied, spec)
 
     @defer.inlineCallbacks
     def getChangeFromSSid(self, sourcestampid: int) -> Any:
@@ -240,9 +232,9 @@ def _thd_parent(sql: Sql, row: Columns) -> int | None:
 
 def _add_details(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.ChangeModel]:
     """Return the same models, with their files and properties added."""
-    for start in range(0, len(models), IDS_PER_QUERY):
-        by_id = {model.changeid: model for model in models[start : start + IDS_PER_QUERY]}
-        some = f"WHERE changeid IN ({', '.join('?' * len(by_id))})"
+    for part in lists.in_parts(models):
+        by_id = {model.changeid: model for model in part}
+        some = f"WHERE {lists.among('changeid', part)}"
         for changeid, name in sql.rows(
             f"SELECT changeid, filename FROM change_files {some}", *by_id
         ):
@@ -257,21 +249,3 @@ def _add_details(sql: Sql, models: list[changes.ChangeModel]) -> list[changes.Ch
             pair = isinstance(value, (list, str)) and len(value) == 2 and value[1] == "Change"
             by_id[changeid].properties[name] = (value[0], "Change") if pair else (value, "Change")
     return models
-
-
-def _thd_stamps(sql: Sql, ssids: list[int]) -> dict[int, SourceStampModel]:
-    """Return sourcestamps by their ids."""
-    stamps = {}
-    for start in range(0, len(ssids), IDS_PER_QUERY):
-        some = ssids[start : start + IDS_PER_QUERY]
-        query = f"{SELECT_STAMPS} WHERE s.id IN ({', '.join('?' * len(some))})"
-        for ssid, branch, revision, repository, created_at, *rest in sql.rows(query, *some):
-            codebase, project, patchid, body, *others = rest
-            patch = None
-            if patchid is not None:
-                patch = PatchModel(patchid, base64.b64decode(body), *others)
-            created = epoch2datetime(created_at)
-            stamps[ssid] = SourceStampModel(
-                ssid, branch, revision, repository, created, codebase, project, patch
-            )
-    return stamps

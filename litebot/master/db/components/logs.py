@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import AsyncGenerator
 from collections.abc import Callable
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from buildbot.db import logs
@@ -16,6 +17,7 @@ from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from litebot.master.db.components.log_texts import texts
 from litebot.master.db.components.pruning import delete_log_chunks
 from litebot.master.db.components.values import INTEGRITY_ERRORS
 from litebot.master.db.read_pool import read_snapshot
@@ -30,6 +32,9 @@ BACKLOG_BYTES = 16 * GATHER_BYTES
 # Up to this size compressing takes less time than handing it to a thread.
 COMPRESS_HERE_BYTES = 4096
 READ_CHUNKS = 16
+# A piece of a long answer is made of so many chunks, or of less if they are long.
+READ_SMALL_CHUNKS = 200
+READ_BYTES = 192 * 1024
 YIELD_EVERY = 20
 
 COLUMNS = "id, name, slug, stepid, complete, num_lines, type"
@@ -122,6 +127,25 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
                 for line in lines[max(0, first_line - start) : until - start + 1]:
                     yield line
                 first_line = end + 1
+
+    async def iter_texts(
+        self, logid: int, first_line: int = 0, last_line: int | None = None, *, strip: bool = False
+    ) -> AsyncGenerator[str, None]:
+        """Do as iter_log_lines, but yield many lines at once, or parts of one that is very long.
+
+        `strip` leaves out the first character of each line, which is the stream of a "s" log.
+        """
+        await self._flush(logid)
+        until = 2**62 if last_line is None else last_line
+        while chunks := await self.db.do_sql(_thd_some_chunks, logid, first_line, until):
+            with_compressors = [
+                (start, end, content, self._get_compressor(compressed))
+                for start, end, content, compressed in chunks
+            ]
+            found = texts(with_compressors, first_line, until, strip=strip)
+            while text := await self._defer_to_compression_pool(next, found, ""):
+                yield text
+            first_line = chunks[-1][1] + 1
 
     def _decompress(self, content: bytes, compressed: int) -> list[str]:
         text = self._get_compressor(compressed).read(content).decode()
@@ -352,11 +376,22 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
 
 
 def _thd_chunks(sql: Sql, logid: int, first_line: int, last_line: int) -> list[Row]:
-    return sql.rows(
-        "SELECT first_line, last_line, content, compressed FROM logchunks"
-        " WHERE logid = ? AND last_line >= ? AND first_line <= ?"
-        f" ORDER BY first_line LIMIT {READ_CHUNKS}",
-        *(logid, first_line, last_line),
+    columns = "first_line, last_line, content, compressed"
+    return sql.rows(_chunks(columns, READ_CHUNKS), logid, first_line, last_line)
+
+
+def _thd_some_chunks(sql: Sql, logid: int, first_line: int, last_line: int) -> list[Row]:
+    """Do as _thd_chunks, but return up to READ_BYTES; at least one chunk, if there is one."""
+    place = (logid, first_line, last_line)
+    sizes = [row[0] for row in sql.rows(_chunks("length(content)", READ_SMALL_CHUNKS), *place)]
+    some = sum(total <= READ_BYTES for total in accumulate(sizes))
+    return sql.rows(_chunks("first_line, last_line, content, compressed", max(1, some)), *place)
+
+
+def _chunks(columns: str, limit: int) -> str:
+    return (
+        f"SELECT {columns} FROM logchunks WHERE logid = ? AND last_line >= ? AND first_line <= ?"
+        f" ORDER BY first_line LIMIT {limit}"
     )
 
 

@@ -72,6 +72,10 @@ class PostgresPool(Pool):
         self._running: list[Work] | None = None
         self._patience_s: float | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._queue or self._running)
+
     # settings that change while it runs
 
     @property

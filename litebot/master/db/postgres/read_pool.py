@@ -105,7 +105,7 @@ class PostgresReadPool(ReadPool):
                 reader.begin()
                 return how(*args, **kwargs)
             except (psycopg.Error, sa.exc.DBAPIError) as error:
-                if not reader.is_lost:
+                if not reader.is_lost or self._local.reading.is_aborted:
                     raise
                 if self._stopping or time.monotonic() + wait_s > until:
                     cause = getattr(error, "orig", None) or error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -16,6 +17,8 @@ from litebot.store.sql import update_statement
 
 # The columns that number the rows of a table, where that is not `id`.
 KEY_COLUMNS = {"changes": "changeid"}
+# How many ids are fetched at a time.
+FETCH_IDS = 5000
 
 
 @cache
@@ -59,6 +62,17 @@ class PostgresSql:
     def row(self, sql: str, *parameters: Any) -> Row | None:
         row: Row | None = self._execute(sql, parameters).fetchone()
         return row
+
+    def ids(self, sql: str, *parameters: Any) -> array[int]:
+        # A cursor of the server: one of the client would hold all rows at once.
+        statement: Any = with_psycopg_placeholders(sql)
+        try:
+            with self._conn.cursor("ids") as cursor:
+                cursor.itersize = FETCH_IDS
+                cursor.execute(statement, parameters)
+                return array("q", (row[0] for row in cursor))
+        except psycopg.Error as error:
+            raise sa.exc.DBAPIError.instance(sql, parameters, error, psycopg.Error) from error
 
     def write(self, sql: str, *parameters: Any) -> int:
         return self._execute(sql, parameters).rowcount

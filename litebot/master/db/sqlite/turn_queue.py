@@ -161,6 +161,10 @@ class TurnQueue(Pool):
             d.addCallback(lambda _: syncer.on_disk())
         return d
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._queue) or self._group_commit is not None
+
     def admit(self, snapshot: ReadSnapshot) -> defer.Deferred[None]:
         """Fires when a request may begin to read: see `dispatcher`."""
         return self._dispatcher.admit(snapshot, builds_run=self._group_commit is not None)
