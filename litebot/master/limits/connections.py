@@ -24,8 +24,8 @@ from litebot.master.limits.refusals import Refusals
 TICK_S = 1.0
 # A peer that has taken nothing of an answer for so long may have to make room.
 STALLED_S = 5.0
-# How many connections are accepted in one turn of the reactor.  Nothing of them is read before its
-# end, so many more would push each other out.
+# How many connections are accepted in one turn of the reactor.  Nothing of them is read before
+# its end, so many more would push each other out.
 ACCEPTED_AT_ONCE = 50
 # So many times as many connections as another address one may not keep from it.
 UNFAIR = 4
