@@ -219,7 +219,8 @@ def _property_words(properties: Any) -> Iterator[tuple[str, str, Any]]:
         # A property of a buildset or a stored change is a pair with its source.
         value = value[0] if isinstance(value, (tuple, list)) and len(value) == 2 else value
         for each in value.values() if isinstance(value, Mapping) else [value]:
-            yield f"property {name}", kind, each
+            if isinstance(each, (str, bytes)):  # others may use the name for something else
+                yield f"property {name}", kind, each
 
 
 def _remedy(kind: str) -> str:
