@@ -129,7 +129,7 @@ def test_postgres_urls(toml: Path, url: str) -> None:
         (
             "\n[wbe]\nport = 1",
             "litebot.toml:2: unknown section [wbe]",
-            "did you mean 'web'? known sections: database, recovery, stop, web, workers",
+            "did you mean 'web'? known sections: database, limits, recovery, stop, web, workers",
         ),
         (
             "port = 1",

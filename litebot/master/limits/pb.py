@@ -26,6 +26,11 @@ class WrongLogin(UnauthorizedLogin, pb.Error):
     """A wrong name or password, which PB tells the peer without a traceback in the log."""
 
 
+# Clients look at the name of the class.
+WrongLogin.__module__ = UnauthorizedLogin.__module__
+WrongLogin.__name__ = UnauthorizedLogin.__name__
+
+
 class Broker(LimitedLogin, pb.Broker):  # type: ignore[misc]
     """A PB connection, which has to begin with a login.
 
