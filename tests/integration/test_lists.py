@@ -80,7 +80,9 @@ def test_long_lists_and_logs(master: Master) -> None:
     assert [each["bsid"] for each in sets] == many[::-1]
     assert all([stamp["ssid"] for stamp in each["sourcestamps"]] == [ssid] for each in sets)
     lines = [str(n) for n in range(1, 100_001)]
-    raw = master.visitor().request("GET", "/api/v2/builds/1/steps/shell/logs/stdio/raw").body.decode()
+    raw = (
+        master.visitor().request("GET", "/api/v2/builds/1/steps/shell/logs/stdio/raw").body.decode()
+    )
     assert "\n".join(lines) in raw
     text = master.log_text(1, "shell")
     assert "".join(f"o{line}\n" for line in lines) in text
