@@ -304,3 +304,26 @@ def test_after_an_inline_read_that_took_long_none_begins_for_a_while(
     assert len(begun) == 1
     time.sleep(INLINE_READ_PAUSE_S)
     assert readers.read_inline(lambda sql: sql.rows("SELECT x FROM t")) == [("a",)]
+
+
+def test_who_cancels_a_read_aborts_it(run: Run, readers: SqliteReadPool) -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def work(conn: Connection) -> None:
+        began.set()
+        try:
+            conn.exec_driver_sql(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+                " SELECT count(*) FROM n"
+            )
+        finally:
+            ended.set()
+
+    results: list[Any] = []
+    d = readers.run(work).addBoth(results.append)
+    assert began.wait(PATIENCE_S)
+    time.sleep(0.2)  # an interrupt before the statement has begun would have no effect
+    d.cancel()
+    assert isinstance(results[0], Failure)
+    assert ended.wait(PATIENCE_S)
+    assert run(read) == ["a"]

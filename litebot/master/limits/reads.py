@@ -30,7 +30,7 @@ GRACE_S = 30.0
 CHECK_EVERY_S = 1.0
 RETRY_AFTER_S = 10
 # While builds run, a turn that took some time is followed by a pause of so many times as long.
-PAUSE_FACTOR = 3.0
+PAUSE_FACTOR = 8.0
 MAX_PAUSE_S = 0.5
 
 

@@ -99,10 +99,9 @@ class LongList:
                 for left in self._narrow.apply([row]).data:
                     keyed.append((*(left[name] for name in names), key))
         try:
-            await threads.deferToThread(_sort, keyed, self._order)
+            self._ids = await threads.deferToThread(_sorted_ids, keyed, self._order)
         except TypeError as error:
             raise InvalidQueryParameter(f"can't order by these values: {error}") from error
-        self._ids = array("q", (row[-1] for row in keyed))
         self._at = 0
         self._take_wanted()
 
@@ -134,11 +133,15 @@ class LongList:
         self._size = max(1, min(fitting, 2 * self._size, MAX_ROWS))
 
 
-def _sort(keyed: list[tuple[Any, ...]], order: list[str]) -> None:
-    """Sort as Buildbot does: None comes first, and equal rows keep their order."""
+def _sorted_ids(keyed: list[tuple[Any, ...]], order: list[str]) -> array[int]:
+    """Sort rows of the values to order by and an id, and return the ids.
+
+    As in Buildbot None comes first, and equal rows keep their order.
+    """
 
     def value_at(at: int, row: tuple[Any, ...]) -> tuple[bool, Any]:
         return row[at] is not None, 0 if row[at] is None else row[at]
 
     for at, name in reversed(list(enumerate(order))):
         keyed.sort(key=partial(value_at, at), reverse=name.startswith("-"))
+    return array("q", (row[-1] for row in keyed))
