@@ -50,6 +50,7 @@ setup(
             "hypothesis>=6.100",
             "selenium>=4.20",
             "mercurial>=6.5",
+            "requests>=2.28",  # for logins by OAuth
             # What Buildbot can compress logs with, beside the standard library.
             "brotli>=1.1",
             "lz4>=4.0",

@@ -228,13 +228,19 @@ def test_senders_are_known_before_their_payload_is_read(
 @pytest.mark.parametrize("kind", [FORM, MULTIPART])
 def test_a_change_in_a_large_form(running: Master, kind: str) -> None:
     text = "ä+%&; = \r\n" * 50_000
-    fields = {"author": "Ada", "comments": text, "files": json.dumps(["a", "b"]), "revision": kind}
+    fields = {
+        "author": "Ada",
+        "comments": text,
+        "files": json.dumps(["a", "b"]),
+        "revision": f"r{len(kind)}",
+    }
     body = urlencode(fields).encode()
     if kind == MULTIPART:
         body = multipart({name: value.encode() for name, value in fields.items()})
     assert post(running, "/change_hook/base", body, kind).status == 200
     (change,) = running.rest("changes", order="-changeid", limit=1)["changes"]
-    assert (change["comments"], change["files"], change["revision"]) == (text, ["a", "b"], kind)
+    assert (change["comments"], change["files"]) == (text, ["a", "b"])
+    assert change["revision"] == f"r{len(kind)}"
 
 
 @pytest.mark.parametrize("kind", [JSON, FORM])

@@ -11,6 +11,7 @@ import random
 
 import pytest
 
+from support.commands import wait_for
 from support.fuzz import Doors
 from support.fuzz import made
 from support.fuzz import resident_mb
@@ -71,6 +72,7 @@ def test_hostile_inputs_leave_no_trace(master: Master) -> None:
     web, workers = master.ports
     doors = Doors(web, workers, master.basedir / "control.sock")
     send(doors, (made(SEED, FIRST + number) for number in range(WARM_UP)))
+    wait_for((master.basedir / "turns").exists, "turns to be measured")
     before, before_mb = stored(master), resident_mb(master.pid)
     log = master.basedir / "twistd.log"
     for begin in range(FIRST, FIRST + INPUTS, BATCH):

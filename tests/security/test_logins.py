@@ -10,6 +10,9 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from urllib.parse import parse_qs
+from urllib.parse import urlencode
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -95,7 +98,7 @@ def test_wrong_logins_keep_nobody_waiting(running: Master, name: str) -> None:
 
 def test_who_has_gone_is_not_checked(running: Master) -> None:
     pair = base64.b64encode(b"ada:wrong").decode()
-    request = f"GET /auth/login HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {pair}\r\n\r\n"
+    request = f"GET /auth/login HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {pair}\r\n\r\n"
     for number in range(10, 60):  # from so many addresses, none of which has to wait
         connection = socket.create_connection(
             ("127.0.0.1", running.ports[0]), 20, (f"127.0.1.{number}", 0)
@@ -151,11 +154,12 @@ def test_codes_of_oauth_leave_threads_to_others(master: Master) -> None:
         master.start()
 
         def ask(n: int) -> None:
+            visitor = master.visitor()
+            began = visitor.request("GET", "/auth/login").headers["Location"]
+            (state,) = parse_qs(urlsplit(began).query)["state"]
+            visitor.timeout_s = 3
             with suppress(OSError):
-                connection = http.client.HTTPConnection("127.0.0.1", master.ports[0], timeout=3)
-                connection.request("GET", f"/auth/login?code=x{n}")
-                connection.getresponse()
-            connection.close()
+                visitor.request("GET", f"/auth/login?{urlencode({'code': n, 'state': state})}")
 
         with ThreadPoolExecutor(40) as pool, others_waiting(master) as waited:
             list(pool.map(ask, range(40)))

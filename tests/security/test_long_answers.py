@@ -168,7 +168,7 @@ def slow_reader(master: Master, path: str, address: str = "127.0.0.1") -> Iterat
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.bind((address, 0))
         connection.connect(("127.0.0.1", master.ports[0]))
-        connection.sendall(f"GET /api/v2/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.sendall(f"GET /api/v2/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         yield connection
 
 
@@ -345,7 +345,7 @@ def test_one_line_of_many_megabytes(history: Master) -> None:
 
 
 def test_those_who_take_nothing(history: Master) -> None:
-    before = refused(history, "answers that nobody takes")
+    before = refused(history, "an answer that was not taken")
     paths = ("builds", "logs/1/raw", "logs/1/contents", "logs/1/raw_inline")
     with watch(history), ExitStack() as stack:
         slow = [
@@ -357,7 +357,7 @@ def test_those_who_take_nothing(history: Master) -> None:
         for connection in slow:
             connection.settimeout(20)
             wait_for(partial(is_cut_off, connection), "a slow reader to be cut off", 20)
-    assert refused(history, "answers that nobody takes") > before
+    assert refused(history, "an answer that was not taken") > before
 
 
 def is_cut_off(connection: socket.socket) -> bool:

@@ -92,7 +92,7 @@ def policy_of(headers: http.client.HTTPMessage) -> dict[str, str]:
 ANSWERS = [
     *(("GET", "/", 200), ("HEAD", "/", 200), ("GET", "/robots.txt", 200)),
     *(("GET", "/api/v2/builders", 200), ("GET", "/api/v2/nothing", 404)),
-    *(("GET", "/api/v2/builders?limit=x", 400), ("POST", "/api/v2/builders/1", 400)),
+    *(("GET", "/api/v2/builders?limit=x", 400), ("POST", "/api/v2/builders/1", 403)),
     *(("OPTIONS", "/api/v2/builders", 400), ("DELETE", "/", 501), ("BREW", "/", 501)),
     *(("GET", "/nothing", 404), ("GET", "/plugins/nothing", 404), ("GET", "/plugins/", 404)),
     *(("GET", "/plugins/waterfall_view/scripts.js", 200), ("GET", "/assets", 302)),

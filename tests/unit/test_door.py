@@ -14,7 +14,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.address import IPv6Address
 from twisted.internet.address import UNIXAddress
 
-from litebot.master.limits.connections import address_of
+from litebot.master.limits.addresses import address_of
 from litebot.master.web import large
 from litebot.master.web.auth import missing_for_all_actions
 

@@ -22,6 +22,7 @@ from buildbot.schedulers.forcesched import CollectedValidationError
 from buildbot.schedulers.forcesched import ForceScheduler
 from buildbot.schedulers.forcesched import NestedParameter
 from buildbot.util import service
+from buildbot.www.rest import BadJsonRpc2
 from twisted.internet import defer
 from twisted.python import log
 from twisted.web import resource
@@ -34,8 +35,20 @@ from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.limits.words import RefusedWord
 from litebot.master.runtime.error_log import store_failed
+from litebot.master.web.actions import check_values
+from litebot.master.web.payloads import OrNull
+from litebot.master.web.payloads import check_shape
+from litebot.store.sql import LARGEST
 
 OWNER = "litebot build"
+CLIENT = "use litebot's own commands, of the same version as the master"
+BUILD = {
+    "builder": str,
+    "reason": str,
+    "branch?": OrNull(str),
+    "revision?": OrNull(str),
+    "properties?": {},
+}
 
 
 class Control(service.AsyncService):
@@ -119,11 +132,25 @@ class Resource(resource.Resource):
         request.finish()
 
 
+def _body_of(request: server.Request, shape: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a request.  Raises LitebotError if it does not have this shape."""
+    try:
+        body = json.loads(request.content.read())  # type: ignore[union-attr]
+        check_shape(shape, body, "the body")
+        check_values("a value", body)
+    except BadJsonRpc2 as error:
+        raise LitebotError(f"the request can't be stored: {error.message}") from error
+    except (ValueError, RecursionError) as error:
+        raise LitebotError(f"the request can't be understood: {error}", CLIENT) from error
+    assert isinstance(body, dict)
+    return body
+
+
 class BuildResource(Resource):
     """POST /build {"builder", "branch", "revision", "properties", "reason"}: forces a build."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        body = json.loads(request.content.read())  # type: ignore[union-attr]
+        body = _body_of(request, BUILD)
         name = body["builder"]
         names = sorted(self.master.botmaster.builderNames)
         if name not in names:
@@ -219,7 +246,7 @@ class FollowResource(Resource):
     async def answer(self, request: server.Request) -> None:
         # What this coroutine reads keeps no build waiting.
         read_snapshot.set(ReadSnapshot(renews=True))
-        brid = int(request.args[b"buildrequestid"][0])
+        brid = _id_of(request)
         if await self.master.db.buildrequests.getBuildRequest(brid) is None:
             raise LitebotError(f"there is no build request {brid} in {self.master.basedir}")
         request.setHeader(b"content-type", b"application/x-ndjson")
@@ -230,11 +257,19 @@ class FollowResource(Resource):
         await follower.run()
 
 
+def _id_of(request: server.Request) -> int:
+    """Return the `buildrequestid` that a request asks for.  Raises LitebotError."""
+    given = (request.args or {}).get(b"buildrequestid", [b""])[0]
+    if not (given.isdigit() and len(given) < len(str(LARGEST))):
+        raise LitebotError(f"buildrequestid is {given!r:.100}; it must be a number", CLIENT)
+    return int(given)
+
+
 class WhyResource(Resource):
     """POST /why {"change": an id or a revision}: returns what each scheduler did with a change."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        body = json.loads(request.content.read())  # type: ignore[union-attr]
+        body = _body_of(request, {"change": (int, str)})
         changeid, outcomes = await why(self.master, body["change"])
         return {"changeid": changeid, "schedulers": [asdict(outcome) for outcome in outcomes]}
 
@@ -243,7 +278,7 @@ class DropReportResource(Resource):
     """POST /drop-report {"id": of a row of the outbox}: drops a report, which is then not sent."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        body = json.loads(request.content.read())  # type: ignore[union-attr]
+        body = _body_of(request, {"id": int})
         if not await self.master.outbox.drop(body["id"]):
             raise LitebotError(
                 f"no report with the id {body['id']} is waiting",

@@ -8,7 +8,6 @@ a visitor who has something to ask is let in.
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import socket
 import struct
 import termios
@@ -233,20 +232,3 @@ class Connections:
         self._is_ticking = bool(self._count)
         if self._is_ticking:
             self._reactor.callLater(TICK_S, self._tick)
-
-
-def address_of(peer: Any) -> str:
-    """The address of a peer, as far as it tells visitors apart.
-
-    Of IPv6 this is the first half, as whoever has one address there has all of its network.
-    """
-    host = getattr(peer, "host", "")
-    try:
-        found = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return str(host)  # a socket of the file system has none
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)

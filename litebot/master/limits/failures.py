@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from typing import Any
 
@@ -48,19 +47,3 @@ class Failures:
     def _found(self, key: object) -> tuple[int, float]:
         count, last = self._tries.get(key, (0, 0.0))
         return (count, last) if self._reactor.seconds() - last < FORGET_S else (0, 0.0)
-
-
-def network_of(peer: Any) -> str:
-    """Return who the address of a connection counts as: of IPv6 its /64, which one host has."""
-    host = getattr(peer, "host", None)
-    if not isinstance(host, str):
-        return "a local socket"
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))

@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted.internet import task
 
+from litebot.master.limits.addresses import address_of
 from litebot.master.limits.failures import Failures
-from litebot.master.limits.failures import network_of
 from litebot.master.limits.refusals import printable
 
 # A login takes less than a second.  Connections that are no older are not counted, so that many
@@ -119,7 +119,7 @@ class LimitedLogin:
 
     def connectionMade(self) -> None:
         """Begin to count; a peer that is gone without a word is found by TCP's keepalive."""
-        self.address = network_of(self.transport.getPeer())
+        self.address = address_of(self.transport.getPeer())
         if (keep := getattr(self.transport, "setTcpKeepAlive", None)) is not None:
             keep(True)
         self.worker_logins.enter(self)

@@ -7,6 +7,7 @@ import math
 import re
 import traceback
 from collections.abc import Iterable
+from contextvars import copy_context
 from datetime import datetime
 from typing import Any
 
@@ -72,7 +73,9 @@ class ChangeHookResource(change_hook.ChangeHookResource):
 
     def render_POST(self, request: server.Request) -> int:
         d = defer.maybeDeferred(self.getAndSubmitChanges, request)
-        d.addErrback(lambda failure: self._refuse(request, failure))
+        # What is logged is a visitor's, also after a thread has read the request.
+        context = copy_context()
+        d.addErrback(lambda failure: context.run(self._refuse, request, failure))
         d.addCallback(lambda _: request.finish())
         return server.NOT_DONE_YET
 

@@ -21,9 +21,9 @@ from twisted.web import http
 from twisted.web.http_headers import Headers
 
 from litebot.master.limits import descriptors
+from litebot.master.limits.addresses import address_of
 from litebot.master.limits.connections import Connections
 from litebot.master.limits.connections import Phase
-from litebot.master.limits.connections import address_of
 from litebot.master.web import http_log
 from litebot.master.web.hosts import is_for_hook
 

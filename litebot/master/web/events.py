@@ -17,7 +17,7 @@ from twisted.internet import defer
 from twisted.web import resource
 from twisted.web import server
 
-from litebot.master.limits.failures import network_of
+from litebot.master.limits.addresses import address_of
 from litebot.master.web.subscriptions import EventReader
 from litebot.master.web.subscriptions import Subscriptions
 
@@ -49,7 +49,7 @@ class WsProtocol(ws.WsProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        address = network_of(self.transport.getPeer())
+        address = address_of(self.transport.getPeer())
         self._reader = EventReader(
             self._subscriptions, address, self._send_event, self.transport.abortConnection
         )
@@ -317,7 +317,7 @@ class _Stream:
         self.user = _user_of(user_info)
         self._request = request
         self._timer: Any = None
-        address = network_of(request.getClientAddress())
+        address = address_of(request.getClientAddress())
         self.reader = EventReader(subscriptions, address, self._send_event, self._abort)
         self.reader.is_anonymous = bool(user_info.get("anonymous"))
 

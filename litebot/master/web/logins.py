@@ -23,8 +23,8 @@ from twisted.web.resource import IResource
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
+from litebot.master.limits.addresses import address_of
 from litebot.master.limits.failures import Failures
-from litebot.master.limits.failures import network_of
 from litebot.master.limits.refusals import printable
 
 LONGEST_NAME = 256
@@ -61,7 +61,7 @@ class Logins:
         Raises UnauthorizedLogin, or TooMany where the next try has to wait.
         """
         name = credentials.username.decode("utf-8", "replace")
-        address = network_of(credentials.request.getClientAddress())
+        address = address_of(credentials.request.getClientAddress())
         shown = f"{printable(name, 64)!r} from {address}"
         if (wait_s := self._of_name.wait_s((name, address))) > 0:
             self._master.refusals.note("too many wrong logins", shown)

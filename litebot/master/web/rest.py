@@ -40,6 +40,7 @@ from litebot.master.db.components.values import epoch_of
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
+from litebot.master.limits.addresses import address_of
 from litebot.master.limits.reads import RETRY_AFTER_S
 from litebot.master.limits.reads import TooManyReads
 from litebot.master.limits.words import REASON
@@ -55,7 +56,6 @@ from litebot.master.web.long_lists import LongList
 from litebot.master.web.service import same_origin
 from litebot.master.web.streaming import Stream
 from litebot.master.web.streaming import Texts
-from litebot.master.web.streaming import address_of
 from litebot.master.web.streaming import while_connected
 from litebot.store.sql import LARGEST
 
@@ -223,7 +223,7 @@ class V2RootResource(rest.V2RootResource):
         may_read_inline.set(is_page)
         if request.method == b"HEAD" and not is_page:
             spec.limit = min(FIRST_ROWS + 1, LARGEST if spec.limit is None else spec.limit)
-        reads, address = self.master.reads, address_of(request)
+        reads, address = self.master.reads, address_of(request.getClientAddress())
         needs_turn = endpoint.rtype.name in LONG_TYPES and not is_page
         found = LongList(endpoint, kwargs, spec)
         async with reads.turn(address, is_first=True) if needs_turn else nullcontext():
@@ -310,7 +310,7 @@ class V2RootResource(rest.V2RootResource):
 
     async def _send_texts(self, request: Any, texts: Texts, *, needs_turn: bool) -> None:
         """Send a text: at once if it is short, otherwise in pieces."""
-        reads, address = self.master.reads, address_of(request)
+        reads, address = self.master.reads, address_of(request.getClientAddress())
 
         async def next_piece(*, is_first: bool = False) -> bytes | None:
             async with reads.turn(address, is_first=is_first) if needs_turn else nullcontext():
@@ -341,8 +341,7 @@ class V2RootResource(rest.V2RootResource):
         Raises TooManyReads, and ConnectionDone if it fails when a part of it has been sent.
         """
         master = self.master
-        timeout_s = master.settings.limits.answer_seconds
-        stream = Stream(request, master.reactor, timeout_s, master.refusals)
+        stream = Stream(request)
         async with master.reads.place(stream):
             stream.open()
             try:

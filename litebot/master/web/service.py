@@ -232,7 +232,8 @@ class Request(server.Request):
     def finish(self) -> Any:
         """End the answer; if the request may change something, after the change is on disk."""
         if self.method in SAFE_METHODS:
-            return super().finish()
+            # Resources that answer later may not have noticed that the visitor is gone.
+            return None if self._is_disconnected else super().finish()
         site: Any = self.site
         d = site.master.db.on_disk()
         d.addCallbacks(lambda _: self._send(), self._send_disk_failure)

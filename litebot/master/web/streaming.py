@@ -5,9 +5,6 @@ What is not taken yet waits in the database, and not in the memory of the master
 
 from __future__ import annotations
 
-import fcntl
-import struct
-import termios
 import time
 from collections.abc import AsyncGenerator
 from collections.abc import Callable
@@ -20,19 +17,12 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web import http
 from zope.interface import implementer
 
-from litebot.master.limits.refusals import Refusals
+from litebot.master.limits.addresses import address_of
 
 # The transport pauses its producer when it holds as much.
 SLICE_BYTES = 64 * 1024
 # A piece of a text that has as many characters is not joined with the next.
 ENOUGH_CHARS = 32 * 1024
-# How often it looks whether a visitor takes anything.
-LOOK_S = 1.0
-
-
-def address_of(request: Any) -> str:
-    """Return the address of a visitor; "" if he comes through a Unix socket."""
-    return str(getattr(request.getClientAddress(), "host", ""))
 
 
 async def while_connected(request: Any, rendering: Coroutine[Any, Any, None]) -> None:
@@ -91,22 +81,19 @@ async def _one(text: str | bytes) -> AsyncGenerator[str | bytes, None]:
 
 @implementer(IPushProducer)
 class Stream:
-    """The body of an answer.  A visitor who takes nothing of it for `timeout_s` is cut off.
+    """The body of an answer.
 
-    `close` must be called in the end, before the request is finished.
+    The door cuts off a visitor who takes nothing of it for long.  `close` must be called in the end,
+    before the request is finished.
     """
 
-    def __init__(self, request: Any, reactor: Any, timeout_s: float, refusals: Refusals) -> None:
+    def __init__(self, request: Any) -> None:
         self._request = request
-        self._reactor = reactor
-        self._timeout_s = timeout_s
-        self._refusals = refusals
         self._resumed: defer.Deferred[None] | None = None
         self._is_paused = False
         self._waited_s = 0.0
         self._waiting_since: float | None = None
-        self._timer: Any = None
-        self.address = address_of(request)
+        self.address = address_of(request.getClientAddress())
         self.sent_bytes = 0
 
     def open(self) -> None:
@@ -177,37 +164,8 @@ class Stream:
     async def _until_resumed(self) -> None:
         self._resumed = resumed = defer.Deferred[None]()
         self._waiting_since = time.monotonic()
-        self._look_later(_untaken_bytes(self._request), 0.0)
         try:
             await resumed
         finally:
             self._resumed = None
-            if self._timer.active():
-                self._timer.cancel()
             self._waited_s, self._waiting_since = self.waited_s, None
-
-    def _look_later(self, untaken: int, idle_s: float) -> None:
-        self._timer = self._reactor.callLater(LOOK_S, self._look, untaken, idle_s + LOOK_S)
-
-    def _look(self, before: int, idle_s: float) -> None:
-        """Cut the visitor off if he has taken nothing for too long."""
-        untaken = _untaken_bytes(self._request)
-        if untaken >= before and idle_s >= self._timeout_s:
-            self._refusals.note("answers that nobody takes", self.address)
-            self.cut_off()
-        else:
-            self._look_later(untaken, idle_s if untaken >= before else 0.0)
-
-
-def _untaken_bytes(request: Any) -> int:
-    """Return how much of what was sent the visitor's system has not acknowledged.
-
-    Returns 0 where that can't be known, as behind TLS of the master's own.
-    """
-    transport = request.channel.transport
-    try:
-        found = fcntl.ioctl(transport.getHandle().fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-        (sent,) = struct.unpack("i", found)
-        return int(sent) + len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-    except (AttributeError, OSError, ValueError):
-        return 0
