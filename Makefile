@@ -7,7 +7,7 @@ MASTER ?= ci
 JOBS ?= 4
 
 .DEFAULT_GOAL = help
-.PHONY: help run stop test test-unit lint types format docs site conformance crash
+.PHONY: help run stop test test-unit lint types format docs site conformance crash fuzz
 .PHONY: bench bench-short bench-history bench-move package clean
 
 help: ## print this list
@@ -80,6 +80,9 @@ crash: $(VENV)/.test ## kill masters 600 times, lose power and fail a disk every
 	LITEBOT_CRASH_KILLS=$${LITEBOT_CRASH_KILLS:-200} $(BIN)/python -m pytest -s tests/crash/test_random_kills.py
 	LITEBOT_POWER_TIMES=$${LITEBOT_POWER_TIMES:-4} $(BIN)/python -m pytest -s tests/crash/test_power_loss.py
 	LITEBOT_DISK_CALLS=$${LITEBOT_DISK_CALLS:-0} $(BIN)/python -m pytest tests/unit/test_each_call_of_a_disk.py
+
+fuzz: $(VENV)/.test ## send 200,000 hostile inputs to every door of a master
+	LITEBOT_FUZZ_INPUTS=$${LITEBOT_FUZZ_INPUTS:-200000} $(BIN)/python -m pytest -s tests/security/test_fuzz.py
 
 package: $(VENV)/.test ## build a wheel and a source archive into dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build

@@ -24,7 +24,7 @@ SEED = int(os.environ.get("LITEBOT_FUZZ_SEED") or random.SystemRandom().randrang
 
 # Inputs that are sent before the log is read again.
 BATCH = 500
-WARM_UP = 300
+WARM_UP = 2000
 LONGEST_TURN_MS = 50
 MOST_KEPT_MB = 10
 

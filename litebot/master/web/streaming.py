@@ -83,8 +83,8 @@ async def _one(text: str | bytes) -> AsyncGenerator[str | bytes, None]:
 class Stream:
     """The body of an answer.
 
-    The door cuts off a visitor who takes nothing of it for long.  `close` must be called in the end,
-    before the request is finished.
+    The door cuts off a visitor who takes nothing of it for long.  `close` must be called in the
+    end, before the request is finished.
     """
 
     def __init__(self, request: Any) -> None:
