@@ -76,7 +76,8 @@ class Foreground:
         assert self.process.wait(STOP_S) == 1
         assert "Traceback" not in self.said
         lines = self.said.splitlines()
-        (at,) = [n for n, line in enumerate(lines) if "litebot: " in line]
+        said = [n for n, line in enumerate(lines) if "litebot: " in line]
+        (at,) = [n for n in said if "litebot: warning: " not in lines[n]]
         return [lines[at].partition("litebot: ")[2], lines[at + 1].strip()]
 
 
