@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from support.ports import free_ports
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
+
+# Where this process was started in the background SIGINT is ignored, also by all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["support.browser", "support.reports", "support.turning", "support.worlds"]
 
