@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,15 +40,6 @@ c["builders"].append(util.BuilderConfig(
 ))
 c["schedulers"].append(schedulers.ForceScheduler(name="force-b", builderNames=["b"]))
 """
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that others may read; pytest's are closed to them."""
-    with tempfile.TemporaryDirectory(prefix="litebot-test-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 @pytest.fixture

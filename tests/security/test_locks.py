@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,15 +31,6 @@ from support.master import Master
 from support.neighbour import NOBODY
 from support.neighbour import begin_as_neighbour
 from support.neighbour import require_neighbour
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that others may read; pytest's are closed to them."""
-    with tempfile.TemporaryDirectory(prefix="litebot-test-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from twisted.spread import banana
 from twisted.spread import pb
 
+from support.fuzz import resident_mb
 from support.master import Master
 
 
@@ -42,8 +42,7 @@ def others_waiting(master: Master) -> Iterator[list[float]]:
 
 def memory_mb(master: Master) -> float:
     """Return the resident memory of a master."""
-    pages = Path(f"/proc/{master.pid}/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * 4096 / 1e6
+    return resident_mb(master.pid)
 
 
 def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
