@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -47,6 +48,11 @@ pool_mode = {mode}
 tcp_keepidle = 2
 tcp_keepintvl = 1
 tcp_keepcnt = 3
+"""
+
+# Whether the server's process that answers is the one that holds the session's lock.
+HAS_LOCK = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
 """
 
 
@@ -156,8 +162,14 @@ def test_a_session_ends_when_it_is_given_away(
     started = Asked(session.start())
     reactor.run_now(lambda: started.called)
     assert started.error is None
-    with between.connect(name) as other:
-        other.execute("SELECT 1")  # now that one has the connection
+    with ExitStack() as others:
+
+        def taken() -> bool:
+            # one that asks while the session has a statement gets another process
+            other = others.enter_context(between.connect(name))
+            return other.execute(HAS_LOCK).fetchone() == (True,)
+
+        wait_for(taken, "another one to get the session's process")
 
         def turn() -> list[StoreError]:
             reactor.turn()
