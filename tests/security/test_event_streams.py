@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from litebot.users import UserFile
+from support.attacks import honest_visitor
+from support.attacks import is_open
 from support.commands import wait_for
+from support.fuzz import resident_mb
 from support.master import Master
-from support.stranger import is_open
-from support.stranger import memory_mb
-from support.stranger import others_waiting
 from support.visitor import Visitor
 from support.websocket import CLOSE
 from support.websocket import PING
@@ -153,14 +153,14 @@ def test_a_ping_with_other_keys_is_answered(page: WebSocket) -> None:
 
 
 def test_a_huge_message(running: Master) -> None:
-    before = memory_mb(running)
+    before = resident_mb(running.pid)
     with ExitStack() as stack:
         for _ in range(20):
             page = stack.enter_context(WebSocket(running.ports[0]))
             with suppress(ConnectionError):
                 page.socket.sendall(frame(b"x" * 10_000_000))
             assert page.receive() is None
-    assert memory_mb(running) - before < 64
+    assert resident_mb(running.pid) - before < 64
     assert refused(running, "too large a message of a page") == 20
 
 
@@ -187,7 +187,7 @@ def test_a_huge_message_in_parts(running: Master, page: WebSocket) -> None:
     ],
 )
 def test_a_flood_of_small_messages(running: Master, flood: bytes) -> None:
-    with others_waiting(running) as waited:
+    with honest_visitor(running) as waited:
         for _ in range(5):
             with WebSocket(running.ports[0]) as page:
                 with suppress(OSError):
@@ -207,7 +207,7 @@ def make_large_events(master: Master) -> None:
 
 def test_who_takes_no_events_is_cut_off(running: Master) -> None:
     before = refused(running, "events that nobody reads")
-    memory = memory_mb(running)
+    memory = resident_mb(running.pid)
     with ExitStack() as stack:
         slow = [WebSocket(running.ports[0], receive_bytes=4096) for _ in range(10)]
         for page in slow:
@@ -224,7 +224,7 @@ def test_who_takes_no_events_is_cut_off(running: Master) -> None:
         assert len(heard) == 30
         wait_for(lambda: refused(running, "events that nobody reads") >= before + 11, "the end")
         assert reading.call("ping")["code"] == 200
-    assert memory_mb(running) - memory < 100
+    assert resident_mb(running.pid) - memory < 100
 
 
 def read(page: WebSocket, count: int) -> list[dict[str, Any] | None]:

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from support.attacks import honest_visitor
 from support.commands import succeeded
 from support.commands import wait_for
 from support.master import Master
-from support.stranger import others_waiting
 
 Answer = tuple[int, int | None, float]
 
@@ -82,7 +82,7 @@ def test_wrong_logins_keep_nobody_waiting(running: Master, name: str) -> None:
     def attack(n: int) -> int:
         return 0 if done.is_set() else login(running, name.format(n=n), "wrong")[0]
 
-    with ThreadPoolExecutor(16) as pool, others_waiting(running) as waited:
+    with ThreadPoolExecutor(16) as pool, honest_visitor(running) as waited:
         attackers = [pool.submit(attack, n) for n in range(1000)]
         time.sleep(0.3)
         for source in ("127.0.0.1", "127.0.0.3"):
@@ -161,7 +161,7 @@ def test_codes_of_oauth_leave_threads_to_others(master: Master) -> None:
             with suppress(OSError):
                 visitor.request("GET", f"/auth/login?{urlencode({'code': n, 'state': state})}")
 
-        with ThreadPoolExecutor(40) as pool, others_waiting(master) as waited:
+        with ThreadPoolExecutor(40) as pool, honest_visitor(master) as waited:
             list(pool.map(ask, range(40)))
             # a list without a limit is read in a thread
             began = time.monotonic()

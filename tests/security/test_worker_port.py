@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from support.attacks import honest_visitor
+from support.attacks import is_open
 from support.commands import wait_for
+from support.fuzz import resident_mb
 from support.master import Master
+from support.pb_peer import PbPeer
+from support.pb_peer import close_all
+from support.pb_peer import connect
 from support.ports import free_ports
 from support.remote import remote_worker
-from support.stranger import PbPeer
-from support.stranger import close_all
-from support.stranger import connect
-from support.stranger import is_open
-from support.stranger import memory_mb
-from support.stranger import others_waiting
 
 LIST, STRING = b"\x80", b"\x82"
 ROOT = (b"message", 1, b"root")
@@ -84,8 +84,8 @@ def worker_logs_in(running: Master, tmp_path: Path) -> Callable[[], float]:
     ],
 )
 def test_much_before_a_login(running: Master, attack: bytes) -> None:
-    before = memory_mb(running)
-    with others_waiting(running) as waited:
+    before = resident_mb(running.pid)
+    with honest_visitor(running) as waited:
         for _ in range(20):
             connection = connect(running.ports[1])
             try:
@@ -97,7 +97,7 @@ def test_much_before_a_login(running: Master, attack: bytes) -> None:
                 pass
             connection.close()
     assert max(waited) < 1
-    assert memory_mb(running) - before < 64
+    assert resident_mb(running.pid) - before < 64
     reasons = running.status()["refused"]
     assert reasons.keys() & {"too much data before a worker login", "malformed worker login"}
 
@@ -239,8 +239,8 @@ def msgpack(created: Master, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_websocket_much_before_a_login(msgpack: Master) -> None:
-    before = memory_mb(msgpack)
-    with others_waiting(msgpack) as waited:
+    before = resident_mb(msgpack.pid)
+    with honest_visitor(msgpack) as waited:
         for _ in range(20):
             connection = connect(msgpack.ports[1])
             try:
@@ -253,7 +253,7 @@ def test_websocket_much_before_a_login(msgpack: Master) -> None:
                 pass
             connection.close()
     assert max(waited) < 1
-    assert memory_mb(msgpack) - before < 64
+    assert resident_mb(msgpack.pid) - before < 64
     assert refused(msgpack, "too much data before a worker login") == 20
 
 

@@ -80,6 +80,8 @@ def is_open(peer: socket.socket) -> bool:
         return True
     except ConnectionError:
         return False
+    finally:
+        peer.setblocking(True)
 
 
 @contextmanager

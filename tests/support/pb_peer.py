@@ -1,48 +1,13 @@
-"""What tests of limits share: how long others wait meanwhile, and how much memory it takes."""
+"""A client of the workers' port that can send what no worker does."""
 
 from __future__ import annotations
 
 import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextlib import suppress
 from typing import Any
 
 from twisted.spread import banana
 from twisted.spread import pb
-
-from support.fuzz import resident_mb
-from support.master import Master
-
-
-@contextmanager
-def others_waiting(master: Master) -> Iterator[list[float]]:
-    """Fetch something small from the page again and again; the list has how long each took."""
-    waited: list[float] = []
-    done = threading.Event()
-    visitor = master.visitor()
-
-    def look() -> None:
-        while not done.is_set():
-            began = time.monotonic()
-            visitor.request("GET", "/api/v2/masters?limit=1")
-            waited.append(time.monotonic() - began)
-            time.sleep(0.005)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield waited
-    finally:
-        done.set()
-        thread.join()
-
-
-def memory_mb(master: Master) -> float:
-    """Return the resident memory of a master."""
-    return resident_mb(master.pid)
 
 
 def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
@@ -57,21 +22,6 @@ def close_all() -> None:
 
 
 _opened: list[socket.socket] = []
-
-
-def is_open(connection: socket.socket) -> bool:
-    """Return whether the peer has not closed a connection; reads away what it has sent."""
-    connection.setblocking(False)
-    try:
-        while connection.recv(65536):
-            pass
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        connection.setblocking(True)
-    return False
 
 
 class PbPeer(banana.Banana):
