@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from litebot.users import UserFile
+from support.attacks import connections
+from support.attacks import descriptors
 from support.attacks import honest_visitor
 from support.attacks import is_open
 from support.commands import wait_for
@@ -195,6 +197,25 @@ def test_a_flood_of_small_messages(running: Master, flood: bytes) -> None:
                     page.socket.sendall(flood * (300_000 // len(flood)))
     assert max(waited) < 2
     assert sorted(waited)[len(waited) // 2] < 0.5
+
+
+HANDSHAKE = [
+    *("GET /ws HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"),
+    *("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"),
+]
+LISTEN = ["GET /sse/listen/builds/*/* HTTP/1.1", "Host: localhost"]
+
+
+@pytest.mark.parametrize("lines", [HANDSHAKE, LISTEN], ids=["ws", "sse"])
+def test_who_sends_much_with_the_request_and_leaves_is_forgotten(
+    running: Master, lines: list[str]
+) -> None:
+    before = descriptors(running)
+    with connections(running, 20, "\r\n".join([*lines, "", ""]).encode() + b"x" * 70_000) as peers:
+        for peer in peers:
+            with suppress(ConnectionError):
+                peer.recv(20)
+    wait_for(lambda: descriptors(running) <= before + 5, "the connections to be closed", 10)
 
 
 def make_large_events(master: Master) -> None:

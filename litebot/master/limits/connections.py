@@ -28,10 +28,11 @@ STALLED_S = 5.0
 ACCEPTED_AT_ONCE = 50
 # So many times as many connections as another address one may not keep from it.
 UNFAIR = 4
-# Where Linux has the count of bytes that the peer has acknowledged.  Source: struct tcp_info in
-# /usr/include/linux/tcp.h
-BYTES_ACKED_AT = 120
+# Where Linux has the state of a connection, and the count of bytes that the peer has acknowledged.
+# Source: struct tcp_info in /usr/include/linux/tcp.h, and /usr/include/netinet/tcp.h
+STATE_AT, BYTES_ACKED_AT = 0, 120
 TCP_INFO_BYTES = 256
+CLOSED, CLOSE_WAIT = 7, 8
 
 
 class Phase(IntEnum):
@@ -95,11 +96,21 @@ class Connection:
             (waiting,) = struct.unpack("i", fcntl.ioctl(handle, termios.TIOCOUTQ, bytes(4)))
             if not waiting:
                 return 0, 0
-            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-            (taken,) = struct.unpack_from("Q", info, BYTES_ACKED_AT)
+            (taken,) = struct.unpack_from("Q", self._tcp_info(), BYTES_ACKED_AT)
             return waiting, taken
         except (AttributeError, OSError, ValueError, struct.error):
             return 0, 0  # it is closed, or no socket of TCP
+
+    def has_left(self) -> bool:
+        """Whether the peer has closed it; the reactor does not see that while it reads nothing."""
+        try:
+            return self._tcp_info()[STATE_AT] in (CLOSED, CLOSE_WAIT)
+        except (AttributeError, OSError, ValueError):
+            return False
+
+    def _tcp_info(self) -> bytes:
+        handle: socket.socket = self._lowest.getHandle()
+        return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
 
     def has_unread(self) -> bool:
         """Whether something of the peer has come that has not been read."""
@@ -222,6 +233,9 @@ class Connections:
         now, longest = self._reactor.seconds(), self._answer_seconds()
         for connection in [each for here in self._by_address.values() for each in here]:
             if not connection.is_open:  # as one that became a WebSocket, which then was closed
+                self.remove(connection)
+            elif connection.has_left():
+                connection.abort()
                 self.remove(connection)
             elif connection.note_taken(now) >= longest:
                 self._refusals.note("an answer that was not taken", connection.address)

@@ -56,6 +56,8 @@ class WsProtocol(ws.WsProtocol):
         # The HTTP connection that this one was is still the transport's producer.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self._reader, True)
+        # It stops reading when this is over if much has come with the request.
+        self.master.reactor.callLater(0, self._read_on)
 
     def connectionLost(self, reason: Any) -> None:
         self._is_lost = True
@@ -80,7 +82,11 @@ class WsProtocol(ws.WsProtocol):
         if self._unread:
             self.transport.pauseProducing()
             self.master.reactor.callLater(0, self._read_piece)
-        elif not self._is_lost:
+        else:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._unread and not self._is_lost:
             self.transport.resumeProducing()
 
     def _spend(self) -> bool:
