@@ -5,12 +5,15 @@ Those must arrive at schedulers and at reporters, so change delivery and the out
 
 from __future__ import annotations
 
+import pprint
 from typing import Any
 
 from buildbot.mq import simple
 from buildbot.util.eventual import eventually
 from twisted.internet import defer
+from twisted.python import log
 
+from litebot.master.delivery.consumers import Consumers
 from litebot.master.delivery.outbox import ENDS
 
 NEW_CHANGE = ("changes", None, "new")
@@ -33,6 +36,17 @@ class DeliveryQueue(simple.SimpleMQ):
 
     So schedulers get changes in order, each once, and reporters get each end at least once.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qrefs = Consumers()
+
+    def produce(self, routingKey: tuple[str, ...], data: Any) -> None:
+        """Call the consumers of an event, in the order in which they have come."""
+        if self.debug:
+            log.msg(f"MSG: {routingKey}\n{pprint.pformat(data)}")
+        for qref in self.qrefs.matching(routingKey):
+            self.invokeQref(qref, routingKey, data)
 
     def invokeQref(self, qref: Any, routingKey: tuple[str, ...], data: Any) -> None:
         if is_event(routingKey, NEW_CHANGE) and self.master.change_delivery.notify_change_consumer(

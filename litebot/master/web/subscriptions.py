@@ -9,7 +9,6 @@ from typing import Any
 
 from buildbot.data.base import EndpointKind
 from buildbot.data.exceptions import InvalidPathError
-from buildbot.util.eventual import eventually
 from buildbot.www.authz import Forbidden
 from twisted.internet import defer
 from twisted.python import log
@@ -152,10 +151,10 @@ class _Topic:
             qref.stopConsuming()
 
     def end(self) -> None:
-        """Leave the queue, in a later turn: one that delivers an event would miss out the next."""
+        """Leave the queue."""
         self._is_over = True
         if self._qref is not None:
-            eventually(self._qref.stopConsuming)
+            self._qref.stopConsuming()
 
 
 class Subscriptions:
