@@ -16,6 +16,8 @@ import pytest
 
 from bench.configuration import builder_name
 from bench.history import load_waiting
+from support.attacks import MB
+from support.attacks import PATIENCE_S
 from support.attacks import forget_memory
 from support.attacks import memory_bytes
 from support.attacks import visits
@@ -62,31 +64,37 @@ def besieged(master: Master, measured: Callable[[str], None]) -> Iterator[None]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as siege:
         yield
-        measured("attacks: " + ", ".join(siege.communicate()[0].split("\\n")))
+        measured("attacks: " + ", ".join(siege.communicate()[0].splitlines()))
 
 
-def cpu_s(master: Master) -> float:
-    fields = Path(f"/proc/{master.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+def reactor_s(master: Master) -> float:
+    """Return how much of the processor's time the reactor's thread has had, in seconds."""
+    path = Path(f"/proc/{master.pid}/task/{master.pid}/stat")
+    fields = path.read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Pace:
-    """How many builds begin, in how many seconds and how many of the processor's."""
+    """How many builds begin, in how many seconds and how much of the reactor's time."""
 
     def __init__(self) -> None:
-        self.builds, self.took_s, self.cpu_s = 0, 0.0, 0.0
+        self.builds, self.took_s, self.reactor_s = 0, 0.0, 0.0
 
     def measure(self, master: Master) -> None:
-        before = begun(master), time.monotonic(), cpu_s(master)
+        before = begun(master), time.monotonic(), reactor_s(master)
         time.sleep(SECONDS)
         self.builds += begun(master) - before[0]
         self.took_s += time.monotonic() - before[1]
-        self.cpu_s += cpu_s(master) - before[2]
+        self.reactor_s += reactor_s(master) - before[2]
+
+    @property
+    def per_reactor_s(self) -> float:
+        return self.builds / self.reactor_s
 
     def __str__(self) -> str:
         return (
-            f"{self.builds / self.took_s:.1f} builds/s, {self.builds / self.cpu_s:.1f} in a second"
-            f" of the processor, of which it had {self.cpu_s / self.took_s:.2f}"
+            f"{self.builds / self.took_s:.1f} builds/s, {self.per_reactor_s:.1f} in a second of the"
+            f" reactor, which had {self.reactor_s / self.took_s:.2f}"
         )
 
 
@@ -118,5 +126,8 @@ def test_builds_and_visitors_under_all_attacks(
     middle, most = waits[len(waits) // 2], waits[int(0.95 * len(waits))]
     measured(f"answers: {middle:.3f} s, 95 % in {most:.3f} s, all in {waits[-1]:.3f} s")
     measured(f"{(memory_bytes(busy) - memory) / 1e6:.0f} MB more; {busy.status()['refused']}")
-    print(f"ALONE {alone}\nATTACKED {attacked}")
-    assert attacked.builds / attacked.took_s >= LEAST_SHARE * alone.builds / alone.took_s
+    print(f"ALONE {alone}\nATTACKED {attacked}\nANSWERS {middle} {most} {waits[-1]}")
+    # On a small machine the process of the attackers takes time from the master, too.
+    assert attacked.per_reactor_s >= LEAST_SHARE * alone.per_reactor_s
+    assert most < PATIENCE_S
+    assert memory_bytes(busy) - memory < MOST_MB * MB

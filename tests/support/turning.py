@@ -15,7 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from litebot.errors import StoreFailed
-from litebot.master.db.sqlite import dispatcher
+from litebot.master.db import dispatcher
+from litebot.master.db import pool
 from litebot.master.db.sqlite import turn_queue
 from litebot.master.db.sqlite.state_file import create_file
 from litebot.master.db.sqlite.turn_queue import TurnQueue
@@ -71,6 +72,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> Reactor:
     reactor = Reactor()
     monkeypatch.setattr(turn_queue, "time", reactor)
     monkeypatch.setattr(dispatcher, "time", reactor)
+    monkeypatch.setattr(pool, "time", reactor)
     return reactor
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import threading
 from typing import Any
 
@@ -10,14 +11,16 @@ import pytest
 import sqlalchemy as sa
 
 from litebot.master.database import GROUP_COMMIT_S
+from litebot.master.db.dispatcher import CROWD_REQUESTS
+from litebot.master.db.dispatcher import GROUP_EVERY_S
+from litebot.master.db.dispatcher import SAVED_S
+from litebot.master.db.dispatcher import SHARE
+from litebot.master.db.dispatcher import TURN_S
 from litebot.master.db.pool import EXPECTED
-from litebot.master.db.pool import TURN_S
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.db.sqlite import read_pool as sqlite_read_pool
-from litebot.master.db.sqlite.dispatcher import CROWD_REQUESTS
-from litebot.master.db.sqlite.dispatcher import GROUP_EVERY_S
 from litebot.store.sql import Sql
 from support.stand_in import PATIENCE_S
 from support.stand_in import Asked
@@ -266,6 +269,7 @@ class Crowd:
         store.queue._group_commit_s = GROUP_COMMIT_S
         self.store = store
         self.seen: list[list[Any]] = []
+        self.order: list[str] = []
         self.takes_s = 0.0
 
     def gather(self) -> None:
@@ -273,13 +277,17 @@ class Crowd:
         self.come(CROWD_REQUESTS)
         self.store.reactor.turn()
         self.seen.clear()
+        self.order.clear()
 
-    def come(self, count: int) -> None:
+    def come(self, count: int, address: str = "one") -> None:
         for _ in range(count):
             snapshot = ReadSnapshot()
-            self.store.queue.admit(snapshot).addCallback(self._look, snapshot)
+            look = functools.partial(self._look, snapshot, address)
+            self.store.queue.dispatch(look, address, snapshot)
 
-    def _look(self, _admitted: None, snapshot: ReadSnapshot) -> None:
+    def _look(self, snapshot: ReadSnapshot, address: str) -> None:
+        self.order.append(address)
+
         def look() -> Any:
             read_snapshot.set(snapshot)
             may_read_inline.set(True)
@@ -350,6 +358,34 @@ def test_a_crowd_leaves_builds_their_turns(store: Store, crowd: Crowd) -> None:
     assert len(crowd.seen) == 3
 
 
+def test_a_crowd_has_its_share_of_the_time(store: Store, crowd: Crowd) -> None:
+    crowd.gather()
+    crowd.hold("begun")
+    crowd.takes_s = SAVED_S / 2.5
+    began_at = store.reactor.now
+    crowd.come(10)
+    value = 0
+    while len(crowd.seen) < 10:
+        store.do(keep, f"{value}")  # builds go on all the time
+        store.reactor.advance(0.001)
+        value += 1
+    busy_s = 9 * crowd.takes_s - SAVED_S  # the last one's share is what comes after it
+    assert busy_s / (store.reactor.now - began_at) == pytest.approx(SHARE, rel=0.2)
+
+
+def test_those_who_have_taken_little_come_first(store: Store, crowd: Crowd) -> None:
+    crowd.gather()
+    crowd.hold("a")
+    crowd.takes_s = TURN_S
+    crowd.come(3, "greedy")
+    crowd.come(2, "also greedy")
+    store.reactor.turn()
+    crowd.come(1, "modest")
+    store.reactor.settle()
+    assert crowd.order[:3] == ["greedy", "also greedy", "modest"]
+    assert sorted(crowd.order[3:5]) == ["also greedy", "greedy"]
+
+
 def test_a_crowd_sees_what_was_asked_before_it(store: Store, crowd: Crowd) -> None:
     def slow(conn: Connection, value: str) -> None:
         keep(conn, value)
@@ -391,6 +427,9 @@ def test_an_inline_read_sees_what_was_asked_before_it(store: Store) -> None:
 def test_a_stop_leaves_no_request_waiting(store: Store, crowd: Crowd) -> None:
     crowd.gather()
     crowd.hold("a")
-    admitted = [Asked(store.queue.admit(ReadSnapshot())) for _ in range(3)]
+    run: list[int] = []
+    for number in range(3):
+        store.queue.dispatch(functools.partial(run.append, number), "one")
+    assert not run
     store.stop()
-    assert all(each.called for each in admitted)
+    assert run == [0, 1, 2]

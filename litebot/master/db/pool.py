@@ -25,13 +25,14 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
+from litebot.master.db.dispatcher import Dispatcher
 from litebot.master.db.read_pool import ReadPool
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 
-# How long one kind of work may take in one turn of the reactor.
-TURN_S = 0.010
+# After work that is no read for a request builds count as running for so long.
+WORKING_S = 0.1
 
 
 class NotOurs(Exception):
@@ -128,9 +129,11 @@ class Pool:
     failure: StoreError | None = None  # if it is set, all work fails with it
     outage: Outage | None = None  # while it is set, all work waits
     _readers: ReadPool | None = None
+    _dispatcher: Dispatcher
 
     def __init__(self) -> None:
         self._code_that_writes: set[CodeType | None] = set()
+        self._worked_at = -WORKING_S
 
     def start(self) -> None:
         """Accept work."""
@@ -176,7 +179,18 @@ class Pool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether work has been done just now that was not a read for a request."""
+        """Whether builds run: work that is no read for a request is done now, or was just before.
+
+        Between two steps of builds there may be none for some turns of the reactor.
+        """
+        now = time.monotonic()
+        if self._works:
+            self._worked_at = now
+        return now - self._worked_at < WORKING_S
+
+    @property
+    def _works(self) -> bool:
+        """Whether work is done now that is no read for a request."""
         return False
 
     def give_up_after(self, seconds: float) -> None:
@@ -202,9 +216,11 @@ class Pool:
 
     # reads for requests
 
-    def admit(self, snapshot: ReadSnapshot) -> defer.Deferred[None]:
-        """Fires when a request may begin to read."""
-        return defer.succeed(None)
+    def dispatch(
+        self, run: Callable[[], Any], address: str, snapshot: ReadSnapshot | None = None
+    ) -> None:
+        """Call `run` for a visitor when it is his turn: see `dispatcher`."""
+        self._dispatcher.dispatch(run, address, snapshot)
 
     def _read(self, work: Work) -> None:
         assert self._readers is not None

@@ -14,6 +14,7 @@ import termios
 from collections.abc import Callable
 from collections.abc import Collection
 from enum import IntEnum
+from itertools import islice
 from typing import Any
 
 from twisted.protocols.policies import ProtocolWrapper
@@ -26,6 +27,8 @@ STALLED_S = 5.0
 # How many connections are accepted in one turn of the reactor.  Nothing of them is read before
 # its end, so many more would push each other out.
 ACCEPTED_AT_ONCE = 50
+# Of so many that could make room the one is found that does; a flood has many.
+COMPARED = 20
 # So many times as many connections as another address one may not keep from it.
 UNFAIR = 4
 # Where Linux has the state of a connection, and the count of bytes that the peer has acknowledged.
@@ -148,7 +151,7 @@ class Connections:
         self._refusals = refusals
         self._caps = caps
         self._answer_seconds = answer_seconds
-        self._by_address: dict[str, set[Connection]] = {}
+        self._by_address: dict[str, dict[Connection, None]] = {}  # the oldest first
         self._count = 0
         self._is_ticking = False
         self._is_slowing = False
@@ -171,7 +174,7 @@ class Connections:
     def add(self, transport: Any, address: str, check: Callable[[float], None]) -> Connection:
         """Count a connection until it is removed, or is found closed."""
         connection = Connection(transport, address, self._reactor.seconds(), check)
-        self._by_address.setdefault(address, set()).add(connection)
+        self._by_address.setdefault(address, {})[connection] = None
         self._count += 1
         if not self._is_ticking:
             self._is_ticking = True
@@ -189,9 +192,9 @@ class Connections:
 
     def remove(self, connection: Connection) -> None:
         """Count it no more.  Does nothing if it is not counted."""
-        here = self._by_address.get(connection.address, set())
+        here = self._by_address.get(connection.address, {})
         if connection in here:
-            here.remove(connection)
+            del here[connection]
             self._count -= 1
             if not here:
                 del self._by_address[connection.address]
@@ -216,9 +219,10 @@ class Connections:
         return len(fullest) > UNFAIR * (newcomers + 1) and self._make_room(fullest, of_any=True)
 
     def _make_room(self, here: Collection[Connection], *, of_any: bool = False) -> bool:
-        """Close the one of `here` that has waited longest for its peer, if any does."""
+        """Close one of the oldest of `here` that has waited long for its peer, if any does."""
         now = self._reactor.seconds()
-        waiting = [each for each in here if of_any or each.may_make_room(now)]
+        all_waiting = (each for each in here if of_any or each.may_make_room(now))
+        waiting = list(islice(all_waiting, COMPARED))
         if not waiting:
             return False
         waiting.sort(key=lambda each: (each.phase != Phase.CLOSING, each.since))

@@ -27,7 +27,7 @@ MOST_MESSAGE_BYTES = 64 * 1024
 BURST_MESSAGES = 400
 MESSAGES_PER_S = 40.0
 # Frames are decoded in pieces, each in a turn of its own: a frame may have six bytes.
-PIECE_BYTES = 1024
+PIECE_BYTES = 256
 
 COMMANDS = {"startConsuming", "stopConsuming", "ping"}
 
@@ -49,9 +49,9 @@ class WsProtocol(ws.WsProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        address = address_of(self.transport.getPeer())
+        self._address = address_of(self.transport.getPeer())
         self._reader = EventReader(
-            self._subscriptions, address, self._send_event, self.transport.abortConnection
+            self._subscriptions, self._address, self._send_event, self.transport.abortConnection
         )
         # The HTTP connection that this one was is still the transport's producer.
         self.transport.unregisterProducer()
@@ -67,21 +67,29 @@ class WsProtocol(ws.WsProtocol):
         super(ws.WsProtocol, self).connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """Decode a piece of what was received, and the next one in a later turn."""
+        """Decode a piece of what was received when its turn comes, and then the next one."""
         if self._unread:
             self._unread += data
             return
         self._unread = data
-        self._read_piece()
+        self._read_later()
+
+    def _read_later(self) -> None:
+        self.master.db.pool.dispatch(self._read_piece, self._address)
+        if self._unread and not self._is_lost:
+            self.transport.pauseProducing()
 
     def _read_piece(self) -> None:
         if self._is_lost:
             return
-        super().dataReceived(self._unread[:PIECE_BYTES])
+        try:
+            super().dataReceived(self._unread[:PIECE_BYTES])
+        except Exception:
+            self.transport.abortConnection()
+            raise
         self._unread = self._unread[PIECE_BYTES:]
         if self._unread:
-            self.transport.pauseProducing()
-            self.master.reactor.callLater(0, self._read_piece)
+            self.master.reactor.callLater(0, self._read_later)
         else:
             self._read_on()
 

@@ -37,7 +37,6 @@ from twisted.web.http import datetimeToString
 
 from litebot.errors import ServerAway
 from litebot.master.db.components.values import epoch_of
-from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.limits.addresses import address_of
@@ -180,9 +179,7 @@ class V2RootResource(rest.V2RootResource):
 
     @async_to_deferred
     async def _render_read(self, request: server.Request) -> Any:
-        snapshot = ReadSnapshot()
-        read_snapshot.set(snapshot)
-        await self.master.db.pool.admit(snapshot)
+        read_snapshot.set(request.snapshot)  # type: ignore[attr-defined]
         if request.getHeader("origin") is None:
             return await self.renderRest(request)  # Buildbot has no origin to check
         return await super().asyncRender(request)

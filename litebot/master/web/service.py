@@ -19,6 +19,8 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
 
+from litebot.master.db.read_pool import ReadSnapshot
+from litebot.master.limits.addresses import address_of
 from litebot.master.runtime.visitor_log import for_visitor
 from litebot.master.web import events
 from litebot.master.web import forms
@@ -111,6 +113,7 @@ class Request(server.Request):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.snapshot = ReadSnapshot()  # for what its answer reads, if that is of one moment
         self._delayed_body: list[bytes] = []
         self._status: tuple[int, bytes] | None = None
         self._is_disconnected = False
@@ -127,18 +130,29 @@ class Request(server.Request):
         return super().getSession(*args, **kwargs)
 
     def process(self) -> None:
-        """Answer the request, unless it is for a host that is not this master.
+        """Answer the request when it is its turn, unless it is for a host that is not this master.
 
         What is logged meanwhile is cut.
         """
-        context = copy_context()
-        context.run(for_visitor.set, True)
-        context.run(self._process)
-
-    def _process(self) -> None:
         channel: Any = self.channel
         self.site = channel.site
-        master = channel.site.master
+        context = copy_context()
+        context.run(for_visitor.set, True)
+        address = address_of(self.getClientAddress())
+        pool = channel.site.master.db.pool
+        pool.dispatch(lambda: context.run(self._answer), address, self.snapshot)
+
+    def _answer(self) -> None:
+        if self._is_disconnected:
+            return
+        try:
+            self._process()
+        except Exception:
+            self.processingFailed(Failure())
+
+    def _process(self) -> None:
+        site: Any = self.site
+        master = site.master
         if self._content_types is not None:
             self.requestHeaders.setRawHeaders(b"content-type", self._content_types)
         headers.protect(self)

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from litebot.errors import StoreError
 from litebot.errors import StoreFailed
+from litebot.master.db.dispatcher import Dispatcher
 from litebot.master.db.pool import EXPECTED
 from litebot.master.db.pool import Outage
 from litebot.master.db.pool import Pool
@@ -65,6 +66,7 @@ class PostgresPool(Pool):
         self._watch = Watch(server, self._writer, reactor, self._outage_began)
         self._thread = twisted.ThreadPool(minthreads=0, maxthreads=1, name="database")
         self._readers: PostgresReadPool = PostgresReadPool(server, reactor)
+        self._dispatcher = Dispatcher(reactor, lambda: self.is_busy, lambda: False)
         self._on_failure = on_failure
         self._on_outage = on_outage
         self._queue: deque[Work] = deque()
@@ -73,7 +75,7 @@ class PostgresPool(Pool):
         self._patience_s: float | None = None
 
     @property
-    def is_busy(self) -> bool:
+    def _works(self) -> bool:
         return bool(self._queue or self._running)
 
     # settings that change while it runs
@@ -135,6 +137,7 @@ class PostgresPool(Pool):
                 break  # on_failure was called; only the connections remain to be closed
         self.running = False
         self._readers.stop()
+        self._dispatcher.stop()
         closed: defer.Deferred[None] = defer.Deferred()
         self._thread.callInThreadWithCallback(
             lambda _success, _result: self.reactor.callFromThread(closed.callback, None),

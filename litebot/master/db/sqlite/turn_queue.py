@@ -31,14 +31,13 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
+from litebot.master.db.dispatcher import TURN_S
+from litebot.master.db.dispatcher import Dispatcher
 from litebot.master.db.pool import EXPECTED
-from litebot.master.db.pool import TURN_S
 from litebot.master.db.pool import Pool
 from litebot.master.db.pool import Work
-from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.sqlite.checkpointer import Checkpointer
 from litebot.master.db.sqlite.commit_watermark import CommitWatermark
-from litebot.master.db.sqlite.dispatcher import Dispatcher
 from litebot.master.db.sqlite.read_pool import SqliteReadPool
 from litebot.master.db.sqlite.wal_sync import Syncer
 from litebot.store import dbapi
@@ -95,7 +94,7 @@ class TurnQueue(Pool):
         self._queue: deque[Work] = deque()
         self._inline_reads: deque[Work] = deque()  # inline reads whose commit is done
         self._inline_scheduled = False
-        self._dispatcher = Dispatcher(reactor, self._commit_all)
+        self._dispatcher = Dispatcher(reactor, lambda: self.is_busy, self._commit_all)
         self._scheduled = False
         self._in_turn = False
         self._connection: sa.engine.Connection | None = None
@@ -162,12 +161,8 @@ class TurnQueue(Pool):
         return d
 
     @property
-    def is_busy(self) -> bool:
+    def _works(self) -> bool:
         return bool(self._queue) or self._group_commit is not None
-
-    def admit(self, snapshot: ReadSnapshot) -> defer.Deferred[None]:
-        """Fires when a request may begin to read: see `dispatcher`."""
-        return self._dispatcher.admit(snapshot, builds_run=self._group_commit is not None)
 
     def _commit_all(self) -> bool:
         """Commit, and return whether no work is left in the queue."""
