@@ -42,8 +42,9 @@ def status(basedir: Basedir, as_json: bool) -> None:
 
     found = look(basedir)
     if found.running:
-        refusals = _refusals(basedir)
+        refusals = _ask(basedir, "/refusals", {"counts": {}, "latest": {}})
         found.refused, found.last_refused = refusals["counts"], refusals["latest"]
+        found.sources = _ask(basedir, "/sources", {"problems": []})["problems"]
     if as_json:
         print_json(asdict(found))
     else:
@@ -52,14 +53,14 @@ def status(basedir: Basedir, as_json: bool) -> None:
         sys.exit(Exit.FOUND)
 
 
-def _refusals(basedir: Basedir) -> dict[str, dict[str, Any]]:
-    """Ask the master what its limits have refused; return nothing if it does not answer in time."""
+def _ask(basedir: Basedir, path: str, otherwise: dict[str, Any]) -> dict[str, Any]:
+    """Ask the master what only it knows; return `otherwise` if it does not answer in time."""
     from litebot.cli.client import post
 
     try:
-        return post(basedir, "/refusals", {}, timeout_s=ANSWER_S)
+        return post(basedir, path, {}, timeout_s=ANSWER_S)
     except (LitebotError, OSError):
-        return {"counts": {}, "latest": {}}
+        return otherwise
 
 
 def _print(found: Status) -> None:
@@ -100,6 +101,7 @@ def _rows(found: Status) -> list[tuple[str, str]]:
         ]
     rows += _failed_reports(found)
     rows += _refused(found)
+    rows += [("source", f"{p['source']} {source_problem(p)}") for p in found.sources]
     if found.last_start:
         repairs = found.last_start["repairs"]
         rows.append(("last start", f"{_time(found.last_start['started_at'])}, " + _found(repairs)))
@@ -111,6 +113,11 @@ def _refused(found: Status) -> Iterator[tuple[str, str]]:
     for reason, count in found.refused.items():
         last = found.last_refused.get(reason)
         yield ("refused", f"{count:,} times: {reason}" + (f" (last: {last})" if last else ""))
+
+
+def source_problem(problem: dict[str, Any]) -> str:
+    """Return in words what a change source can't do."""
+    return f"can't {problem['what']}, since {_time(problem['since'])}: {problem['error']}"
 
 
 def _failed_reports(found: Status) -> Iterator[tuple[str, str]]:

@@ -46,6 +46,8 @@ from litebot.master.delivery.http_client import HTTPClientService
 from litebot.master.delivery.outbox import Outbox
 from litebot.master.delivery.queue import QUEUE
 from litebot.master.delivery.scheduler_manager import SchedulerManager
+from litebot.master.delivery.source_problems import SourceProblems
+from litebot.master.delivery.turns import Turns
 from litebot.master.limits.msgpack import MsgManager
 from litebot.master.limits.pb import PBManager
 from litebot.master.limits.reads import Reads
@@ -54,6 +56,7 @@ from litebot.master.limits.worker_logins import WorkerLogins
 from litebot.master.reconfiguration import Reconfiguration
 from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.ownership import Ownership
+from litebot.master.runtime.steady_clock import SteadyClock
 from litebot.master.secrets.log import close_log_file
 from litebot.master.secrets.manager import SecretManager
 from litebot.master.shutdown import Shutdown
@@ -98,6 +101,9 @@ class BuildMaster(master.BuildMaster):
             config_loader = ConfigLoader(basedir, name, refuse)
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.refusals = Refusals(self.reactor)
+        self.source_problems = SourceProblems(self.reactor)
+        self.source_turns = Turns(self.reactor)
+        self.steady_clock = SteadyClock(self.reactor)
         self.reads = Reads(self.reactor, self._max_reads, self._is_busy, self.refusals)
         # The name is set before the master gets a parent, which finds services by their names.
         if not isinstance(self.cluster, Shared):

@@ -140,6 +140,7 @@ class Shutdown:
         await waiting
         await master.db.pool.stop()
         await master.cluster.close()
+        master.steady_clock.close()
 
     async def end(self) -> None:
         """Record a clean stop, once all that used the database has stopped."""

@@ -8,6 +8,7 @@ from collections import Counter
 from support.commands import run
 from support.commands import succeeded
 from support.killed import Victim
+from support.master import Master
 
 GIT = shutil.which("git") or "git"
 
@@ -43,7 +44,7 @@ exec {git} "$@"
 class Repository:
     """A git repository that a master polls."""
 
-    def __init__(self, victim: Victim) -> None:
+    def __init__(self, victim: Master) -> None:
         self.path = victim.basedir / "repo"
         self.refused = victim.basedir / "refused"
         self.held = victim.basedir / "held"

@@ -22,7 +22,7 @@ from litebot.master.builds.build import Build
 from litebot.master.builds.environment import StepEnvironment
 from litebot.master.builds.local_worker import RemoteLocalWorker
 from litebot.master.configuration.specialize import specialize
-from litebot.master.delivery.change_sources import ExactGitPoller
+from litebot.master.delivery.git_poller import ExactGitPoller
 from litebot.master.delivery.outbox import OutboxReporter
 from litebot.master.delivery.outbox import ReportAttempt
 from litebot.master.delivery.outbox import current_attempt

@@ -55,6 +55,8 @@ class Status:
     # How often the limits of a running master have refused something, by reason, since its start.
     refused: dict[str, int] = field(default_factory=dict)
     last_refused: dict[str, str] = field(default_factory=dict)  # who or what, by the same reasons
+    # What the change sources of a running master can't do: see delivery.source_problems.Problem.
+    sources: list[dict[str, Any]] = field(default_factory=list)
     # Why the database could not be read; everything that comes from it is empty then.
     unreachable: str | None = None
 

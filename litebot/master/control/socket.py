@@ -71,6 +71,7 @@ class Control(service.AsyncService):
         root.putChild(b"drop-report", DropReportResource(self.master))
         root.putChild(b"reconfig", ReconfigResource(self.master))
         root.putChild(b"refusals", RefusalsResource(self.master))
+        root.putChild(b"sources", SourcesResource(self.master))
         # The path of a socket may have only 108 bytes, which a basedir's can exceed.  The master
         # runs in its basedir, so the name alone is enough.
         is_in_basedir = Path.cwd() == self._path.parent
@@ -271,7 +272,11 @@ class WhyResource(Resource):
     async def answer(self, request: server.Request) -> dict[str, Any]:
         body = _body_of(request, {"change": (int, str)})
         changeid, outcomes = await why(self.master, body["change"])
-        return {"changeid": changeid, "schedulers": [asdict(outcome) for outcome in outcomes]}
+        return {
+            "changeid": changeid,
+            "schedulers": [asdict(outcome) for outcome in outcomes],
+            "sources": _source_problems(self.master),
+        }
 
 
 class DropReportResource(Resource):
@@ -303,3 +308,14 @@ class RefusalsResource(Resource):
     async def answer(self, request: server.Request) -> dict[str, Any]:
         refusals = self.master.refusals
         return {"counts": dict(refusals.counts), "latest": refusals.latest}
+
+
+class SourcesResource(Resource):
+    """POST /sources: returns what change sources can't do at present."""
+
+    async def answer(self, request: server.Request) -> dict[str, Any]:
+        return {"problems": _source_problems(self.master)}
+
+
+def _source_problems(master: Any) -> list[dict[str, Any]]:
+    return [asdict(problem) for problem in master.source_problems.all()]

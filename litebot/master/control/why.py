@@ -42,7 +42,9 @@ async def why(master: Any, id_or_revision: str) -> tuple[int, list[Outcome]]:
     """
     changeid = await master.db.pool.do(_find, id_or_revision)
     if changeid is None:
-        raise LitebotError(f"there is no change with the id or the revision {id_or_revision!r}")
+        text = f"there is no change with the id or the revision {id_or_revision!r}"
+        problems = "; ".join(map(str, master.source_problems.all()))
+        raise LitebotError(f"{text}; {problems}" if problems else text)
     change = await Change.fromChdict(master, await master.db.changes.getChange(changeid))
     outcomes = []
     for scheduler in sorted(master.allSchedulers(), key=lambda s: s.name):

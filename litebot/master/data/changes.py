@@ -26,6 +26,7 @@ from litebot.master.db.components.changes import LIST
 from litebot.master.db.components.changes import OTHER_TEXTS
 from litebot.master.db.components.values import epoch2datetime
 from litebot.master.db.components.values import epoch_of
+from litebot.master.db.components.values import fit_epoch
 from litebot.master.db.components.values import fit_text
 from litebot.master.limits import words
 
@@ -160,7 +161,11 @@ class Change(data_changes.Change):
         change["codebase"] = change.get("codebase") or ""
         for name in OTHER_TEXTS:
             change[name] = fit_text(self.master.db, Model.changes.c[name], change.get(name))
-        change["when_timestamp"] = epoch2datetime(change.get("when_timestamp"))
+        column = Model.change_files.c.filename
+        files = change.get("files") or ()
+        change["files"] = [fit_text(self.master.db, column, name) for name in files]
+        when = fit_epoch(self.master.db, change.get("when_timestamp"))
+        change["when_timestamp"] = epoch2datetime(when)
         return change
 
     def _as_argument(self, change: dict[str, Any], without: str = "") -> dict[str, Any]:

@@ -93,3 +93,26 @@ class SeenState:
 
     def written(self, changes: Sequence[Columns]) -> None:
         pass
+
+
+@dataclass
+class UnreadCommit:
+    """A commit that could not be read before, by a state that maps branches to such revisions."""
+
+    objectid: int
+    name: str
+    branch: str
+    revision: str
+    is_stored: bool = False
+
+    def write(self, sql: Sql, changes: Sequence[Columns]) -> bool:
+        def forget(conn: sa.engine.Connection) -> None:
+            unread = get_state(conn, self.objectid, self.name) or {}
+            left = [each for each in unread.get(self.branch, []) if each != self.revision]
+            set_state(conn, self.objectid, self.name, {**unread, self.branch: left})
+
+        sql.with_connection(forget)
+        return True
+
+    def written(self, changes: Sequence[Columns]) -> None:
+        self.is_stored = True

@@ -30,6 +30,9 @@ _of_context: dict[object, list[BaseException]] = {}
 _of_all: dict[object, list[BaseException]] = {}
 
 
+ERROR_LEVELS = (logger.LogLevel.error, logger.LogLevel.critical)
+
+
 class LoggedError(Exception):
     """An error that was logged as a text, without an exception."""
 
@@ -59,13 +62,19 @@ def logged_errors(*, of_all: bool = False) -> Iterator[list[BaseException]]:
 def _remember(event: dict[str, Any]) -> None:
     """Observe the log: add an error to the lists that collect it."""
     failure = event.get("log_failure") or event.get("failure")
-    if failure is None and not event.get("isError"):
+    is_error = event.get("isError") or event.get("log_level") in ERROR_LEVELS
+    if failure is None and not is_error:
         return
-    error = LoggedError(*event.get("message", ())) if failure is None else failure.value
+    error = LoggedError(_text_of(event)) if failure is None else failure.value
     for errors in _of_all.values():
         errors.append(error)
     if (errors_here := _of_context.get(_whose.get())) is not None:
         errors_here.append(error)
+
+
+def _text_of(event: dict[str, Any]) -> str:
+    words = event.get("message", ())
+    return " ".join(map(str, words)) if words else logger.formatEvent(event)
 
 
 _observer: Any = _remember  # its type is not the one that Twisted declares

@@ -15,6 +15,7 @@ from twisted.internet import defer
 from twisted.web import server
 
 from litebot.master.web.hosts import first_part
+from litebot.master.web.notices import with_notices
 
 EVERYWHERE = {
     b"X-Content-Type-Options": b"nosniff",
@@ -66,6 +67,7 @@ class IndexResource(config.IndexResource):
         scripts of plugins.
         """
         page = yield super().renderIndex(request)
+        page = yield with_notices(page, request, self.master)
         nonce = secrets.token_urlsafe(18)
         scripts = f"script-src 'nonce-{nonce}' 'strict-dynamic' 'self'"
         policy = PAGE.replace("script-src 'self'", scripts)

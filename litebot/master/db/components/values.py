@@ -41,3 +41,10 @@ def fit_text(db: Any, column: sa.Column[Any], text: Any) -> Any:
     if not db.limits_texts or not isinstance(text, str):
         return text
     return text.replace("\0", "\ufffd")[: getattr(column.type, "length", None)]
+
+
+def fit_epoch(db: Any, epoch: float | None) -> float | None:
+    """Return the nearest time that the database can store: Postgres's integers have 32 bits."""
+    if epoch is None or not db.limits_texts:
+        return epoch
+    return max(-(2**31), min(epoch, 2**31 - 1))

@@ -1,0 +1,39 @@
+"""Turns of those who work in one folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakValueDictionary
+
+from twisted.internet import defer
+
+# How long one waits for the others: a server that does not answer holds up its own poller alone.
+# Git's own locks keep two of its processes in one repository apart, but for the making of it.
+LONGEST_WAIT_S = 60.0
+
+
+class Turns:
+    """Lets one at a time work in a folder."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._locks: WeakValueDictionary[str, defer.DeferredLock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, folder: str) -> AsyncIterator[None]:
+        """Wait until nobody else works in this folder, but not for longer than LONGEST_WAIT_S."""
+        lock = self._locks.setdefault(os.path.realpath(folder), defer.DeferredLock())
+        waiting = lock.acquire()
+        waiting.addTimeout(LONGEST_WAIT_S, self._reactor)
+        try:
+            await waiting
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
