@@ -12,6 +12,8 @@ from buildbot.config.master import MasterConfig
 from buildbot.process import build
 from buildbot.process import factory
 from buildbot.reporters.base import ReporterBase
+from buildbot.schedulers.timed import NightlyBase
+from buildbot.schedulers.timed import Periodic
 from buildbot.schedulers.triggerable import Triggerable
 from buildbot.steps.master import MasterShellCommand
 from buildbot.worker.local import LocalWorker
@@ -19,6 +21,8 @@ from buildbot.www.auth import TwistedICredAuthBase
 
 from litebot.master.builds.build import Build
 from litebot.master.builds.environment import StepEnvironment
+from litebot.master.delivery.hours import SteadyPeriodic
+from litebot.master.delivery.hours import WallClock
 from litebot.master.delivery.outbox import OutboxReporter
 from litebot.master.delivery.triggers import SureTriggerable
 from litebot.master.runtime.subclasses import put_before
@@ -47,6 +51,10 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
     for scheduler in config.schedulers.values():
         if isinstance(scheduler, Triggerable):
             put_before(scheduler, SureTriggerable)
+        elif isinstance(scheduler, NightlyBase):
+            put_before(scheduler, WallClock)
+        elif isinstance(scheduler, Periodic):
+            put_before(scheduler, SteadyPeriodic)
     _answer_clients(config)
     if config.change_sources:
         from litebot.master.delivery.change_sources import (
