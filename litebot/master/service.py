@@ -102,8 +102,8 @@ class BuildMaster(master.BuildMaster):
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.refusals = Refusals(self.reactor)
         self.source_problems = SourceProblems(self.reactor)
-        self.source_turns = Turns(self.reactor)
         self.steady_clock = SteadyClock(self.reactor)
+        self.source_turns = Turns(self.steady_clock)
         self.reads = Reads(self.reactor, self._max_reads, self._is_busy, self.refusals)
         # The name is set before the master gets a parent, which finds services by their names.
         if not isinstance(self.cluster, Shared):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -485,3 +486,38 @@ def test_the_log_of_gerrit_is_asked(master: Master, gerrit: Gerrit) -> None:
     assert sorted(int(revision) for revision in found) == [1, 2, 5, 6]
     change = found[f"{6:040}"]
     assert (change["author"], change["files"]) == ("Jérôme <j@example.org>", ["a file"])
+
+
+STREAM = """
+from buildbot.plugins import changes
+
+c["change_source"] = changes.GerritChangeSource(
+    "gerrit.example.org", "bot", handled_events=["ref-updated"]
+)
+"""
+# An ssh that is refused until there is a file with an event, and then prints that.
+SSH = """\
+#!/bin/sh
+if [ -e {event} ]; then cat {event}; exec sleep 300; fi
+echo "bot@gerrit: Permission denied" >&2
+exit 255
+"""
+
+
+def test_a_stream_of_events_that_is_refused_is_told_until_it_comes(master: Master) -> None:
+    programs, event = master.basedir / "programs", master.basedir / "event"
+    programs.mkdir()
+    (programs / "ssh").write_text(SSH.format(event=event), encoding="utf-8")
+    (programs / "ssh").chmod(0o755)
+    master.configure(STREAM)
+    master.start(env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})
+    wait_for(lambda: problems(master), "the problem")
+    (found,) = problems(master).items()
+    assert found[0] == "follow the stream of events"
+    assert "Permission denied" in found[1]
+    update = {"project": "p", "refName": "refs/heads/main", "newRev": "f" * 40}
+    made = {"type": "ref-updated", "refUpdate": update, "eventCreatedOn": 1}
+    (master.basedir / "made").write_text(json.dumps(made) + "\n", encoding="utf-8")
+    (master.basedir / "made").rename(event)
+    await_change(master, "f" * 40)
+    assert problems(master) == {}

@@ -52,8 +52,8 @@ def walls(found: list[float], zone: str) -> list[str]:
     return [datetime.fromtimestamp(each, ZoneInfo(zone)).strftime("%d %H:%M") for each in found]
 
 
-@pytest.mark.parametrize("minute", [0, 15, 45])
-@pytest.mark.parametrize("hour", [0, 1, 2, 3, 4, 12, 23])
+@pytest.mark.parametrize("minute", [0, 45])
+@pytest.mark.parametrize("hour", [0, 1, 2, 3, 23])
 @pytest.mark.parametrize("season", [0, 1])
 def test_each_day_has_an_hour_once(zone: str, hour: int, minute: int, season: int) -> None:
     day = ZONES[zone][season]
@@ -96,7 +96,7 @@ def test_a_time_is_found_from_any_moment_before(zone: str, season: int) -> None:
         moment = before
         while moment < due:
             assert next_time("30 2 * * *", moment, is_hourly=False) == due
-            moment += 1800
+            moment += 6000
 
 
 def test_a_day_that_never_comes_is_none() -> None:

@@ -17,7 +17,7 @@ from buildbot.util.twisted import async_to_deferred
 from twisted.internet import defer
 
 # What a change of a time zone's offset is at most, as far as it matters here.
-LARGEST_SHIFT = datetime.timedelta(hours=3)
+LARGEST_SHIFT_S = 3 * 3600.0
 # A last build that is further in the future is of a clock that was wrong.
 FUTURE_S = 25 * 3600.0
 # How late a scheduler may act without that the clock was set meanwhile.
@@ -32,7 +32,9 @@ def next_time(cron: str, after: float, *, is_hourly: bool) -> float | None:
     """
     # Cron goes by the dates and hours of the wall clock, which are given to it as if in UTC.
     wall = datetime.datetime.fromtimestamp(after)
-    start = (wall - LARGEST_SHIFT).replace(tzinfo=datetime.UTC, fold=0)
+    start = wall.replace(tzinfo=datetime.UTC, fold=0)
+    if len({_offset(after + shift) for shift in (-LARGEST_SHIFT_S, 0, LARGEST_SHIFT_S)}) > 1:
+        start -= datetime.timedelta(seconds=LARGEST_SHIFT_S)  # it may show what it has shown before
     found: float | None = None
     try:
         for due in croniter.croniter(cron, start).all_next(datetime.datetime):
@@ -44,6 +46,10 @@ def next_time(cron: str, after: float, *, is_hourly: bool) -> float | None:
     except croniter.CroniterBadDateError:
         pass
     return found
+
+
+def _offset(epoch: float) -> datetime.timedelta | None:
+    return datetime.datetime.fromtimestamp(epoch, datetime.UTC).astimezone().utcoffset()
 
 
 def _times(wall: datetime.datetime, *, is_hourly: bool) -> Iterator[float]:

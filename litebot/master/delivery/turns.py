@@ -18,8 +18,8 @@ LONGEST_WAIT_S = 60.0
 class Turns:
     """Lets one at a time work in a folder."""
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
         self._locks: WeakValueDictionary[str, defer.DeferredLock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -27,10 +27,10 @@ class Turns:
         """Wait until nobody else works in this folder, but not for longer than LONGEST_WAIT_S."""
         lock = self._locks.setdefault(os.path.realpath(folder), defer.DeferredLock())
         waiting = lock.acquire()
-        waiting.addTimeout(LONGEST_WAIT_S, self._reactor)
+        waiting.addTimeout(LONGEST_WAIT_S, self._clock)
         try:
             await waiting
-        except TimeoutError:
+        except defer.TimeoutError:
             yield
             return
         try:
