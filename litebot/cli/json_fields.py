@@ -20,12 +20,10 @@ REPORT = {
     "url": "the build or the buildset on the page; null while no master runs",
 }
 
-SOURCE_PROBLEM = {
-    "source": "the name of a change source that can't do something",
-    "what": "what that is, such as `poll`",
-    "since": "",
-    "error": "the error of its last attempt",
-}
+SOURCES = (
+    "what change sources can't do at present: of each thing the `source`, `what` it is, such as"
+    ' "poll", `since` when, and the `error` of the last attempt'
+)
 
 FIELDS: dict[str, dict[str, str]] = {
     "check-config": {
@@ -80,7 +78,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "outage.words": "what is said of it",
         "last_refused{}": "who or what that was last, by the reason",
         "refused{}": "how often the limits of the running master refused something, by the reason",
-        **{f"sources[].{name}": meaning for name, meaning in SOURCE_PROBLEM.items()},
+        "sources": SOURCES,
         "unreachable": "why the database can't be read, or null; the rest is empty then",
     },
     "why": {
@@ -88,7 +86,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "schedulers[].scheduler": "the scheduler's name",
         "schedulers[].what": "what became of the change there, in words",
         "schedulers[].buildsetid": "the buildset that it is in, or null",
-        **{f"sources[].{name}": meaning for name, meaning in SOURCE_PROBLEM.items()},
+        "sources": SOURCES,
     },
     "report list": {f"[].{name}": meaning for name, meaning in REPORT.items()},
     "user list": {"[].name": "", "[].role": '"admin" or "viewer"'},

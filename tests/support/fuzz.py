@@ -266,6 +266,7 @@ def _control_socket(rng: random.Random) -> bytes:
         ("GET", "/follow?buildrequestid=99999999", {}),
         ("POST", "/drop-report", {"id": 99999999}),
         ("POST", "/refusals", {}),
+        ("POST", "/sources", {}),
     )
     method, path, call = rng.choice(calls)
     return _request(rng, method, path, _changed(json.dumps(call).encode(), rng))
