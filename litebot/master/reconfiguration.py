@@ -15,6 +15,7 @@ from twisted.internet import defer
 from litebot.errors import LitebotError
 from litebot.master.configuration.reconfig import Unchangeable
 from litebot.master.configuration.reconfig import check_changes
+from litebot.master.runtime import memory
 from litebot.master.runtime.error_log import logged_errors
 from litebot.settings import Settings
 
@@ -41,6 +42,8 @@ class Reconfiguration:
             # Only now do workers have their new builders; Buildbot has looked for builds before.
             master.botmaster.maybeStartBuildsForAllBuilders()
             master.ownership.note_url(master.url)
+            # By then the caller has let go of the old configuration, too.
+            master.reactor.callLater(0, self._settle)
             return self._error_of(failures)
         finally:
             self._lock.release()
@@ -57,6 +60,10 @@ class Reconfiguration:
         finally:
             await master.cluster.introduce()
             await master.change_delivery.resume()
+
+    def _settle(self) -> None:
+        builders = self._master.botmaster.builders.values()
+        memory.settle_reconfigured(builds_run=any(each.building for each in builders))
 
     def refuse(self, settings: Settings, config: MasterConfig) -> None:
         """Raise Unchangeable if a started master can get this configuration only by a restart."""

@@ -6,18 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from buildbot import master
-from buildbot.changes.manager import ChangeManager
 from buildbot.config.master import MasterConfig
-from buildbot.machine.manager import MachineManager
 from buildbot.mq.connector import MQConnector
 from buildbot.process import cache
 from buildbot.process import debug
 from buildbot.process import metrics
 from buildbot.process.users.manager import UserManagerManager
-from buildbot.util import service
 from buildbot.util.twisted import async_to_deferred
 from buildbot.wamp import connector as wampconnector
-from buildbot.worker import manager as workermanager
 from twisted.application import internet
 from twisted.internet import defer
 from twisted.python import components
@@ -56,9 +52,12 @@ from litebot.master.limits.worker_logins import WorkerLogins
 from litebot.master.reconfiguration import Reconfiguration
 from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.ownership import Ownership
-from litebot.master.runtime.steady_clock import SteadyClock
+from litebot.master.runtime.services import ChangeManager
+from litebot.master.runtime.services import MachineManager
+from litebot.master.runtime.services import SecretManager
+from litebot.master.runtime.services import ServiceManager
+from litebot.master.runtime.services import WorkerManager
 from litebot.master.secrets.log import close_log_file
-from litebot.master.secrets.manager import SecretManager
 from litebot.master.shutdown import Shutdown
 from litebot.master.startup import SOLE_MASTER
 from litebot.master.startup import Startup
@@ -133,7 +132,7 @@ class BuildMaster(master.BuildMaster):
         self.msgmanager = MsgManager(worker_logins)
         yield self.msgmanager.setServiceParent(self)
 
-        self.workers = workermanager.WorkerManager(self)
+        self.workers = WorkerManager(self)
         yield self.workers.setServiceParent(self)
         self.workers.reconfig_priority = 127
 
@@ -181,7 +180,7 @@ class BuildMaster(master.BuildMaster):
         yield self.secrets_manager.setServiceParent(self)
         self.secrets_manager.reconfig_priority = self.db.reconfig_priority - 1
 
-        self.service_manager = service.BuildbotServiceManager()
+        self.service_manager = ServiceManager()
         yield self.service_manager.setServiceParent(self)
         self.service_manager.reconfig_priority = 1000
 

@@ -22,6 +22,8 @@ REPLACED = {
     "mqconnector.MQConnector": "MQConnector",
     "dataconnector.DataConnector": "Data",
     "wwwservice.WWWService": "WWWService",
+    "workermanager.WorkerManager": "WorkerManager",
+    "service.BuildbotServiceManager": "ServiceManager",
     "PBManager()": "PBManager(worker_logins)",
     "MsgManager()": "MsgManager(worker_logins)",
 }

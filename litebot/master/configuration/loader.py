@@ -25,6 +25,7 @@ from litebot.basedir import Basedir
 from litebot.errors import ConfigError
 from litebot.errors import SettingsError
 from litebot.master.builds.environment import StepEnvironment
+from litebot.master.configuration import step_classes
 from litebot.master.configuration.plain_secrets import learn_plain_secrets
 from litebot.master.configuration.ports import EVERY_ADDRESS
 from litebot.master.configuration.ports import address_of
@@ -68,6 +69,7 @@ class ConfigLoader(FileLoader):
         check: Callable[[Settings, MasterConfig], None] | None = None,
     ) -> None:
         super().__init__(basedir, configFileName)
+        step_classes.hold_weakly()
         self._check = check
         self.files = Basedir(basedir)
         # All loads share one environment, since a LocalWorker outlives a reconfig.

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from buildbot.interfaces import IRenderable
 from buildbot.process.properties import Properties
 from buildbot.schedulers.forcesched import CollectedValidationError
 from buildbot.schedulers.forcesched import ForceScheduler
@@ -173,7 +174,11 @@ class BuildResource(Resource):
         A ForceScheduler is preferred, for its defaults and checks.  Any other scheduler is used for
         the codebases that it knows.
         """
-        schedulers = [s for s in self.master.allSchedulers() if builder in s.listBuilderNames()]
+        named = [(each, each.listBuilderNames()) for each in self.master.allSchedulers()]
+        # A renderable names its builders only for a change.
+        schedulers = [
+            s for s, names in named if not IRenderable.providedBy(names) and builder in names
+        ]
         source = {key: body.get(key) for key in ("branch", "revision") if body.get(key)}
         for scheduler in schedulers:
             if isinstance(scheduler, ForceScheduler):

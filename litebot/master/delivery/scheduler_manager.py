@@ -8,8 +8,10 @@ from buildbot.config.master import MasterConfig
 from buildbot.schedulers import manager
 from twisted.internet import defer
 
+from litebot.master.runtime.services import Following
 
-class SchedulerManager(manager.SchedulerManager):
+
+class SchedulerManager(Following, manager.SchedulerManager):
     """Buildbot's, but delivers changes to schedulers only when all of them are ready.
 
     It is reconfigured after the builders and the services such as reporters, and before what may
