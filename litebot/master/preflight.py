@@ -39,7 +39,7 @@ def check(files: Basedir, settings: Settings) -> list[str]:
     path = settings.database.sqlite_path(files.path)
     permissions.refuse_foreign(files, permissions.written_files(files))
     notes = permissions.keep_others_from_writing(files)
-    if files.users_file.exists():
+    if files.users_file.is_file():  # a folder is the user's own
         UserFile(files.users_file).names()
     if path is not None:
         check_state_file(path, files)

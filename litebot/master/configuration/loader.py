@@ -18,7 +18,6 @@ from buildbot.config.master import FileLoader
 from buildbot.config.master import MasterConfig
 from buildbot.config.master import loadConfigDict
 from buildbot.interfaces import IConfigurator
-from buildbot.secrets.providers.file import SecretInAFile
 from buildbot.www.auth import NoAuth
 
 from litebot.basedir import Basedir
@@ -34,6 +33,8 @@ from litebot.master.configuration.specialize import specialize
 from litebot.master.db.urls import configured_url
 from litebot.master.db.urls import parsed
 from litebot.master.db.urls import settings_url
+from litebot.master.secrets.folder import FolderSecrets
+from litebot.master.secrets.folder import unusable_files
 from litebot.master.secrets.manager import learn_folder
 from litebot.master.web import hook_secrets
 from litebot.master.web.allowed_origins import origins
@@ -207,16 +208,14 @@ def fill(
     if not config.keys() & {"buildCacheSize", "changeCacheSize"}:  # their older names
         config.setdefault("caches", dict.fromkeys(CACHES, CACHED))
     config.setdefault("title", settings.web.title or files.path.name)
-    pb = {"port": endpoint(settings.workers.listen, settings.workers.port)}
-    config.setdefault("protocols", {"pb": pb} if settings.workers.port else {"null": {}})
-    if files.secrets.is_dir():
-        config.setdefault("secretsProviders", [SecretInAFile(dirname=str(files.secrets))])
+    if files.secrets.is_dir() and "secretsProviders" not in config:
+        config["secretsProviders"] = [FolderSecrets(dirname=str(files.secrets))]
+        yield from unusable_files(files.secrets)
     www = config.get("www", {})
     if not isinstance(www, dict):
         raise ConfigErrors([f"{filename}: c['www'] is a {type(www).__name__}; it must be a dict"])
     www = config["www"] = dict(www)  # a copy, as it may be an imported module's
-    if settings.web.port:
-        www.setdefault("port", endpoint(settings.web.listen, settings.web.port))
+    yield from _fill_ports(config, www, settings, files)
     address = address_of(www.get("port"))
     url = settings.web.url or _url_of(address)
     if url and "buildbotURL" not in config:
@@ -229,7 +228,7 @@ def fill(
             )
     if "buildbotURL" in config:
         config.setdefault("titleURL", config["buildbotURL"])
-        www.setdefault("allowed_origins", origins(config["buildbotURL"]))
+        www.setdefault("allowed_origins", origins(str(config["buildbotURL"])))
     www.setdefault("avatar_methods", [])  # Buildbot's default sends browsers to gravatar.com
     www.setdefault("plugins", {view: {} for view in VIEWS})
     yield from _fill_auth(www, files, filename)
@@ -237,6 +236,53 @@ def fill(
         text = filename.read_text(encoding="utf-8", errors="replace")
         for note in open_hooks:
             yield _with_likely_line(note, filename, text)
+
+
+def _fill_ports(
+    config: dict[str, Any], www: dict[str, Any], settings: Settings, files: Basedir
+) -> Iterator[str]:
+    """Add the ports of litebot.toml, but none that master.cfg uses for something else."""
+    workers, web = settings.workers, settings.web
+    if "protocols" not in config:
+        taken = _user_of_port(workers.port, config, [www.get("port")])
+        if workers.port and taken is None:
+            pb = {"port": endpoint(workers.listen, workers.port)}
+            config["protocols"] = {"pb": pb}
+        else:
+            config["protocols"] = {"null": {}}
+        if taken is not None:
+            yield _note_of_port("workers", workers.port, taken, files)
+    if web.port and "port" not in www:
+        protocols = config["protocols"]
+        options = protocols.values() if isinstance(protocols, dict) else ()
+        ports = [each.get("port") for each in options if isinstance(each, dict)]
+        taken = _user_of_port(web.port, config, ports)
+        if taken is None:
+            www["port"] = endpoint(web.listen, web.port)
+        else:
+            yield _note_of_port("web", web.port, taken, files)
+
+
+def _user_of_port(number: int, config: dict[str, Any], ports: list[Any]) -> str | None:
+    """Return what listens on a port by master.cfg: one of `ports`, a change source, a scheduler."""
+    used = list(ports)
+    for key in ("change_source", "schedulers"):
+        parts = config.get(key) or []
+        for part in parts if isinstance(parts, list | tuple) else [parts]:
+            arguments = getattr(part, "_config_kwargs", {})
+            used.append(getattr(part, "port", None) or arguments.get("port"))
+    for port in used:
+        address = address_of(port)
+        if number and address is not None and address[1] == number:
+            return str(port)
+    return None
+
+
+def _note_of_port(section: str, number: int, taken: str, files: Basedir) -> str:
+    return (
+        f"{files.settings_file}: [{section}] port = {number} is not listened on, as master.cfg"
+        f" uses {taken!r} for something else; set another port there"
+    )
 
 
 def _url_of(address: tuple[str, int] | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from buildbot.secrets import manager
 from twisted.internet import defer
 
+from litebot.master.secrets.folder import usable_files
 from litebot.master.secrets.masker import masker
 from litebot.master.secrets.spellings import SHORTEST
 
@@ -47,15 +48,10 @@ class SecretManager(manager.SecretManager):
 def learn_folder(folder: Path) -> Iterator[str]:
     """Learn the secrets in a folder, one a file; yield notes on those too short to be masked.
 
-    Leaves out files that can't be read: their provider reports them.
+    Leaves out files that can't be secrets; see `folder.unusable_files`.
     """
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not path.is_file():
-            continue
-        try:
-            value = path.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            continue
+    for path, text in usable_files(folder):
+        value = text.strip()
         if 0 < len(value) < SHORTEST:
             yield (
                 f"the secret {path} has fewer than {SHORTEST} characters, so logs can't be kept"

@@ -9,10 +9,14 @@ from urllib.parse import urlsplit
 def origins(url: str) -> list[str]:
     """The Origin headers that a browser sends for a page at `url`.
 
-    A loopback address has several names and people type all of them.
+    A loopback address has several names and people type all of them.  There are none for what is
+    no URL, which Buildbot accepts as its own.
     """
-    parts = urlsplit(url)
-    host, suffix = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    try:
+        parts = urlsplit(url)
+        host, suffix = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return []
     hosts = {host}
     if host == "localhost" or _is_loopback(host):
         hosts |= {"localhost", "127.0.0.1", "::1"}

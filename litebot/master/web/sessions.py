@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,7 +53,9 @@ def cookie_name(kind: bytes, request: server.Request, url: str) -> bytes:
     Source: https://www.rfc-editor.org/rfc/rfc6265bis
     """
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    port = 443 if parts.scheme == "https" else 80
+    with suppress(ValueError):  # the port may be none
+        port = parts.port or port
     prefix = b"__Host-" if arrived_by_tls(request, url) else b""
     return b"%b%b_%d" % (prefix, kind, port)
 
