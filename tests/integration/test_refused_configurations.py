@@ -42,6 +42,85 @@ def test_an_error_in_master_cfg_is_shown_with_its_line(
     )
 
 
+# Each with what it says, and with a part of the line that it is about.
+LATE_FAULTS = [
+    (
+        """
+     for each in ("b", "d"):
+         c["builders"].append(
+             util.BuilderConfig(
+                 name=f"of-{each}",
+                 workernames=["local"], factory=factory))
+     """,
+        "builder(s) of-b, of-d have no schedulers",
+        'name=f"of-{each}"',
+    ),
+    (
+        """
+     c["builders"].append(
+         util.BuilderConfig("b", workernames=["local"], factory=factory))  # the builder
+     b = "b"
+     """,
+        "builder(s) b have no schedulers to drive them",
+        "# the builder",
+    ),
+    (
+        """
+     c["builders"] += [
+         util.BuilderConfig(name="hello", workernames=["local"], factory=factory),  # twice
+     ]
+     """,
+        "'hello'",
+        "# twice",
+    ),
+    (
+        """
+     c["schedulers"] += [
+         schedulers.ForceScheduler(name="f", builderNames=["hello"]),
+         schedulers.ForceScheduler("f", builderNames=["hello"]),  # the second
+     ]
+     """,
+        "scheduler name 'f' used multiple times",
+        "# the second",
+    ),
+    ("c['builders'] = []", "no builders are configured", "c['builders'] = []"),
+    ("c['workers'] = []", "no workers are configured", "c['workers'] = []"),
+    ("c['builders'] = 1", "c['builders'] must be a list", "c['builders'] = 1"),
+    ("c['www'] = {\n 'port': 1,\n 'prot': 2}", "unknown www configuration parameter", "'prot': 2"),
+    ("c['wwww'] = {}", "wwww", "c['wwww']"),
+    ("c['www'] = []", "c['www'] is a list", "c['www'] = []"),
+    ("c['caches'] = {'Builds': 0}", "'Builds' cache size must be at least 1", "c['caches']"),
+    ("c['workers'].append(worker.Worker('a b', 'p'))", "'a b'", "Worker('a b'"),
+]
+
+
+@pytest.mark.parametrize(("text", "error", "at"), LATE_FAULTS, ids=[f[1] for f in LATE_FAULTS])
+def test_an_error_of_the_whole_has_the_line_of_its_object(
+    master: Master, text: str, error: str, at: str
+) -> None:
+    master.configure(text)
+    config = master.basedir / "master.cfg"
+    lines = config.read_text(encoding="utf-8").splitlines()
+    (number,) = (n for n, line in enumerate(lines, 1) if at in line)
+    done = master.run("check-config")
+    refused(done, error, code=3)
+    assert f"{config}:{number}: " in done.stderr, done.stderr
+
+
+def test_an_object_of_a_module_has_its_line_there(master: Master) -> None:
+    module = master.basedir / "builders_of_ours.py"
+    module.write_text(
+        "from buildbot.plugins import util\n\n\n"
+        "def make(factory):\n"
+        "    return util.BuilderConfig('theirs', workernames=['local'], factory=factory)\n",
+        encoding="utf-8",
+    )
+    master.configure(
+        "import builders_of_ours\nc['builders'].append(builders_of_ours.make(factory))"
+    )
+    refused(master.run("check-config"), f"{module}:5: builder(s) theirs have no", code=3)
+
+
 def test_all_errors_of_master_cfg_are_shown(master: Master) -> None:
     master.configure(
         """

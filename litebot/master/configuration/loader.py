@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 import sysconfig
 import traceback
@@ -25,6 +24,7 @@ from litebot.errors import ConfigError
 from litebot.errors import SettingsError
 from litebot.master.builds.environment import StepEnvironment
 from litebot.master.configuration import step_classes
+from litebot.master.configuration.lines import Lines
 from litebot.master.configuration.plain_secrets import learn_plain_secrets
 from litebot.master.configuration.ports import EVERY_ADDRESS
 from litebot.master.configuration.ports import address_of
@@ -112,9 +112,8 @@ class ConfigLoader(FileLoader):
         try:
             config = MasterConfig.loadFromDict(config_dict, str(filename))
         except ConfigErrors as raised:
-            text = filename.read_text(encoding="utf-8", errors="replace")
-            found = [_with_likely_line(error, filename, text) for error in raised.errors]
-            raise ConfigErrors(_unique(found)) from raised
+            lines = Lines(filename)
+            raise ConfigErrors(_unique([lines.add_to(each) for each in raised.errors])) from raised
         if self._check is not None:
             self._check(settings, config)
         self._environment.allow(settings.workers.environment)
@@ -173,18 +172,6 @@ def _add_with_line(errors: ConfigErrors, filename: str, message: str) -> None:
     errors.errors.append(f"{filename}:{frame.f_lineno}: {message}" if frame else message)
 
 
-def _with_likely_line(message: str, filename: Path, text: str) -> str:
-    """Add the file to a message, and the line if just one line contains a name quoted in it.
-
-    Buildbot checks the whole configuration after the file has run, when lines are not known.
-    """
-    for quoted in re.findall(r"""['"]([^'"]+)['"]""", message):
-        lines = [n for n, line in enumerate(text.splitlines(), 1) if quoted in line]
-        if len(lines) == 1:
-            return f"{filename}:{lines[0]}: {message}"
-    return f"{filename}: {message}"
-
-
 def _unique(messages: list[str]) -> list[str]:
     return list(dict.fromkeys(messages))
 
@@ -213,7 +200,8 @@ def fill(
         yield from unusable_files(files.secrets)
     www = config.get("www", {})
     if not isinstance(www, dict):
-        raise ConfigErrors([f"{filename}: c['www'] is a {type(www).__name__}; it must be a dict"])
+        what = f"c['www'] is a {type(www).__name__}; it must be a dict"
+        raise ConfigErrors([Lines(filename).add_to(what)])
     www = config["www"] = dict(www)  # a copy, as it may be an imported module's
     yield from _fill_ports(config, www, settings, files)
     address = address_of(www.get("port"))
@@ -233,9 +221,7 @@ def fill(
     www.setdefault("plugins", {view: {} for view in VIEWS})
     yield from _fill_auth(www, files, filename)
     if open_hooks := list(hook_secrets.require_secrets(www)):
-        text = filename.read_text(encoding="utf-8", errors="replace")
-        for note in open_hooks:
-            yield _with_likely_line(note, filename, text)
+        yield from map(Lines(filename).add_to, open_hooks)
 
 
 def _fill_ports(
@@ -318,13 +304,14 @@ def _agree_on_database(
         found = settings_url(ours if theirs is None else theirs, files.path)
     except ConfigError as error:
         remedy = f"remove it: {files.settings_file} says under [database] where the state is kept"
-        raise ConfigErrors([f"{filename}: c['db']: {error.what}; {remedy}"]) from error
+        what = f"c['db']: {error.what}; {remedy}"
+        raise ConfigErrors([Lines(filename).add_to(what)]) from error
     if found != settings_url(ours, files.path):
         shown = parsed(theirs).render_as_string(hide_password=True)
         disagreement = (
-            f"{filename}: the database is {shown!r} here and {ours!r} under [database]"
+            f"the database is {shown!r} here and {ours!r} under [database]"
             f" in {files.settings_file}; remove c['db'] or make them the same"
         )
-        raise ConfigErrors([disagreement])
+        raise ConfigErrors([Lines(filename).add_to(disagreement)])
     config.pop("db_url", None)
     config["db"] = {**(config.get("db") or {}), "db_url": ours}
