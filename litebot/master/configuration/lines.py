@@ -68,7 +68,9 @@ class Lines:
                 return place
         words = [word.strip(".") for word in WORD.findall(QUOTED.sub(" ", message))]
         ways = (self._exact_name, self._pattern_of_names, self._only_literal, self._key)
-        found = (find(name) for find in ways for name in (*quoted, *words))
+        # What a message is about comes last in it: "unknown www configuration parameter(s) prot".
+        names = (*quoted, *reversed(words))
+        found = (find(name) for find in ways for name in names)
         return next(filter(None, found), None)
 
     def _only_line_with(self, text: str) -> Place | None:
