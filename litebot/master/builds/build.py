@@ -14,6 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 from buildbot.process import build
+from buildbot.process.buildrequest import BuildRequest
+from buildbot.process.buildrequest import TempChange
+from buildbot.process.buildrequest import TempSourceStamp
 from buildbot.process.results import EXCEPTION
 from buildbot.process.results import RETRY
 from twisted.internet import defer
@@ -32,6 +35,8 @@ class Build(build.Build):
     """
 
     retries_when_stopped = False
+    sources: list[Any]
+    _other_owners: frozenset[str] = frozenset()  # of requests that were collapsed
 
     def setupBuildSteps(self, step_factories: Any) -> Any:
         """Make steps as Buildbot does, and have them refuse what is dangerous."""
@@ -49,11 +54,36 @@ class Build(build.Build):
         self.workerforbuilder = workerforbuilder
         was_connected = workerforbuilder.worker.conn is not None  # not so for a latent worker
         try:
+            yield self._gather_changes()
             yield super().startBuild(workerforbuilder)
         except StoreFailed:
             raise  # the master stops
         except Exception:
             yield self._end_beginning(Failure(), was_connected)
+
+    @defer.inlineCallbacks
+    def _gather_changes(self) -> Any:
+        """Add what collapsed requests, and changes that a scheduler gathered, say to the build."""
+        ids: set[int] = set()
+        for request in self.requests:
+            ids.update((yield self.master.db.changes.get_ids_of_request(request.id)))
+            for model in (yield self.master.db.buildrequests.get_collapsed(request.id)):
+                other = yield BuildRequest.fromBrdict(self.master, model)
+                self._other_owners |= _owners(other)
+        ids -= {change.changeid for change in self.allChanges()}
+        more = []
+        for changeid in sorted(ids):
+            shown = yield self.master.data.get(("changes", changeid))
+            more += [TempChange(shown)] if shown is not None else []
+        if more:
+            self.sources = [_with_changes(source, more) for source in self.sources]
+
+    def setupBuild(self) -> None:
+        """Set up as Buildbot does, and name also the owners of collapsed requests."""
+        super().setupBuild()
+        if self._other_owners:
+            owners = self._other_owners | set(self.getProperty("owners") or ())
+            self.setProperty("owners", sorted(owners), "Build")
 
     @defer.inlineCallbacks
     def _end_beginning(self, failure: Failure, was_connected: bool) -> Any:
@@ -121,3 +151,18 @@ class Build(build.Build):
         """Release the worker and the builder, as Buildbot's `buildFinished` does last."""
         self.workerforbuilder.buildFinished()
         self.builder.buildFinished(self, self.workerforbuilder)
+
+
+def _owners(request: Any) -> set[str]:
+    """Return who asked for a request: its property `owner`, and the authors of its patches."""
+    owner = request.properties.getProperty("owner")
+    authors = [source.patch_info[0] for source in request.sources.values() if source.patch]
+    return {str(each) for each in (owner, *authors) if each}
+
+
+def _with_changes(source: Any, more: list[Any]) -> Any:
+    """Return a copy of a source with more changes, those of its codebase; other builds share it."""
+    copied = TempSourceStamp(source.asSSDict())
+    mine = [change for change in more if change.codebase == source.codebase]
+    copied.changes = sorted([*source.changes, *mine], key=lambda change: change.changeid)
+    return copied

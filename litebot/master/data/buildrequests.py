@@ -14,6 +14,7 @@ from buildbot.data import base
 from buildbot.data import buildrequests as data_buildrequests
 from buildbot.data.resultspec import ResultSpec
 from buildbot.db import buildrequests
+from buildbot.process.results import SKIPPED
 from twisted.internet import defer
 
 from litebot.master.data.builds import NO_REASON
@@ -96,8 +97,24 @@ class BuildRequest(UncopiedMessages, data_buildrequests.BuildRequest):
         self, brids: list[int], results: int, complete_at: datetime.datetime | None = None
     ) -> Any:
         """Complete requests and their buildsets; return False if one was complete already."""
+        return (yield self._complete(brids, results, complete_at))
+
+    def collapse(self, brid: int, survivor: int) -> Any:
+        """Complete a request because another is built in its place; see completeBuildRequests."""
+        return self._complete([brid], SKIPPED, survivor=survivor)
+
+    @defer.inlineCallbacks
+    def _complete(
+        self,
+        brids: list[int],
+        results: int,
+        complete_at: datetime.datetime | None = None,
+        survivor: int | None = None,
+    ) -> Any:
         try:
-            models, done = yield self.master.db.buildrequests.complete(brids, results, complete_at)
+            models, done = yield self.master.db.buildrequests.complete(
+                brids, results, complete_at, survivor=survivor
+            )
         except buildrequests.NotClaimedError:
             return False
         self.announce(models, "complete")

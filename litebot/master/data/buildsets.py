@@ -14,11 +14,11 @@ from buildbot.data import buildsets as data_buildsets
 from buildbot.data import sourcestamps as data_sourcestamps
 from buildbot.db import buildsets
 from buildbot.db.sourcestamps import SourceStampModel
-from buildbot.process.buildrequest import BuildRequestCollapser
 from buildbot.schedulers.forcesched import ForceScheduler
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master.data.collapsing import Collapser
 from litebot.master.data.events import UncopiedMessages
 from litebot.master.db.components.buildsets import LIST
 from litebot.master.db.components.buildsets import Properties
@@ -104,7 +104,7 @@ class Buildset(UncopiedMessages, data_buildsets.Buildset):
         )
         mergeable = [brid for builderid, brid in brids.items() if self._collapses(builderid)]
         if mergeable:
-            yield BuildRequestCollapser(self.master, mergeable).collapse()
+            yield Collapser(self.master, mergeable).collapse()
         model = yield self.master.db.buildsets.getBuildset(bsid)
         stamps = yield self._stamps(model)
         self.master.data.rtypes.buildrequest.generateEvent(list(brids.values()), "new")

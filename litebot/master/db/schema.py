@@ -55,6 +55,12 @@ def _create_commit_count(conn: sa.engine.Connection) -> None:
     conn.execute(tables.commits.insert().values(database=secrets.token_hex(8), count=0))
 
 
+def _create_collapsed(conn: sa.engine.Connection) -> None:
+    tables.collapsed.create(conn)
+    for index in tables.built.indexes:
+        index.create(conn, checkfirst=True)
+
+
 # They run in this order; the table litebot_schema holds how many of them have run.
 MIGRATIONS: tuple[Migration, ...] = (
     _creation_of(tables.starts, tables.repairs),
@@ -67,6 +73,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _creation_of(tables.events, tables.starts.c.taken_over_at, tables.starts.c.taken_over_by),
     _creation_of(tables.configured, tables.outbox.c.masterid),
     _creation_of(tables.writers),
+    _create_collapsed,
 )
 
 # Small indexes on Buildbot's tables, of the few rows that are unfinished: {name: (table, columns

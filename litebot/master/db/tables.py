@@ -63,7 +63,7 @@ built = sa.Table(
     metadata,
     sa.Column("changeid", sa.Integer, nullable=False, index=True),
     sa.Column("schedulerid", sa.Integer, nullable=False),
-    sa.Column("bsid", sa.Integer, nullable=False),
+    sa.Column("bsid", sa.Integer, nullable=False, index=True),
 )
 
 # The reports that are still to be made; see delivery.outbox.
@@ -143,6 +143,15 @@ configured = sa.Table(
     sa.Column("masterid", sa.Integer, nullable=False, index=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
+)
+
+# The build requests that were collapsed into another, which was to be built in their place; see
+# data.collapsing.
+collapsed = sa.Table(
+    "litebot_collapsed",
+    metadata,
+    sa.Column("brid", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("survivor", sa.Integer, nullable=False, index=True),
 )
 
 # The commit markers: the last transaction of each connection that writes to a Postgres; see

@@ -200,15 +200,24 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
         return self.db.do_sql(_thd_complete, list(brids), results, self._seconds(complete_at))
 
     def complete(
-        self, brids: Iterable[int], results: int, complete_at: datetime.datetime | None = None
+        self,
+        brids: Iterable[int],
+        results: int,
+        complete_at: datetime.datetime | None = None,
+        *,
+        survivor: int | None = None,
     ) -> Any:
         """Do as completeBuildRequests, and complete the buildsets of which these were the last.
 
-        Returns the models of the requests and of the buildsets that were completed.
+        If they were collapsed, `survivor` is the request into which.  Returns the models of the
+        requests and of the buildsets that were completed.
         """
 
         def thd(sql: Sql) -> tuple[list[Model], list[BuildSetModel]]:
             _thd_complete(sql, ids, results, seconds)
+            for brid in ids if survivor is not None else ():
+                statement = "INSERT INTO litebot_collapsed (brid, survivor) VALUES (?, ?)"
+                sql.write(statement, brid, survivor)
             models = _thd_requests(sql, ids)
             sets = {model.buildsetid for model in models}
             component = self.db.buildsets
@@ -216,6 +225,14 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
             return models, [model for model in done if model is not None]
 
         ids, seconds, now = list(brids), self._seconds(complete_at), self._seconds(None)
+        return self.db.do_sql(thd)
+
+    def get_collapsed(self, survivor: int) -> Any:
+        """Return the requests that were collapsed into this one, also by way of others."""
+
+        def thd(sql: Sql) -> list[Model]:
+            return _thd_requests(sql, thd_collapsed(sql, survivor))
+
         return self.db.do_sql(thd)
 
     def set_build_requests_priority(self, brids: Iterable[int], priority: int) -> Any:
@@ -231,6 +248,17 @@ class BuildRequestsConnectorComponent(buildrequests.BuildRequestsConnectorCompon
 
     def _seconds(self, at: datetime.datetime | None) -> int:
         return int(self.master.reactor.seconds()) if at is None else int(datetime2epoch(at))
+
+
+def thd_collapsed(sql: Sql, survivor: int) -> list[int]:
+    """Return the ids of the requests that were collapsed into this one, the oldest first."""
+    query = """
+        WITH RECURSIVE found(id) AS (
+            SELECT brid FROM litebot_collapsed WHERE survivor = ?
+            UNION SELECT c.brid FROM litebot_collapsed c JOIN found ON c.survivor = found.id
+        ) SELECT id FROM found ORDER BY id
+    """
+    return [row[0] for row in sql.rows(query, survivor)]
 
 
 def _thd_requests(sql: Sql, brids: list[int]) -> list[Model]:

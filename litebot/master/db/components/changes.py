@@ -18,6 +18,7 @@ from buildbot.util import datetime2epoch
 from twisted.internet import defer
 
 from litebot.master.db.components import lists
+from litebot.master.db.components.buildrequests import thd_collapsed
 from litebot.master.db.components.buildsets import thd_stamp
 from litebot.master.db.components.links import link_or_empty
 from litebot.master.db.components.sourcestamps import thd_stamps
@@ -174,6 +175,47 @@ class ChangesConnectorComponent(changes.ChangesConnectorComponent):
 
         changeid = yield self.db.do_sql(thd)
         return None if changeid is None else (yield self.getChange(changeid))
+
+    def get_ids_of_request(self, brid: int) -> Any:
+        """Return the ids of the changes that a request stands for, beside those of its stamps.
+
+        They are those which its scheduler gathered before it made the buildset, and those of the
+        requests that were collapsed into it.
+        """
+
+        def thd(sql: Sql) -> list[int]:
+            found: set[int] = set()
+            for each in (brid, *thd_collapsed(sql, brid)):
+                query = (
+                    "SELECT b.changeid FROM litebot_built b JOIN buildrequests r"
+                    " ON b.bsid = r.buildsetid WHERE r.id = ?"
+                )
+                found.update(row[0] for row in sql.rows(query, each))
+                if each != brid:
+                    query = (
+                        "SELECT c.changeid FROM buildrequests r JOIN buildset_sourcestamps s"
+                        " ON s.buildsetid = r.buildsetid JOIN changes c"
+                        " ON c.sourcestampid = s.sourcestampid WHERE r.id = ?"
+                    )
+                    found.update(row[0] for row in sql.rows(query, each))
+            return sorted(found)
+
+        return self.db.do_sql(thd)
+
+    @defer.inlineCallbacks
+    def getChangesForBuild(self, buildid: int) -> Any:
+        """Return the changes since the last success, and all that the build's request stands for.
+
+        The newest comes first.
+        """
+        found = yield super().getChangesForBuild(buildid)
+        build = yield self.master.db.builds.getBuild(buildid)
+        ids = yield self.get_ids_of_request(build.buildrequestid)
+        missing = set(ids) - {model.changeid for model in found}
+        for changeid in missing:
+            model = yield self.getChange(changeid)
+            found += [model] if model is not None else []
+        return sorted(found, key=lambda model: -model.changeid) if missing else found
 
 
 def _columns(change: dict[str, Any], now: int) -> Columns:
