@@ -570,7 +570,7 @@ def test_upgrade_master_names_the_tables_that_it_would_change(stopped: Master) -
         "run Buildbot's migrations 067",
         "bring litebot's tables from version 6 to",
         "make the tables codebase_branches, codebase_commits, codebases",
-        "make the tables litebot_collapsed, litebot_configured, litebot_events, litebot_told,"
+        "make the tables litebot_collapsed, litebot_configured, litebot_events, litebot_told",
         "make the index litebot_unfinished_builds",
     ):
         assert f"would {change}" in said

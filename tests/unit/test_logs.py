@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import random
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -52,7 +53,8 @@ words = plain | st.sampled_from(["", "o" * 80, "ü€𝄞" * 9])
 long_lines = st.builds(
     lambda word, size: (word or "x") * (size // len((word or "x").encode()) + 1),
     words,
-    st.sampled_from([100, 5000, CHUNK_BYTES - 1, CHUNK_BYTES, 3 * CHUNK_BYTES]),
+    # Buildbot cuts longer ones.
+    st.sampled_from([100, 5000, CHUNK_BYTES // 2, CHUNK_BYTES - 200]),
 )
 lines = st.lists(words, min_size=1, max_size=30) | st.lists(long_lines, min_size=1, max_size=4)
 many_lines = st.builds(lambda word, count: [word] * count, words, st.integers(900, 2500))
@@ -82,6 +84,26 @@ def text(world: World, logid: int = 1) -> str:
 def appended(world: World) -> list[int]:
     """num_lines of the append events so far."""
     return [m["num_lines"] for key, m in world.events if key == ("logs", "1", "append")]
+
+
+def test_a_long_line_that_cannot_be_compressed_is_kept(
+    pairs: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = random.Random(1).randbytes(5 * CHUNK_BYTES).hex() + "\n"
+    with pairs() as pair:
+        world = pair.litebots
+        world.master.config.logCompressionMethod = "raw"
+        logid = open_log(world)
+        append(world, logid, f"before\n{line}after\n")
+        world.call(world.db.logs.finishLog, logid)
+        assert text(world) == f"before\n{line}after\n"
+        world.call(world.db.logs.compressLog, logid, True)
+        assert text(world) == f"before\n{line}after\n"
+        monkeypatch.setattr(hot_logs, "LONGEST_LINE_BYTES", 2 * CHUNK_BYTES)
+        logid = open_log(world, "longer")
+        append(world, logid, "x" * (2 * CHUNK_BYTES + 7) + "\n")
+        world.call(world.db.logs.finishLog, logid)
+        assert text(world, logid)[-60:].endswith("xx [7 bytes of this line are not kept]\n")
 
 
 # as Buildbot's
@@ -161,13 +183,16 @@ def test_a_chunk_has_1000_lines_at_most(world: World) -> None:
     assert chunks(world) == [(0, 999), (1000, 1999), (2000, 2499)]
 
 
-def test_a_line_that_is_too_long_is_cut_between_characters(world: World) -> None:
+def test_a_line_that_is_too_long_is_cut_between_characters(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot_logs, "LONGEST_LINE_BYTES", CHUNK_BYTES)
     world.master.config.logCompressionMethod = "raw"
     logid = open_log(world)
     append(world, logid, "a\n" + "€" * CHUNK_BYTES + "\nb\n")
-    cut = "€" * ((CHUNK_BYTES - 1) // 3)
-    assert text(world) == f"a\n{cut}\nb\n"
-    limits(world)
+    cut = "€" * (CHUNK_BYTES // 3)
+    lost = 3 * CHUNK_BYTES - len(cut.encode())
+    assert text(world) == f"a\n{cut} [{lost} bytes of this line are not kept]\nb\n"
 
 
 def test_a_log_by_its_slug(pairs: MakePair, logged: Log) -> None:

@@ -8,10 +8,11 @@ from litebot.master.limits import words
 from litebot.master.runtime.subclasses import put_before
 
 TRANSFER = "buildbot.steps.transfer."
+WARNINGS = "buildbot.steps.shell.WarningCountingShellCommand"
 
 
 def adopt(step: Any) -> None:
-    """Have a step that was made, and not rendered yet, refuse what is dangerous.
+    """Have a step that was made, and not rendered yet, refuse what is dangerous or takes long.
 
     The classes are imported when the first step needs them, as are Buildbot's.
     """
@@ -26,6 +27,10 @@ def adopt(step: Any) -> None:
         from litebot.master.builds import transfers
 
         ours = next((transfers.CLASSES[n] for n in names if n in transfers.CLASSES), None)
+    elif WARNINGS in names:
+        from litebot.master.builds import warnings
+
+        ours = warnings.LinearWarnings
     if ours is not None:
         configured = dict(vars(step))
         put_before(step, ours)

@@ -9,11 +9,14 @@ from buildbot_worker import null
 from buildbot_worker.base import WorkerBase
 
 from litebot.master.builds.environment import StepEnvironment
+from litebot.master.builds.whole_lines import ProtocolCommand
 from litebot.master.secrets.masker import masker
 
 
 class WorkerForBuilder(null.WorkerForBuilderNull):
     """Starts commands without the withheld variables; a step's own `env` may still set them."""
+
+    ProtocolCommand = ProtocolCommand
 
     def remote_startCommand(
         self, command_ref: Any, command_id: Any, command: Any, args: Any

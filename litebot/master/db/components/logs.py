@@ -26,6 +26,9 @@ from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
 GATHER_S = 0.050
+# Longer ones are cut, and say so.  Buildbot cuts those that can't be compressed to 64 KiB, which no
+# database needs.
+LONGEST_LINE_BYTES = 64 * 1024 * 1024
 GATHER_BYTES = logs.LogsConnectorComponent.MAX_CHUNK_SIZE
 # If a log grows faster than it can be stored, appending to it waits from this size on.
 BACKLOG_BYTES = 16 * GATHER_BYTES
@@ -352,11 +355,10 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         count = part.count(b"\n")
         raw = part[:-1]
         content = compressor.dumps(raw)
-        if (
-            min(len(raw), len(content)) > self.MAX_CHUNK_SIZE
-        ):  # one line that can't be compressed enough
+        if len(raw) > LONGEST_LINE_BYTES:  # one line, as several are split before
             log.msg(f"truncating long line for log {logid}")
-            raw = raw[: self.MAX_CHUNK_SIZE - 1].decode(errors="ignore").encode()
+            kept = raw[:LONGEST_LINE_BYTES].decode(errors="ignore").encode()
+            raw = kept + b" [%d bytes of this line are not kept]" % (len(raw) - len(kept))
             content = compressor.dumps(raw)
         if len(content) < len(raw):
             return content, id, count
