@@ -52,7 +52,7 @@ LATE_FAULTS = [
                  name=f"of-{each}",
                  workernames=["local"], factory=factory))
      """,
-        "builder(s) of-b, of-d have no schedulers",
+        " have no schedulers to drive them",
         'name=f"of-{each}"',
     ),
     (
