@@ -57,6 +57,7 @@ from litebot.master.runtime.services import MachineManager
 from litebot.master.runtime.services import SecretManager
 from litebot.master.runtime.services import ServiceManager
 from litebot.master.runtime.services import WorkerManager
+from litebot.master.runtime.steady_clock import SteadyClock
 from litebot.master.secrets.log import close_log_file
 from litebot.master.shutdown import Shutdown
 from litebot.master.startup import SOLE_MASTER
