@@ -42,8 +42,9 @@ def status(basedir: Basedir, as_json: bool) -> None:
 
     found = look(basedir)
     if found.running:
-        refusals = _ask(basedir, "/refusals", {"counts": {}, "latest": {}})
-        found.refused, found.last_refused = refusals["counts"], refusals["latest"]
+        known = _ask(basedir, "/refusals", {"counts": {}, "latest": {}, "lost": {}})
+        found.refused, found.last_refused = known["counts"], known["latest"]
+        found.lost_workers = known["lost"]
         found.sources = _ask(basedir, "/sources", {"problems": []})["problems"]
     if as_json:
         print_json(asdict(found))
@@ -99,6 +100,10 @@ def _rows(found: Status) -> list[tuple[str, str]]:
             ("", f"{count} for {builder!r}, which is not in the configuration")
             for builder, count in found.without_builder.items()
         ]
+    rows += [
+        ("lost", f"the worker {name}, since {_time(lost['since'])}: {lost['words']}")
+        for name, lost in found.lost_workers.items()
+    ]
     rows += _failed_reports(found)
     rows += _refused(found)
     rows += [("source", f"{p['source']} {source_problem(p)}") for p in found.sources]

@@ -22,6 +22,7 @@ from litebot.basedir import Basedir
 from litebot.errors import SettingsError
 from litebot.errors import StoreFailed
 from litebot.master import database
+from litebot.master.builds import silence
 from litebot.master.builds.attempts import Attempts
 from litebot.master.builds.attempts import SharedAttempts
 from litebot.master.builds.distributor import BotMaster
@@ -134,6 +135,7 @@ class BuildMaster(master.BuildMaster):
         yield self.msgmanager.setServiceParent(self)
 
         self.workers = WorkerManager(self)
+        silence.use(self.workers)
         yield self.workers.setServiceParent(self)
         self.workers.reconfig_priority = 127
 

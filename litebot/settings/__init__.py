@@ -123,6 +123,12 @@ class Workers(_Section):
         'and the like, such as "JAVA_HOME CI_*".  Everybody who may read a log may see them.',
         checks.check_environment,
     )
+    silence: int = _key(
+        60,
+        "How many seconds a worker may not answer before it is taken for lost and its builds are\n"
+        "tried again.",
+        checks.check_silence,
+    )
 
 
 @dataclass(frozen=True)

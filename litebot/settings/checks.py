@@ -50,6 +50,12 @@ def check_grace(grace_s: int) -> int:
     return grace_s
 
 
+def check_silence(silence_s: int) -> int:
+    if not 1 <= silence_s <= 86400:
+        raise CheckError("it must be from 1 to 86400")
+    return silence_s
+
+
 def check_listen(address: str) -> str:
     try:
         ipaddress.ip_address(address)

@@ -46,7 +46,10 @@ FOLLOWED = """
     buildbot.process.build.Build.stopBuild
     buildbot.process.builder.Builder._startBuildFor
     buildbot.process.builder.Builder.buildFinished
+    buildbot.process.buildstep.BuildStep._cleanup_logs
+    buildbot.process.buildstep.BuildStep.getBuildResultSummary
     buildbot.process.buildstep.BuildStep.runCommand
+    buildbot.process.buildstep.BuildStep.startStep
     buildbot.process.factory.BuildFactory.newBuild
     buildbot.process.properties.Interpolate.getRenderingFor
     buildbot.process.properties.WithProperties.getRenderingFor

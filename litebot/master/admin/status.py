@@ -57,6 +57,9 @@ class Status:
     last_refused: dict[str, str] = field(default_factory=dict)  # who or what, by the same reasons
     # What the change sources of a running master can't do: see delivery.source_problems.Problem.
     sources: list[dict[str, Any]] = field(default_factory=list)
+    # The workers that a running master has taken for lost as they did not answer, by name: `since`
+    # when, and how long, in `words`.
+    lost_workers: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Why the database could not be read; everything that comes from it is empty then.
     unreachable: str | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from litebot.master.builds.guarding import GuardedStep
 from litebot.master.limits import words
 from litebot.master.runtime.subclasses import put_before
 
@@ -12,11 +13,14 @@ WARNINGS = "buildbot.steps.shell.WarningCountingShellCommand"
 
 
 def adopt(step: Any) -> None:
-    """Have a step that was made, and not rendered yet, refuse what is dangerous or takes long.
+    """Have a step that was made, and not rendered yet, end surely, and refuse what is dangerous
+    or takes long.
 
-    The classes are imported when the first step needs them, as are Buildbot's.
+    The classes of refusals are imported when the first step needs them, as are Buildbot's.
     """
-    names = {f"{base.__module__}.{base.__name__}" for base in type(step).__mro__}
+    put_before(step, GuardedStep)
+    bases = type(step).__mro__
+    names = {f"{getattr(base, '__module__', '')}.{base.__name__}" for base in bases}
     ours: type | None = None
     if any(name.startswith(words.SOURCES) for name in names):
         from litebot.master.builds import sources

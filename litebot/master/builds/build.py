@@ -1,4 +1,4 @@
-"""Ends builds that fail to begin, or whose worker is lost while they begin or end.
+"""Builds that end: also if they fail to begin, are stopped, or lose their worker at any moment.
 
 Buildbot handles the loss of a worker while steps run.  Before the first step it assumes that the
 worker is still connected.  If it is not, or if the configuration is wrong, an exception leaves the
@@ -17,14 +17,36 @@ from buildbot.process import build
 from buildbot.process.buildrequest import BuildRequest
 from buildbot.process.buildrequest import TempChange
 from buildbot.process.buildrequest import TempSourceStamp
+from buildbot.process.results import CANCELLED
 from buildbot.process.results import EXCEPTION
 from buildbot.process.results import RETRY
+from buildbot.process.results import worst_status
 from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
 from litebot.master.builds.adoption import adopt
+from litebot.master.builds.guarding import brief
+from litebot.master.builds.quarantine import ending
+from litebot.master.builds.stopping import see_to_end
+from litebot.master.runtime.subclasses import put_before
+
+
+class BuildProperties:
+    """Put before the class of the properties of a build."""
+
+    def setProperty(self, name: Any, value: Any, source: Any, runtime: bool = False) -> None:
+        """Do as Buildbot does, but an error says which property it is about."""
+        try:
+            super().setProperty(name, value, source, runtime)  # type: ignore[misc]
+        except Exception as error:
+            what = f"the property {name!a:.300} can't be stored: its value is {value!r:.200}"
+            raise UnstorableProperty(f"{what}: {error}") from error
+
+
+class UnstorableProperty(TypeError, ValueError):
+    """A property can't be stored; has the types that Buildbot raises."""
 
 
 class Build(build.Build):
@@ -37,6 +59,11 @@ class Build(build.Build):
     retries_when_stopped = False
     sources: list[Any]
     _other_owners: frozenset[str] = frozenset()  # of requests that were collapsed
+    # What a stop asked for, once there was one.
+    asked_results: int | None = None
+    subs: Any
+    # Whether a step has ended because the worker itself failed, rather than what it ran.
+    is_workers_fault = False
 
     def setupBuildSteps(self, step_factories: Any) -> Any:
         """Make steps as Buildbot does, and have them refuse what is dangerous."""
@@ -52,6 +79,7 @@ class Build(build.Build):
         Raises StoreFailed, as the master then stops.
         """
         self.workerforbuilder = workerforbuilder
+        put_before(self.properties, BuildProperties)
         was_connected = workerforbuilder.worker.conn is not None  # not so for a latent worker
         try:
             yield self._gather_changes()
@@ -122,29 +150,104 @@ class Build(build.Build):
         return model is not None and model.complete_at is None
 
     @defer.inlineCallbacks
+    def _start_next_step_impl(self, step: Any) -> Any:
+        """Do as Buildbot does, but end the build also if its handler of exceptions raises one."""
+        try:
+            yield super()._start_next_step_impl(step)
+        except StoreFailed:
+            raise  # the master stops
+        except Exception as error:
+            log.err(None, f"while {self} ended the step {step.name!r}")
+            yield self.buildFinished([brief(error)], EXCEPTION)
+
+    @defer.inlineCallbacks
     def stepDone(self, results: Any, step: Any) -> Any:
         """Do as Buildbot does, but keep RETRY as the result of a build that a stop interrupted.
 
-        Otherwise the CANCELLED of the interrupted step would replace it.
+        Otherwise the CANCELLED of the interrupted step would replace it.  An exception ends the
+        build as EXCEPTION, and its text says why.
         Source: buildbot/process/build.py, stopBuild
         """
-        terminate = yield super().stepDone(results, step)
+        try:
+            terminate = yield super().stepDone(results, step)
+        except StoreFailed:
+            raise
+        except Exception as error:
+            log.err(None, f"while {self} dealt with the result of its step {step.name!r}")
+            self.text.append(brief(error))
+            self.results, terminate = worst_status(self.results, EXCEPTION), True
+        if self.stopped and self.asked_results is not None and not self.conn:
+            self.results = self.asked_results  # Buildbot sets RETRY
         if self.stopped and self.retries_when_stopped:
             self.results = RETRY
         return terminate
 
     @defer.inlineCallbacks
-    def buildFinished(self, text: list[str], results: int) -> Any:
-        """End as Buildbot does, but only once, and also if the worker is gone.
+    def stopBuild(self, reason: str = "<no reason given>", results: int = CANCELLED) -> Any:
+        """Stop as Buildbot does, and see to it that the build ends soon: see stopping."""
+        if self.finished:
+            return
+        self.asked_results = results
+        defer.ensureDeferred(see_to_end(self)).addErrback(
+            lambda failure: log.err(failure, f"while {self} was stopped")
+        )
+        yield super().stopBuild(reason, results)
 
-        Buildbot puts the worker of a build with an EXCEPTION into quarantine, which fails without a
-        worker.
+    def lostRemote(self, conn: Any = None) -> None:
+        """Do as Buildbot does, and say why if the worker was taken for lost."""
+        because = getattr(self.conn, "lost_because", None)
+        super().lostRemote(conn)
+        if because is not None:
+            self.text = [because]
+
+    def abandon_worker(self) -> None:
+        """Go on as if the worker was lost; its other builds and its connection stay."""
+        if self.subs is not None:
+            self.subs.unsubscribe()
+            self.subs = None
+        self.lostRemote()
+        self.text = [f"the worker {self.workername} did not answer"]
+        step = self.currentStep
+        if step is not None:
+            step.give_up(self.text[0])
+
+    @defer.inlineCallbacks
+    def end_as_asked(self) -> Any:
+        """End the build as its stop has asked, without waiting for its step."""
+        assert self.asked_results is not None
+        results = RETRY if self.retries_when_stopped else self.asked_results
+        for step in (self._preparation_step, self._locks_acquire_step, self.currentStep):
+            if (yield self._is_open(step)):
+                yield self.master.data.updates.finishStep(step.stepid, results, False)
+        if self.finished or self.buildid is None:
+            return
+        self.results = results
+        yield self.buildFinished(["stopped", f"({self.stopped_reason})"], results)
+
+    @defer.inlineCallbacks
+    def buildPreparationFailure(self, why: Any, state_string: str) -> Any:
+        """Do as Buildbot does; that steps can't be made is no fault of the worker."""
+        self.is_workers_fault = state_string != "setupBuild"
+        ending.set(self)
+        yield super().buildPreparationFailure(why, state_string)
+
+    @defer.inlineCallbacks
+    def buildFinished(self, text: list[str], results: int) -> Any:
+        """End as Buildbot does, but only once, and whatever goes wrong.
+
+        Buildbot only logs an exception, such as that its worker is gone, and the build goes on.
         """
         if self.finished:
             return
-        yield super().buildFinished(text, results)
-        is_gone = self.workerforbuilder.worker is None
-        if is_gone and self.results == EXCEPTION and self in self.builder.building:
+        ending.set(self)
+        yield super().buildFinished([str(each) for each in text], results)
+        if self not in self.builder.building:
+            return
+        model = yield self.master.db.builds.getBuild(self.buildid)
+        if model is not None and model.complete_at is None:
+            self.results = worst_status(self.results, EXCEPTION)
+            yield self.master.data.updates.finishBuild(self.buildid, self.results)
+        if self in self.builder.building:
             self._let_go()
 
     def _let_go(self) -> None:

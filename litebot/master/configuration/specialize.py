@@ -21,6 +21,7 @@ from buildbot.www.auth import TwistedICredAuthBase
 
 from litebot.master.builds.build import Build
 from litebot.master.builds.environment import StepEnvironment
+from litebot.master.builds.quarantine import FairWorker
 from litebot.master.delivery.hours import SteadyPeriodic
 from litebot.master.delivery.hours import WallClock
 from litebot.master.delivery.outbox import OutboxReporter
@@ -39,6 +40,7 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
         _specialize_factory(builder.factory)
         _keep_from_logs(getattr(builder.factory, "steps", ()))
     for worker in config.workers:
+        put_before(worker, FairWorker)
         if isinstance(worker, LocalWorker):
             from litebot.master.builds.local_worker import (
                 RemoteLocalWorker,  # as Buildbot does, for its memory

@@ -308,11 +308,12 @@ class ReconfigResource(Resource):
 
 
 class RefusalsResource(Resource):
-    """POST /refusals: returns how often the limits have refused something, and what last."""
+    """POST /refusals: returns what the limits have refused, and which workers are lost."""
 
     async def answer(self, request: server.Request) -> dict[str, Any]:
-        refusals = self.master.refusals
-        return {"counts": dict(refusals.counts), "latest": refusals.latest}
+        refusals, workers = self.master.refusals, self.master.workers.workers
+        lost = {name: worker.lost for name, worker in workers.items() if worker.lost is not None}
+        return {"counts": dict(refusals.counts), "latest": refusals.latest, "lost": lost}
 
 
 class SourcesResource(Resource):

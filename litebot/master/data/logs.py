@@ -10,10 +10,12 @@ from typing import Any
 from buildbot.data import base
 from buildbot.data import logs as data_logs
 from buildbot.db import logs
+from buildbot.db.model import Model
 from buildbot.util import identifiers
 from twisted.internet import defer
 
 from litebot.master.data.events import UncopiedMessages
+from litebot.master.db.components.values import fit_text
 from litebot.master.secrets.lines import mask_lines
 from litebot.master.secrets.masker import masker
 
@@ -47,6 +49,7 @@ class Log(UncopiedMessages, data_logs.Log):
     @defer.inlineCallbacks
     def addLog(self, stepid: int, name: str, type: str) -> Any:
         """Start a log under a slug that no other log of the step has; return its id."""
+        name = fit_text(self.master.db, Model.logs.c.name, name)
         slug = identifiers.forceIdentifier(50, name)
         while True:
             try:

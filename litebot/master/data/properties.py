@@ -11,10 +11,19 @@ from buildbot.data import base
 from buildbot.data import properties
 from twisted.internet import defer
 
+from litebot.master.db.components.values import fault_of_property
 from litebot.master.secrets.masker import masker
 
 # The data API uses each resource type that it finds in a module; this one is Buildbot's.
 Property = properties.Property
+
+
+# A value that is still not rendered by then counts as one that can't be stored.
+RENDERED_WITHIN_S = 10.0
+
+
+class UnstorableProperties(Exception):
+    """Properties of a build can't be stored; the message has a line for each, and says why."""
 
 
 class Properties(properties.Properties):
@@ -25,17 +34,39 @@ class Properties(properties.Properties):
     def setBuildProperties(self, buildid: int, properties: Any) -> Any:
         """Store the properties of a build that are new or have changed, without secrets.
 
-        The build itself goes on with the values that it has.
+        The build itself goes on with the values that it has.  Raises UnstorableProperties after the
+        others have been stored; the build no longer has these, so that its end can be stored.
         """
         real = properties.getProperties()
         values = real.asDict()
         to_render = {name: value for name, value in values.items() if not _is_plain(value[0])}
-        if to_render:
-            values |= yield real.render(to_render)
+        faults: dict[Any, str] = {}
+        for name, (value, source) in to_render.items():
+            try:
+                rendered = yield real.render(value).addTimeout(
+                    RENDERED_WITHIN_S, self.master.reactor
+                )
+                values[name] = (rendered, source)
+            except Exception as error:
+                faults[name] = f"its value can't be rendered: {type(error).__name__}: {error}"
+        for name, (value, source) in values.items():
+            fault = faults.get(name) or fault_of_property(self.master.db, name, value, source)
+            if fault is not None:
+                faults[name] = fault
+        for name in faults:
+            del values[name]
+            real.properties.pop(name, None)
         masked = masker.mask_properties(values)
         changed = yield self.master.db.builds.set_properties(buildid, masked)
         if changed:
             yield self.generateUpdateEvent(buildid, changed)
+        if faults:
+            raise UnstorableProperties(
+                "\n".join(
+                    masker.mask(f"the property {name!a:.300} can't be stored: {fault}")
+                    for name, fault in faults.items()
+                )
+            )
 
     @base.updateMethod
     @defer.inlineCallbacks

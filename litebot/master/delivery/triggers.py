@@ -14,6 +14,7 @@ from buildbot.schedulers.triggerable import Triggerable
 from twisted.internet import defer
 from twisted.internet import task
 from twisted.python import log
+from twisted.python.failure import Failure
 
 from litebot.errors import StoreFailed
 
@@ -25,9 +26,17 @@ class SureTriggerable(Triggerable):
     """A Triggerable that reads whether a buildset has ended, once it listens for the end."""
 
     def trigger(self, *args: Any, **kwargs: Any) -> Any:
-        """Trigger as Buildbot does; the second Deferred fires whenever the buildset ends."""
+        """Trigger as Buildbot does; the second Deferred fires whenever the buildset ends.
+
+        It fails where the buildset can't be added.
+        """
         ids, results = super().trigger(*args, **kwargs)
-        ids.addCallback(self._watch)
+
+        def not_added(failure: Failure) -> Failure:
+            results.errback(failure)
+            return failure
+
+        ids.addCallbacks(self._watch, not_added)
         return ids, results
 
     def _watch(self, ids: tuple[int, dict[int, int]]) -> tuple[int, dict[int, int]]:

@@ -20,7 +20,9 @@ def specialized(kind: type, ours: type) -> type:
     for known in kind.__subclasses__():
         if known.__bases__ == (ours, kind):
             return known
-    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    # A class that master.cfg makes with type() has no module.
+    named = [name for name in ("__module__", "__qualname__", "__doc__") if hasattr(kind, name)]
+    names = {name: getattr(kind, name) for name in named}
     return types.new_class(kind.__name__, (ours, kind), exec_body=lambda body: body.update(names))
 
 

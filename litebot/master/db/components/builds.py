@@ -12,12 +12,14 @@ from typing import Any
 
 from buildbot.data.resultspec import ResultSpec
 from buildbot.db import builds
+from buildbot.db.model import Model
 from twisted.internet import defer
 
 from litebot.master.db.components import lists
 from litebot.master.db.components.values import INTEGRITY_ERRORS
 from litebot.master.db.components.values import EndEffect
 from litebot.master.db.components.values import epoch2datetime
+from litebot.master.db.components.values import fit_text
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -131,7 +133,8 @@ class BuildsConnectorComponent(builds.BuildsConnectorComponent):
 
     def setBuildStateString(self, buildid: int, state_string: str) -> Any:
         """Set the text that says what a build is doing."""
-        return self._update(buildid, state_string=state_string)
+        text = fit_text(self.db, Model.builds.c.state_string, state_string)
+        return self._update(buildid, state_string=text)
 
     def finishBuild(self, buildid: int, results: int) -> Any:
         """Mark a build as finished, now."""

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from litebot.master.db.components.log_texts import texts
 from litebot.master.db.components.pruning import delete_log_chunks
 from litebot.master.db.components.values import INTEGRITY_ERRORS
+from litebot.master.db.components.values import encodable
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.runtime.deferreds import when_fired
 from litebot.store.sql import Row
@@ -184,7 +185,7 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         """
         assert content[-1] == "\n"
         yield self._flush(logid)
-        chunks = yield self._compress(logid, content.encode())
+        chunks = yield self._compress(logid, encodable(content).encode())
         return (yield self.db.do_sql(_thd_append, logid, chunks, False))
 
     def open(self, model: logs.LogModel) -> None:
@@ -206,7 +207,7 @@ class LogsConnectorComponent(logs.LogsConnectorComponent):
         if gathered.failure is not None:
             return defer.fail(gathered.failure)
         assert content[-1] == "\n"
-        data = content.encode()
+        data = encodable(content).encode()
         first = gathered.num_lines
         gathered.num_lines += data.count(b"\n")
         gathered.lines.append(data)

@@ -9,12 +9,14 @@ import json
 from typing import Any
 
 from buildbot.db import steps
+from buildbot.db.model import Model
 from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master.db.components.links import REMEDY
 from litebot.master.db.components.links import may_link
 from litebot.master.db.components.values import epoch2datetime
+from litebot.master.db.components.values import fit_text
 from litebot.store.sql import Row
 from litebot.store.sql import Sql
 
@@ -81,7 +83,8 @@ class StepsConnectorComponent(steps.StepsConnectorComponent):
             # Only the master that runs the build adds steps to it, so no other can add one now.
             rows = sql.rows("SELECT number, name FROM steps WHERE buildid = ?", buildid)
             number = max((row[0] for row in rows), default=-1) + 1
-            free = _free_name(name, {row[1] for row in rows})
+            wanted = fit_text(self.db, Model.steps.c.name, name)
+            free = _free_name(wanted, {row[1] for row in rows})
             row = {"number": number, "name": free, "buildid": buildid, "state_string": state_string}
             id = sql.insert("steps", **row, urls_json="[]", hidden=0)
             return model_of(
@@ -108,7 +111,8 @@ class StepsConnectorComponent(steps.StepsConnectorComponent):
 
     def setStepStateString(self, stepid: int, state_string: str) -> Any:
         """Set the text that says what a step is doing."""
-        return self._update(stepid, state_string=state_string)
+        text = fit_text(self.db, Model.steps.c.state_string, state_string)
+        return self._update(stepid, state_string=text)
 
     def addURL(self, stepid: int, name: str, url: str, _racehook: Any = None) -> Any:
         """Do as Buildbot does, but leave out, with a line in the log, what may not be a link."""

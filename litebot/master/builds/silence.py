@@ -1,0 +1,161 @@
+"""Workers that do not answer: noticed, given no builds, and after a while taken for lost.
+
+Buildbot asks a worker once an hour and waits for the answer without an end.  A worker that stands
+still, or whose network is dead, then keeps its builds until the kernel gives the connection up.
+
+Time is counted in looks, not by a clock.  A master that itself stood still makes one look when it
+goes on, and so does not take all of its workers for lost.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from buildbot.worker.protocols import msgpack
+from buildbot.worker.protocols import pb
+from twisted.internet import defer
+from twisted.python import log
+
+# How many looks, each of which would see an answer, make up `[workers] silence`.
+LOOKS = 6
+# From so many looks without an answer on, the worker gets no builds.
+SILENT_LOOKS = 2
+INTERRUPT_ANSWERED_WITHIN_S = 5.0
+
+
+class AnsweringConnection:
+    """Put before Buildbot's connections to workers, for keepalives that time out.
+
+    `lost_because` says why this connection was given up, if it was.
+    """
+
+    master: Any
+    worker: Any
+    lost_because: str | None = None
+    _looks = 0  # how many there were since the worker was heard
+    _heard: Any = None
+    _question: defer.Deferred[None] | None = None
+
+    @property
+    def keepalive_interval(self) -> float:
+        """The seconds between two looks."""
+        return float(self.master.settings.workers.silence) / LOOKS
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the worker has not answered for a while."""
+        return self._looks >= SILENT_LOOKS
+
+    def ask(self) -> Any:
+        """Ask the worker for an answer, of which its log says nothing; returns a Deferred."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Close the connection at once, without waiting for the worker."""
+        raise NotImplementedError
+
+    def _do_keepalive(self) -> None:
+        """Look whether the worker was heard since the last look; Buildbot calls this."""
+        self._keepalive_action_handler.set_interval(  # type: ignore[attr-defined]
+            self.keepalive_interval
+        )
+        if self._heard != self.worker.lastMessageReceived:
+            self._heard = self.worker.lastMessageReceived
+            self._is_heard()
+        elif self._question is not None:
+            self._looks += 1
+        if self._looks >= LOOKS:
+            self._give_up()
+        elif self._question is None:
+            self._ask()
+
+    def _ask(self) -> defer.Deferred[None]:
+        question: defer.Deferred[None] = defer.Deferred()
+        self._question = question
+        defer.maybeDeferred(self.ask).addBoth(self._answered)
+        return question
+
+    def _answered(self, _: Any) -> None:
+        # An error is an answer, too: of the worker, or of the loss of the connection.
+        question, self._question = self._question, None
+        self._is_heard()
+        if question is not None:
+            question.callback(None)
+
+    def _is_heard(self) -> None:
+        was_silent, self._looks = self.is_silent, 0
+        if was_silent and self.worker.conn is self:
+            log.msg(f"litebot: the worker {self.worker.name} answers again")
+            self.master.botmaster.maybeStartBuildsForWorker(self.worker.name)
+
+    def _give_up(self) -> None:
+        seconds = self.master.settings.workers.silence
+        self.lost_because = f"the worker {self.worker.name} did not answer for {seconds} s"
+        log.msg(f"litebot: {self.lost_because}, and is taken for lost")
+        self.worker.lost = {"since": time.time(), "words": f"did not answer for {seconds} s"}
+        self.abort()
+
+    async def answers_within(self, timeout_s: float) -> bool:
+        """Return whether the worker answers in time; one that does not counts as silent."""
+        answered: defer.Deferred[None] = defer.Deferred()
+        defer.maybeDeferred(self.ask).addBoth(lambda _: answered.callback(None))
+        try:
+            await answered.addTimeout(timeout_s, self.master.reactor)
+        except defer.TimeoutError:
+            self._looks = max(self._looks, SILENT_LOOKS)
+            return False
+        return True
+
+    def remoteInterruptCommand(self, *args: Any) -> Any:
+        """Do as Buildbot does, but do not wait for a worker that does not answer."""
+        d = super().remoteInterruptCommand(*args)  # type: ignore[misc]
+        return d.addTimeout(INTERRUPT_ANSWERED_WITHIN_S, self.master.reactor)
+
+
+class PBConnection(AnsweringConnection, pb.Connection):
+    """A connection over PB.  A worker that loses it ends its commands by itself."""
+
+    def ask(self) -> Any:
+        return self.mind.callRemote("getVersion")
+
+    def abort(self) -> None:
+        self.stopKeepaliveTimer()
+        self.mind.broker.transport.abortConnection()
+
+
+class MsgpackConnection(AnsweringConnection, msgpack.Connection):
+    """A connection over WebSocket.  A worker that loses it goes on with its commands."""
+
+    def ask(self) -> Any:
+        return self.remoteKeepalive()
+
+    def abort(self) -> None:
+        self.loseConnection()
+
+    @defer.inlineCallbacks
+    def attached(self, protocol: Any) -> Any:
+        """Do as Buildbot does, and end the commands of the worker's last connection."""
+        left, self.worker.left_commands = self.worker.left_commands, ()
+        for command_id in left:
+            d = protocol.get_message_result(
+                {
+                    "op": "interrupt_command",
+                    "builder_name": "",
+                    "command_id": command_id,
+                    "why": "the connection to the master was lost",
+                }
+            )
+            d.addErrback(lambda _: None)  # it has ended meanwhile
+        yield super().attached(protocol)
+
+    def detached(self, protocol: Any) -> None:
+        """Do as Buildbot does, and note which commands the worker may still run."""
+        self.worker.left_commands = tuple(protocol.command_id_to_command_map)
+        super().detached(protocol)
+
+
+def use(workers: Any) -> None:
+    """Have a WorkerManager of Buildbot's make these connections."""
+    workers.pb.ConnectionClass = PBConnection
+    workers.msgpack.ConnectionClass = MsgpackConnection
