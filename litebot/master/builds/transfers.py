@@ -6,8 +6,10 @@ file get its name, or a directory get unpacked (builds.unpacking).
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -29,10 +31,14 @@ MB = 1_000_000
 class CheckedFileWriter:
     """Receives a file; publish() gives it its name.
 
-    `refusal` says why the upload fails, if the worker sends what it must not.
+    `refusal` says why the upload fails, if the worker sends what it must not.  `error` is that of
+    the master's disk: a worker is not told of it, as it can't pass an error of the master's on and
+    the command would never end.  `on_error` is called without arguments then.
     """
 
     refusal: str | None = None
+    error: OSError | None = None
+    on_error: Callable[[], Any]
     is_complete = False
     is_over = False
     _times: Any = None
@@ -51,12 +57,19 @@ class CheckedFileWriter:
     def remote_write(self, data: Any) -> None:
         """Add to the file; a worker of Buildbot's sends no more than `maxsize`."""
         data = unicode2bytes(data)
-        if self.is_over or self.is_complete or self.refusal:
+        if self.is_over or self.is_complete or self.refusal or self.error:
             return
         if len(data) > self.remaining:
             self.refusal = f"the worker sends more than {self._limit} allows"
             return
-        super().remote_write(data)  # type: ignore[misc]
+        try:
+            super().remote_write(data)  # type: ignore[misc]
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.error = OSError(error.errno, error.strerror, error.filename or self.destfile)
+        self.on_error()
 
     def remote_utime(self, accessed_modified: Any) -> None:
         """Note the times of the file, which publish() sets."""
@@ -64,10 +77,24 @@ class CheckedFileWriter:
 
     def remote_close(self) -> None:
         """Note that all has been sent."""
+        if self.fp is None:
+            return
+        fp, self.fp = self.fp, None
+        try:
+            fp.close()
+        except OSError as error:
+            if self.error is None:
+                self._fail(error)
+        else:
+            self.is_complete = self.error is None
+
+    def cancel(self) -> None:
+        """Close the file if the worker has not; a part of it is removed."""
         if self.fp is not None:
-            self.fp.close()
-            self.fp = None
-            self.is_complete = True
+            fp, self.fp = self.fp, None
+            with suppress(OSError):  # it may be the disk that is full
+                fp.close()
+            self.purge()
 
     def publish(self) -> Any:
         """Give the file its name, in place of one that had it."""
@@ -152,10 +179,48 @@ class CheckedTransfer(RefusingStep):
         return defer.ensureDeferred(self._check_path())
 
 
+class CheckedReader:
+    """Reads a file for a worker; keeps an error as CheckedFileWriter does."""
+
+    error: OSError | None = None
+    on_error: Callable[[], Any]
+
+    def remote_read(self, maxlength: int) -> Any:
+        """Return the next bytes; none at the end of the file, and after an error."""
+        try:
+            return super().remote_read(maxlength)  # type: ignore[misc]
+        except OSError as error:
+            self.error = error
+            self.on_error()
+            return b""
+
+
 class CheckedDownload(CheckedTransfer):
-    """A FileDownload that sends no file of another folder."""
+    """A FileDownload that sends no file of another folder, and whose file can be read."""
 
     path_name = "mastersrc"
+
+    async def _check_path(self) -> None:
+        await super()._check_path()
+        path = os.path.expanduser(getattr(self, self.path_name))
+        # Whoever opens a pipe waits, and all of the master with it.
+        if os.path.exists(path) and not os.path.isfile(path):
+            self.refuse(f"mastersrc {printable(repr(path))} is no regular file")
+
+    @defer.inlineCallbacks
+    def runTransferCommand(self, cmd: Any, writer: Any = None) -> Any:
+        """Run the command of a download; raises the error of the file, if it has one."""
+        step: Any = self
+        reader = cmd.args["reader"]
+        put_before(reader, CheckedReader)
+        reader.on_error = functools.partial(cmd.interrupt, "the master can't read the file")
+        try:
+            results = yield super().runTransferCommand(cmd, writer)  # type: ignore[misc]
+        finally:
+            reader.remote_close()
+            if reader.error is not None and not step.stopped:
+                raise OSError(reader.error.errno, reader.error.strerror, step.mastersrc)
+        return results
 
 
 class CheckedUpload(CheckedTransfer):
@@ -174,8 +239,13 @@ class CheckedUpload(CheckedTransfer):
         limits = step.master.settings.limits
         writer.most_members = limits.upload_files
         writer.bound(limits.upload_mb * MB, "[limits] upload_mb")
+        writer.on_error = functools.partial(cmd.interrupt, "the master can't store the upload")
         try:
-            results = yield super().runTransferCommand(cmd, writer)  # type: ignore[misc]
+            try:
+                results = yield super().runTransferCommand(cmd, writer)  # type: ignore[misc]
+            finally:
+                if writer.error is not None and not step.stopped:
+                    raise writer.error
             if results >= FAILURE or step.stopped:
                 return results
             if writer.refusal is None and not writer.is_complete:

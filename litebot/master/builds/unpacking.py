@@ -12,6 +12,7 @@ import gzip
 import os
 import shutil
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,8 +59,9 @@ class _Member(tarfile.TarInfo):
 def unpack(path: str, compress: str | None, folder: str, limits: Limits) -> None:
     """Unpack an archive, packed with "gz", "bz2" or None, into a folder, which may exist.
 
-    Files that are there and are in the archive, too, are replaced; others stay.  Raises
-    RefusedArchive, usually before anything is written.
+    Files that are there and are in the archive, too, are replaced; others stay.  All is written
+    before the first one gets its name.  Raises RefusedArchive, usually before anything is written,
+    and OSError.
     """
     root = os.path.realpath(folder)
     plan = _Plan(root, limits)
@@ -67,8 +69,30 @@ def unpack(path: str, compress: str | None, folder: str, limits: Limits) -> None
         plan.add(member)
     plan.check_links()
     os.makedirs(root, exist_ok=True)
-    for member, archive in _members(path, compress):
-        _write(root, member, archive)
+    staging = tempfile.mkdtemp(prefix="buildbot-transfer-", dir=root)
+    try:
+        for member, archive in _members(path, compress):
+            _write(staging, member, archive)
+        _move(staging, root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move(staging: str, root: str) -> None:
+    """Give what was unpacked its names, in place of files that had them."""
+    for folder, folders, files in os.walk(staging):
+        for name in [*folders, *files]:
+            path = os.path.join(folder, name)
+            moved = tarfile.TarInfo(os.path.relpath(path, staging))
+            is_folder = os.path.isdir(path) and not os.path.islink(path)
+            moved.type = tarfile.DIRTYPE if is_folder else tarfile.REGTYPE
+            parts = _parts(moved.name)
+            _check_on_disk(root, moved, parts)  # others may have changed it meanwhile
+            target = os.path.join(root, *parts)
+            if is_folder:
+                os.makedirs(target, exist_ok=True)
+            else:
+                os.replace(path, target)
 
 
 @contextmanager
@@ -221,7 +245,6 @@ def _leads_inside(root: str, path: str) -> bool:
 
 def _write(root: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
     parts = _parts(member.name)
-    _check_on_disk(root, member, parts)  # others may have changed it meanwhile
     path = os.path.join(root, *parts)
     if member.isdir():
         os.makedirs(path, exist_ok=True)
