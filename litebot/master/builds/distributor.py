@@ -17,6 +17,7 @@ from twisted.internet import defer
 from twisted.python import log
 
 from litebot.master.builds.builder import Builder
+from litebot.master.builds.removal import cancel_waited_for
 from litebot.master.builds.removal import end_builds
 from litebot.master.builds.removal import starts_are_over
 from litebot.master.runtime.visitor_log import for_visitor
@@ -171,6 +172,9 @@ class BotMaster(botmaster.BotMaster):
                 builder.master = self.master
                 yield builder.setServiceParent(self)
         yield super().reconfigServiceBuilders(new_config)
+        if removed:
+            names_removed = [builder.name for builder in removed]
+            yield defer.ensureDeferred(cancel_waited_for(self.master, names_removed))
 
     @defer.inlineCallbacks
     def reconfigServiceWithBuildbotConfig(self, new_config: MasterConfig) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import sqlalchemy as sa
+from buildbot.db.model import Model
 from buildbot.process.build import Build
 from buildbot.process.results import CANCELLED
 from twisted.internet import defer
@@ -39,6 +41,29 @@ async def end_builds(botmaster: Any, builders: Iterable[Any]) -> None:
         if not build.finished and build.buildid is not None:
             build.results = CANCELLED
             await build.buildFinished([REASON], CANCELLED)
+
+
+async def cancel_waited_for(master: Any, names: list[str]) -> None:
+    """Cancel the requests for these builders that a Trigger step waits for and nobody will build.
+
+    Those for a builder that another master has stay.
+    """
+    for brid in await master.db.pool.do(_waited_for, names):
+        await master.data.control("cancel", {"reason": REASON}, ("buildrequests", str(brid)))
+
+
+def _waited_for(conn: sa.engine.Connection, names: list[str]) -> list[int]:
+    requests, builders, claims = Model.buildrequests, Model.builders, Model.buildrequest_claims
+    query = (
+        sa.select(requests.c.id)
+        .join_from(requests, builders, requests.c.builderid == builders.c.id)
+        .where(
+            *(requests.c.complete == 0, requests.c.waited_for == 1, builders.c.name.in_(names)),
+            requests.c.id.not_in(sa.select(claims.c.brid)),
+            builders.c.id.not_in(sa.select(Model.builder_masters.c.builderid)),
+        )
+    )
+    return list(conn.execute(query).scalars())
 
 
 def running(builders: Iterable[Any]) -> list[Build]:

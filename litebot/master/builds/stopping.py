@@ -62,11 +62,11 @@ def _sigterm_s(step: Any) -> float:
 
 
 def _has_ended(build: Any, step: Any) -> bool:
-    return build.finished or (step is not None and build.currentStep is not step)
+    return build.finished or build.currentStep is not step
 
 
 async def _ended(build: Any, step: Any, timeout_s: float) -> bool:
-    """Wait until a step of a build has ended, or without one the build; return whether it has."""
+    """Wait until the build has ended or runs another step; return whether it does in time."""
     reactor = build.master.reactor
     late_at = reactor.seconds() + timeout_s
     while not _has_ended(build, step):
