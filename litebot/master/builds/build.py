@@ -34,7 +34,12 @@ from litebot.master.runtime.subclasses import put_before
 
 
 class BuildProperties:
-    """Put before the class of the properties of a build."""
+    """Put before the class of the properties of a build.
+
+    `stored` is what was stored last: {name: (JSON, source)}.
+    """
+
+    stored: dict[str, tuple[str, str]] | None = None
 
     def setProperty(self, name: Any, value: Any, source: Any, runtime: bool = False) -> None:
         """Do as Buildbot does, but an error says which property it is about."""

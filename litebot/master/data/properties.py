@@ -5,6 +5,7 @@ Source: buildbot/data/properties.py, whose names these keep.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from buildbot.data import base
@@ -36,6 +37,7 @@ class Properties(properties.Properties):
 
         The build itself goes on with the values that it has.  Raises UnstorableProperties after the
         others have been stored; the build no longer has these, so that its end can be stored.
+        Where the Properties have an attribute `stored`, what was stored last is not stored again.
         """
         real = properties.getProperties()
         values = real.asDict()
@@ -57,9 +59,13 @@ class Properties(properties.Properties):
             del values[name]
             real.properties.pop(name, None)
         masked = masker.mask_properties(values)
-        changed = yield self.master.db.builds.set_properties(buildid, masked)
-        if changed:
-            yield self.generateUpdateEvent(buildid, changed)
+        texts = {name: (json.dumps(value), source) for name, (value, source) in masked.items()}
+        if getattr(real, "stored", None) != texts:
+            changed = yield self.master.db.builds.set_properties(buildid, masked)
+            if hasattr(real, "stored"):
+                real.stored = texts
+            if changed:
+                yield self.generateUpdateEvent(buildid, changed)
         if faults:
             raise UnstorableProperties(
                 "\n".join(
