@@ -22,10 +22,10 @@ from litebot.basedir import Basedir
 from litebot.errors import SettingsError
 from litebot.errors import StoreFailed
 from litebot.master import database
-from litebot.master.builds import silence
 from litebot.master.builds.attempts import Attempts
 from litebot.master.builds.attempts import SharedAttempts
 from litebot.master.builds.distributor import BotMaster
+from litebot.master.builds.silence import WorkerManager
 from litebot.master.cluster import claims
 from litebot.master.cluster.queue import SHARED_QUEUE
 from litebot.master.cluster.shared import Shared
@@ -57,7 +57,6 @@ from litebot.master.runtime.services import ChangeManager
 from litebot.master.runtime.services import MachineManager
 from litebot.master.runtime.services import SecretManager
 from litebot.master.runtime.services import ServiceManager
-from litebot.master.runtime.services import WorkerManager
 from litebot.master.runtime.steady_clock import SteadyClock
 from litebot.master.secrets.log import close_log_file
 from litebot.master.shutdown import Shutdown
@@ -135,7 +134,6 @@ class BuildMaster(master.BuildMaster):
         yield self.msgmanager.setServiceParent(self)
 
         self.workers = WorkerManager(self)
-        silence.use(self.workers)
         yield self.workers.setServiceParent(self)
         self.workers.reconfig_priority = 127
 

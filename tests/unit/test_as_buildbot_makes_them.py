@@ -18,11 +18,11 @@ from litebot.master import service
 # What litebot makes in the places of what Buildbot makes, by Buildbot's names.
 REPLACED = {
     "httpclientservice.HTTPClientService.getService": "HTTPClientService.getService",
+    "workermanager.WorkerManager": "WorkerManager",
     "dbconnector.DBConnector": "Database",
     "mqconnector.MQConnector": "MQConnector",
     "dataconnector.DataConnector": "Data",
     "wwwservice.WWWService": "WWWService",
-    "workermanager.WorkerManager": "WorkerManager",
     "service.BuildbotServiceManager": "ServiceManager",
     "PBManager()": "PBManager(worker_logins)",
     "MsgManager()": "MsgManager(worker_logins)",

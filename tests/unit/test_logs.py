@@ -503,9 +503,15 @@ def test_finishing_fails_where_the_rest_can_t_be_stored(
     assert [row[4] for row in world.rows("logs")] == [0]
 
 
-@pytest.mark.parametrize("content", ["", "no newline", "lone \ud800\n"])
+@pytest.mark.parametrize("content", ["", "no newline"])
 def test_an_append_that_is_wrong_changes_nothing(world: World, content: str) -> None:
     logid = open_log(world)
     assert isinstance(outcome(world, world.updates.appendLog, logid, content), Raised)
     assert append(world, logid, "right\n") == (0, 0)
     assert text(world) == "right\n"
+
+
+def test_a_lone_surrogate_is_replaced(world: World) -> None:
+    logid = open_log(world)
+    assert append(world, logid, "lone \ud800, pair \ud83d\ude00\n") == (0, 0)
+    assert text(world) == "lone \ufffd, pair \U0001f600\n"

@@ -12,10 +12,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from buildbot.worker import manager
 from buildbot.worker.protocols import msgpack
 from buildbot.worker.protocols import pb
 from twisted.internet import defer
 from twisted.python import log
+
+from litebot.master.runtime.services import Following
 
 # How many looks, each of which would see an answer, make up `[workers] silence`.
 LOOKS = 6
@@ -155,7 +158,10 @@ class MsgpackConnection(AnsweringConnection, msgpack.Connection):
         super().detached(protocol)
 
 
-def use(workers: Any) -> None:
-    """Have a WorkerManager of Buildbot's make these connections."""
-    workers.pb.ConnectionClass = PBConnection
-    workers.msgpack.ConnectionClass = MsgpackConnection
+class WorkerManager(Following, manager.WorkerManager):
+    """`master.workers` of a litebot master, which makes these connections."""
+
+    def __init__(self, master: Any) -> None:
+        super().__init__(master)
+        self.pb.ConnectionClass = PBConnection
+        self.msgpack.ConnectionClass = MsgpackConnection

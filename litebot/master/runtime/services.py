@@ -15,7 +15,6 @@ from buildbot.changes import manager as change_manager
 from buildbot.config.master import MasterConfig
 from buildbot.machine import manager as machine_manager
 from buildbot.util import service
-from buildbot.worker import manager as worker_manager
 from twisted.internet import defer
 
 from litebot.master.secrets import manager as secret_manager
@@ -55,10 +54,6 @@ def _follow_class(child: Any, new: type) -> None:
 
 class ChangeManager(Following, change_manager.ChangeManager):
     """`master.change_svc` of a litebot master."""
-
-
-class WorkerManager(Following, worker_manager.WorkerManager):
-    """`master.workers` of a litebot master."""
 
 
 class MachineManager(Following, machine_manager.MachineManager):
