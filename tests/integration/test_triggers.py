@@ -80,6 +80,10 @@ c["builders"] = [b for b in c["builders"] if b.name != "parent"] + [
     )
 ]
 """
+NOBODY = """
+c["workers"].append(worker.Worker("absent", "absentpw"))
+c["builders"][-2].workernames = ["absent"]
+"""
 REMOVED = """
 c["schedulers"][-1] = schedulers.Triggerable(name="other", builderNames=["hello"])
 c["builders"] = [b for b in c["builders"] if b.name != "child"]
@@ -103,9 +107,9 @@ def test_a_step_waits_on_when_its_triggerable_is_replaced(master: Master, change
 
 @on_both
 def test_a_step_ends_when_the_builder_that_it_waits_for_is_removed(master: Master) -> None:
-    master.configure(WAITING + CONFIG + 'c["workers"][0].max_builds = 1')
+    master.configure(WAITING + CONFIG + NOBODY)
     master.start()
-    master.force("parent", "--no-wait")  # it has the only place, so that its child waits
+    master.force("parent", "--no-wait")
     waiting = "SELECT 1 FROM buildrequests WHERE waited_for = 1 AND complete = 0"
     wait_for(lambda: master.rows(waiting), "the child's request")
     master.configure(REMOVED)
