@@ -26,8 +26,8 @@ CROWD_S = 1.0
 GROUP_EVERY_S = 0.05
 # Which part of the time visitors have while builds run, how much of it they may save, and how much
 # of what one of them has taken beyond that is held against all.
-SHARE = 0.12
-SAVED_S = 0.1
+SHARE = 0.1
+SAVED_S = 0.2
 OWED_S = 0.06
 # What an address has taken counts half after that time.
 HALF_LIFE_S = 1.0

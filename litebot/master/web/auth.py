@@ -105,7 +105,7 @@ class FileAuth(LimitedLogins, auth.CustomAuth):
 
     def __init__(self, path: Path, **kwargs: Any) -> None:
         self.users = UserFile(path)
-        self._passwords = PasswordQueue()
+        self._passwords = PasswordQueue(lambda: self.master.reactor)
         # CustomAuth has no argument for the next class, so it is not LimitedLogins that calls it.
         auth.CustomAuth.__init__(self, userInfoProvider=FileUserInfo(self.users), **kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,9 @@ LONGEST_PAUSE_S = 60.0
 # How many passwords wait to be checked, of names that exist and of others.  A check takes 50 ms.
 MOST_WAITING = 100
 MOST_WAITING_UNKNOWN = 20
+# A check takes a core and memory from builds, too: one of a name that does not exist is followed
+# by a pause of so many times as long, before the next such check.
+PAUSE_FACTOR = 4.0
 
 
 class TooMany(Exception):
@@ -85,11 +89,13 @@ class PasswordQueue:
     """Passwords that wait to be checked, one at a time, those of names that exist first.
 
     A check is slow on purpose and takes a thread, of which others need some.  So wrong logins of
-    names that do not exist keep nobody waiting.
+    names that do not exist keep nobody waiting.  `reactor` returns the reactor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Callable[[], Any]) -> None:
+        self._reactor = reactor
         self._is_checking = False
+        self._pause: Any = None
         self._waiting: deque[defer.Deferred[None]] = deque()
         self._waiting_unknown: deque[defer.Deferred[None]] = deque()
 
@@ -114,14 +120,22 @@ class PasswordQueue:
         except defer.CancelledError:
             waiting.remove(turn)
             raise UnauthorizedLogin from None
+        began_at = time.monotonic()
         try:
             return await threads.deferToThread(verify)
         finally:
             self._is_checking = False
+            if not is_known:
+                pause_s = PAUSE_FACTOR * (time.monotonic() - began_at)
+                self._pause = self._reactor().callLater(pause_s, self._end_pause)
             self._check_next()
 
+    def _end_pause(self) -> None:
+        self._pause = None
+        self._check_next()
+
     def _check_next(self) -> None:
-        waiting = self._waiting or self._waiting_unknown
+        waiting = self._waiting or (self._waiting_unknown if self._pause is None else None)
         if waiting and not self._is_checking:
             self._is_checking = True
             waiting.popleft().callback(None)
