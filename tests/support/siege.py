@@ -21,8 +21,8 @@ from support.websocket import WebSocket
 
 MB = 1_000_000
 READERS, IDLE, SLOW, SUBSCRIPTIONS = 10, 1100, 100, 20_000
-# Each attack is repeated as soon as it is over, but not more often than that.
-PAUSE_S = 0.1
+# Each attack is made again so long after it has ended.
+PAUSE_S = 1.0
 ANSWER_S = 30.0
 NESTED = b"\x7f" + b"\x01\x80" * (MB // 2)
 
