@@ -13,8 +13,8 @@ from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
 
+from litebot.master.web.encoding import encode
 from litebot.master.web.rest import body_of
-from litebot.master.web.rest import encode
 
 TEXTS = st.text(st.characters(codec=None))  # a file name that is no UTF-8 has lone surrogates
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -8,7 +8,6 @@ from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
 from autobahn.websocket.types import ConnectionDeny
-from buildbot.util import toJson
 from buildbot.util.twisted import async_to_deferred
 from buildbot.www import auth
 from buildbot.www import ws
@@ -18,6 +17,7 @@ from twisted.web import resource
 from twisted.web import server
 
 from litebot.master.limits.addresses import address_of
+from litebot.master.web.encoding import encode
 from litebot.master.web.subscriptions import EventReader
 from litebot.master.web.subscriptions import Subscriptions
 
@@ -149,6 +149,9 @@ class WsProtocol(ws.WsProtocol):
             return None
         self._reader.note_sent(len(payload))
         return super().sendMessage(payload, *args, **kwargs)
+
+    def to_json(self, msg: Any) -> bytes:
+        return encode(msg)
 
     def _send_event(self, key: Any, message: Any) -> None:
         self.send_json_message(k="/".join(key), m=message)
@@ -355,8 +358,8 @@ class _Stream:
         self._write(":\n\n")
 
     def _send_event(self, key: Any, message: Any) -> None:
-        sent = json.dumps({"key": list(key), "message": message}, default=toJson)
-        self._write(f"event: event\ndata: {sent}\n\n")
+        sent = encode({"key": list(key), "message": message})
+        self._write(f"event: event\ndata: {sent.decode()}\n\n")
 
     def _write(self, text: str) -> None:
         data = text.encode()

@@ -6,7 +6,6 @@ can't be understood is answered with 4xx and the reason.
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from collections.abc import AsyncIterator
@@ -20,11 +19,9 @@ from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Any
 
-import orjson
 from buildbot.data.base import EndpointKind
 from buildbot.data.exceptions import InvalidControlException
 from buildbot.data.exceptions import InvalidPathError
-from buildbot.util import toJson
 from buildbot.util import unicode2bytes
 from buildbot.util.twisted import async_to_deferred
 from buildbot.www import rest
@@ -36,7 +33,6 @@ from twisted.web import server
 from twisted.web.http import datetimeToString
 
 from litebot.errors import ServerAway
-from litebot.master.db.components.values import epoch_of
 from litebot.master.db.read_pool import may_read_inline
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.limits.addresses import address_of
@@ -49,6 +45,7 @@ from litebot.master.secrets.masker import masker
 from litebot.master.web import actions
 from litebot.master.web import large
 from litebot.master.web.auth import missing_for_all_actions
+from litebot.master.web.encoding import encode
 from litebot.master.web.long_lists import FIRST_ROWS
 from litebot.master.web.long_lists import PIECE_BYTES
 from litebot.master.web.long_lists import LongList
@@ -74,32 +71,6 @@ PAGE_LINES = 2000
 LARGE_BYTES = 256 * 1024
 # Stands for the content of a log; encoded, it looks like nothing else in an answer.
 CONTENT = "\0"
-ORJSON_OPTIONS = (
-    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-)
-
-
-def encode(row: Any, indent: bool) -> bytes:
-    """Encode a row as JSON in the way Buildbot does: with sorted keys, and times in seconds.
-
-    NaN becomes null, as JSON has no NaN.  Strings with unpaired surrogates and integers beyond 64
-    bits are left to the standard library, as orjson refuses them.
-    """
-    try:
-        return orjson.dumps(
-            row, _json_default, ORJSON_OPTIONS | (orjson.OPT_INDENT_2 if indent else 0)
-        )
-    except TypeError:
-        return json.dumps(
-            row, default=toJson, sort_keys=True, indent=2 if indent else None
-        ).encode()
-
-
-def _json_default(value: Any) -> Any:
-    """Convert a value as Buildbot's toJson does, but times with a time zone faster."""
-    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        return epoch_of(value)
-    return toJson(value)
 
 
 def body_of(name: str, rows: Iterable[Any], meta: dict[str, Any], indent: bool) -> bytes:

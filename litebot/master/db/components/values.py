@@ -77,7 +77,7 @@ def fault_of_property(db: Any, name: Any, value: Any, source: Any) -> str | None
         if longest is not None and len(text) > longest:
             return f"its {what} has {len(text):,} characters; Postgres takes up to {longest}"
     try:
-        json.dumps(value, allow_nan=False)  # browsers can't read NaN and infinities
+        json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         return f"its value is {_shown(value)}, which JSON can't hold: {error}"
     return None
