@@ -340,6 +340,72 @@ def test_a_commit_without_a_parent_is_kept_in_its_codebase(
     assert problems(master) == {}
 
 
+OWN = """
+import os
+from buildbot.plugins import changes
+from twisted.internet import defer
+from twisted.python import log
+
+
+class Own(changes.GitPoller):
+    def poll(self):
+        log.msg("my own poll")
+        return super().poll()
+
+    def _get_commit_author(self, rev):
+        return defer.succeed("somebody")
+
+
+c["change_source"] = Own(
+    os.path.join(basedir, "repo"), branches=True, pollInterval=1, pollAtLaunch=True, name="poller",
+    gitbin=os.path.join(basedir, "git"),
+)
+"""
+
+
+def test_methods_of_a_class_of_ones_own_are_called(master: Master) -> None:
+    repository = Repository(master)
+    master.configure(OWN)
+    master.start()
+    await_poll(master)
+    (revision,) = repository.commit("main", "second")
+    await_change(master, revision)
+    assert changes_by_revision(master)[revision]["author"] == "somebody"
+    assert "my own poll" in master.log
+    away = Path(f"{repository.path}-away")
+    repository.path.rename(away)
+    wait_for(lambda: problems(master), "the problem")
+
+
+# A git that can't fetch a branch as long as there is a file.
+BLOCKED = """\
+#!/bin/sh
+case "$*" in fetch*heads/late*) test ! -e {blocked} || exit 128 ;; esac
+exec {git} "$@"
+"""
+
+
+@on_both
+def test_the_history_of_a_branch_that_could_not_be_fetched_at_first_is_old(master: Master) -> None:
+    repository = Repository(master)
+    repository.git("checkout", "--quiet", "-b", "late")
+    repository.commit("late", "old")
+    git, blocked = master.basedir / "git", master.basedir / "blocked"
+    git.write_text(BLOCKED.format(git=shutil.which("git"), blocked=blocked), encoding="utf-8")
+    git.chmod(0o755)
+    blocked.touch()
+    master.configure(POLLERS)
+    master.start()
+    wait_for(lambda: "fetch refs/heads/late" in problems(master), "the problem", 30)
+    await_poll(master)
+    blocked.unlink()
+    wait_for(lambda: not problems(master), "no problem", 30)
+    new = repository.commit("late", "new") + repository.commit("main", "new, too")
+    for revision in new:
+        await_change(master, revision)
+    assert changes_by_revision(master).keys() == set(new)
+
+
 SHARING = """
 import os
 from buildbot.plugins import changes

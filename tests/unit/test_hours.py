@@ -112,3 +112,17 @@ def test_days_of_weeks_and_months_count_by_the_wall(zone: str) -> None:
         due = next_time(cron, start, is_hourly=False)
         assert due is not None
         assert walls([due], zone) == [f"{local.day:02} 23:30"]
+
+
+def test_minutes_of_a_half_hour_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = "Australia/Lord_Howe"
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        found = walls(times("10,20,35 2 * * *", "2026-10-04", zone, days=3), zone)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found[-6:] == [f"03 02:{at}" for at in (10, 20, 35)] + [
+        f"04 02:{at}" for at in (35, 40, 50)
+    ]

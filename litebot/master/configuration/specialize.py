@@ -59,13 +59,11 @@ def specialize(config: MasterConfig, environment: StepEnvironment) -> None:
             put_before(scheduler, SteadyPeriodic)
     _answer_clients(config)
     if config.change_sources:
-        from litebot.master.delivery.change_sources import (
-            exact_class,  # takes memory: a master may have none
-        )
+        # It takes memory, and a master may have none.
+        from litebot.master.delivery.change_sources import make_exact
 
         for source in config.change_sources:
-            if (ours := exact_class(type(source))) is not None:
-                put_before(source, ours)
+            make_exact(source)
     _limit_logins(config.www.get("auth"))
 
 

@@ -36,6 +36,8 @@ from litebot.master.delivery.git_poller import ExactGitPoller
 from litebot.master.delivery.place import KeepsPlace
 from litebot.master.delivery.source_problems import WatchedSource
 from litebot.master.runtime.error_log import store_failed
+from litebot.master.runtime.subclasses import put_before
+from litebot.master.runtime.subclasses import put_behind
 
 
 class HgFailed(Exception):
@@ -249,10 +251,11 @@ class ExactMaildirSource(MaildirSource):
                 raise
             return io.StringIO(raw.decode("ascii", "surrogateescape"))
 
-    def deactivate(self) -> Any:
-        """Do as Buildbot does; another master may have the source next."""
+    @async_to_deferred
+    async def stopService(self) -> None:
+        """Do as Buildbot does, and forget what it could not do."""
+        await defer.maybeDeferred(super().stopService)
         self.master.source_problems.forget(self.name or "")
-        return super().deactivate()
 
 
 EXACT: tuple[tuple[type, type], ...] = (
@@ -268,6 +271,15 @@ EXACT: tuple[tuple[type, type], ...] = (
 )
 
 
-def exact_class(kind: type) -> type | None:
-    """Return the class of EXACT to put before a class of change sources, or None."""
-    return next((ours for buildbots, ours in EXACT if issubclass(kind, buildbots)), None)
+# Of these a user's own methods come first: litebot's, which they call, call none of Buildbot's.
+REPLACED = (GitPoller, HgPoller)
+
+
+def make_exact(source: Any) -> None:
+    """Give a change source the class of EXACT for its kind, if there is one."""
+    kind = type(source)
+    ours = next((ours for buildbots, ours in EXACT if issubclass(kind, buildbots)), None)
+    if ours is None:
+        return
+    is_own = issubclass(kind, REPLACED) and kind not in REPLACED
+    (put_behind if is_own else put_before)(source, ours)

@@ -12,6 +12,7 @@ from buildbot.util.httpclientservice import HTTPSession
 from buildbot.util.poll import Poller
 from buildbot.util.twisted import async_to_deferred
 from twisted.internet import defer
+from twisted.python import log
 
 from litebot.master.delivery.change_origins import IdempotencyKey
 from litebot.master.delivery.change_origins import change_origin
@@ -21,6 +22,8 @@ from litebot.master.runtime.subclasses import put_before
 
 LAST_EVENT = "last_event_ts"
 FOLLOW = "follow the stream of events"
+# A process that has followed the stream for so long does it well.
+LASTS_S = 30.0
 # As many events that can't be understood stay in the source's problems.
 MOST_KEPT = 10
 
@@ -96,26 +99,47 @@ class ExactGerritEventLogPoller(WatchedSource, gerrit.GerritEventLogPoller):
             reached = newest if failed_at is None else failed_at
             await self.master.db.state.setState(self._oid, LAST_EVENT, reached)
 
+    @async_to_deferred
+    async def getFiles(self, change: str, patchset: str) -> list[str]:
+        """Return the files of a change, or "unknown" where the server does not tell them."""
+        try:
+            return list(await super().getFiles(change, patchset))
+        except GerritRefused as error:
+            log.msg(f"{self}: {error}")
+            return ["unknown"]
+
     def _keep_bad(self, what: str, error: BaseException) -> None:
         if what in self._bad or len(self._bad) < MOST_KEPT:
             self._bad = {**self._bad, what: error}
 
 
 class WatchedGerritStream(gerrit.GerritChangeSource):
-    """Notes why the process that follows the stream of events ends, until an event comes."""
+    """Notes why the process that follows the stream of events ends, until one lasts."""
+
+    _lasts: Any = None  # the call that forgets why the last one has ended
 
     def _stream_process_started(self) -> None:
         connector: Any = self._stream_connector
-        if said := connector._last_lines_for_debug:
-            text = " ".join(line.decode("utf-8", "replace") for line in said)
+        if self._lasts is not None:
+            self._lasts.cancel()
+            # Events are among the last lines, too.
+            lines = [line.decode("utf-8", "replace") for line in connector._last_lines_for_debug]
+            said = [line for line in lines if not line.startswith("{")]
+            text = " ".join(said) or "ssh ended and said nothing"
             self.master.source_problems.note(self.name, FOLLOW, text)
+        clock, note = self.master.steady_clock, self.master.source_problems.note
+        self._lasts = clock.callLater(LASTS_S, note, self.name, FOLLOW, None)
         super()._stream_process_started()
 
     def _line_received_stream(self, line: bytes) -> Any:
         self.master.source_problems.note(self.name, FOLLOW, None)
         return super()._line_received_stream(line)
 
-    def deactivate(self) -> Any:
+    @async_to_deferred
+    async def deactivate(self) -> None:
         """Do as Buildbot does; another master may have the source next."""
+        if self._lasts is not None:
+            self._lasts.cancel()
+            self._lasts = None
+        await super().deactivate()
         self.master.source_problems.forget(self.name or "")
-        return super().deactivate()

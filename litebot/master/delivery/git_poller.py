@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -40,6 +39,10 @@ UNREAD = "unread"
 MOST_ATTEMPTS = 10
 LINES_SHOWN = 6
 HEADS = "refs/heads/"
+# What a repository of git has once it is made.
+REPOSITORY = ("HEAD", "config", "objects", "refs")
+# The state with the branches that could not be fetched at the first poll, whose history is old.
+UNSEEN = "unseen"
 
 
 class GitFailed(GitError):
@@ -80,6 +83,7 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
         if self.lastRev is None:
             self.lastRev = await self.getState(LAST_REV, {})
         self._unread = await self.getState(UNREAD, {})
+        unseen, is_first = set(await self.getState(UNSEEN, [])), not self.lastRev
         log.msg(f'gitpoller: processing changes from "{self.repourl}"')
         done: dict[str, str] = {}
         branches = []
@@ -87,11 +91,14 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
             branch = self._trim_prefix(ref, HEADS) if trims else ref
             branches.append(branch)
             if not is_fetched or self.poll_should_exit():
+                if is_first:
+                    unseen.add(branch)
                 continue
             try:
                 tracker = self._tracker_ref(self.repourl, ref)
                 revision = await self._dovccmd("rev-parse", [tracker], path=self._folder)
-                await self._process_changes(revision, branch)
+                if branch not in unseen:
+                    await self._process_changes(revision, branch)
             except Exception as error:
                 if store_failed(error) is not None:
                     raise
@@ -99,6 +106,8 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
             else:
                 done[branch] = revision
         await self._record(branches, done)
+        if (left := unseen.intersection(branches).difference(done)) != unseen or is_first:
+            await self.setState(UNSEEN, sorted(left))
 
     async def _record(self, branches: list[str], done: dict[str, str]) -> None:
         """Record how far all branches are; one that is not done is where its last change was."""
@@ -120,7 +129,9 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
 
     async def _fetch_refs(self) -> tuple[dict[str, bool], bool]:
         """Fetch all refs that are wanted; return whether each was, and whether names are cut."""
-        await self._dovccmd("init", ["--bare", self._folder])
+        async with self.master.source_turns.making(self._folder):
+            if not all(os.path.exists(os.path.join(self._folder, part)) for part in REPOSITORY):
+                await self._dovccmd("init", ["--bare", self._folder])
         tmp_dir: Any = contextlib.nullcontext()
         if self._git_auth.is_auth_needed:
             tmp_dir = private_tempdir.PrivateTemporaryDirectory(
@@ -196,9 +207,11 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
         if not self.lastRev:
             return  # at the first poll all history is old
         objectid = await self.master.db.state.getObjectId(self.name, type(self).__name__)
+        tried = set(self._unread.get(branch, ()))
         await self._add_unread(objectid, newRev, branch)
         before = self.lastRev.get(branch)
-        revisions = await self._new_revisions(newRev, branch)
+        found = await self._new_revisions(newRev, branch)
+        revisions = [revision for revision in found if revision not in tried]
         self.lastRev[branch] = newRev
         if revisions:
             text = f'{revisions} from "{self.repourl}" branch "{branch}"'
@@ -246,21 +259,31 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
 
     async def _add_unread(self, objectid: int, new: str, branch: str) -> None:
         """Try again to add the commits that could not be read, unless they are gone."""
-        left = list(self._unread.get(branch, []))
-        for revision in self._unread.get(branch, [])[:MOST_ATTEMPTS]:
+        unread = self._unread.get(branch, [])
+        failed = []
+        for revision in unread[:MOST_ATTEMPTS]:
             origin = UnreadCommit(objectid, UNREAD, branch, revision)
             try:
-                gone = await self._dovccmd("rev-list", ["-1", revision, f"^{new}"], self._folder)
-                if not gone:
+                if await self._is_in(revision, new):
                     await self._add(revision, branch, origin, CodebaseCommits(self, branch))
-                left.remove(revision)
             except Exception as error:
                 if store_failed(error) is not None:
                     raise
                 self.leave_undone(f"poll branch {branch}, commit {revision}", error)
-                if origin.is_stored:
-                    left.remove(revision)
-        await self._set_unread({**self._unread, branch: left})
+                if not origin.is_stored:
+                    failed.append(revision)
+        # Those that were not tried now come first next time.
+        await self._set_unread({**self._unread, branch: [*unread[MOST_ATTEMPTS:], *failed]})
+
+    async def _is_in(self, revision: str, head: str) -> bool:
+        """Return whether a commit is still there, and in the history of another one."""
+        try:
+            await self._dovccmd("cat-file", ["-e", f"{revision}^{{commit}}"], self._folder)
+        except GitFailed as error:
+            if error.was_killed:
+                raise
+            return False
+        return not await self._dovccmd("rev-list", ["-1", revision, f"^{head}"], self._folder)
 
     async def _add(self, revision: str, branch: str, origin: Any, commits: CodebaseCommits) -> None:
         """Add the change of a commit."""
@@ -310,29 +333,24 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
         return [name]
 
     @async_to_deferred
-    async def _field(self, name: str, revision: str, buildbots: Callable[[str], Any]) -> Any:
-        """Return a field of a commit, by a user's own method where there is one."""
-        method: Any = buildbots
-        if method.__func__ is not vars(GitPoller)[method.__name__]:
-            return await buildbots(revision)
-        return getattr(await self._read(revision), name)
+    async def _get_commit_author(self, rev: str) -> str:
+        return (await self._read(rev)).author
 
-    def _get_commit_author(self, rev: str) -> Any:
-        return self._field("author", rev, super()._get_commit_author)
+    @async_to_deferred
+    async def _get_commit_committer(self, rev: str) -> str:
+        return (await self._read(rev)).committer
 
-    def _get_commit_committer(self, rev: str) -> Any:
-        return self._field("committer", rev, super()._get_commit_committer)
+    @async_to_deferred
+    async def _get_commit_comments(self, rev: str) -> str:
+        return (await self._read(rev)).comments
 
-    def _get_commit_comments(self, rev: str) -> Any:
-        return self._field("comments", rev, super()._get_commit_comments)
-
-    def _get_commit_files(self, rev: str) -> Any:
-        return self._field("files", rev, super()._get_commit_files)
+    @async_to_deferred
+    async def _get_commit_files(self, rev: str) -> list[str]:
+        return (await self._read(rev)).files
 
     @async_to_deferred
     async def _get_commit_timestamp(self, rev: str) -> int | None:
-        when = await self._field("when", rev, super()._get_commit_timestamp)
-        return when if self.usetimestamps else None
+        return (await self._read(rev)).when if self.usetimestamps else None
 
     @async_to_deferred
     async def _get_commit_parent_hashes(self, rev: str) -> str:

@@ -33,23 +33,26 @@ def next_time(cron: str, after: float, *, is_hourly: bool) -> float | None:
     # Cron goes by the dates and hours of the wall clock, which are given to it as if in UTC.
     wall = datetime.datetime.fromtimestamp(after)
     start = wall.replace(tzinfo=datetime.UTC, fold=0)
-    if len({_offset(after + shift) for shift in (-LARGEST_SHIFT_S, 0, LARGEST_SHIFT_S)}) > 1:
-        start -= datetime.timedelta(seconds=LARGEST_SHIFT_S)  # it may show what it has shown before
+    offsets = [_offset(after + shift) for shift in (-LARGEST_SHIFT_S, 0, LARGEST_SHIFT_S)]
+    start -= max(offsets) - min(offsets)  # it may show what it has shown before
     found: float | None = None
     try:
         for due in croniter.croniter(cron, start).all_next(datetime.datetime):
             times = list(_times(due.replace(tzinfo=None), is_hourly=is_hourly))
             later = [time for time in times if time > after]
             found = min([*later, *([] if found is None else [found])], default=None)
-            if found is not None and times[0] > found:
+            is_left_out = datetime.datetime.fromtimestamp(times[0]) != due.replace(tzinfo=None)
+            if found is not None and times[0] > found and not is_left_out:
                 return found
     except croniter.CroniterBadDateError:
         pass
     return found
 
 
-def _offset(epoch: float) -> datetime.timedelta | None:
-    return datetime.datetime.fromtimestamp(epoch, datetime.UTC).astimezone().utcoffset()
+def _offset(epoch: float) -> datetime.timedelta:
+    offset = datetime.datetime.fromtimestamp(epoch, datetime.UTC).astimezone().utcoffset()
+    assert offset is not None
+    return offset
 
 
 def _times(wall: datetime.datetime, *, is_hourly: bool) -> Iterator[float]:
@@ -79,7 +82,8 @@ class WallClock(NightlyBase):
         cron = self._times_to_cron_line(
             self.minute, self.hour, self.dayOfMonth, self.month, self.dayOfWeek
         )
-        return defer.succeed(next_time(cron, after, is_hourly=cron.split()[1] == "*"))
+        is_hourly = croniter.croniter.expand(cron)[0][1] == ["*"]  # however it is written
+        return defer.succeed(next_time(cron, after, is_hourly=is_hourly))
 
     def _actuate(self) -> Any:
         """Do as Buildbot does; what came due in hours that the clock was set over is one build."""

@@ -160,7 +160,8 @@ class WatchedSource:
         if self.master.source_problems.is_new(self.name or "", what, error):
             log.err(error, f"{self}: trying to {what}")
 
-    def deactivate(self) -> Any:
+    @async_to_deferred
+    async def deactivate(self) -> None:
         """Do as Buildbot does; another master may have the source next."""
+        await super().deactivate()  # type: ignore[misc]
         self.master.source_problems.forget(self.name or "")
-        return super().deactivate()  # type: ignore[misc]

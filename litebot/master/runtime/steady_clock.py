@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+# No operating system waits for some hundred years.
+LONGEST_WAIT_S = 3600.0
+
 
 class SteadyCall:
     """A call that a SteadyClock is to make, as Twisted's IDelayedCall has it."""
@@ -75,5 +78,5 @@ class SteadyClock:
             while self._is_open:
                 while self._calls and self._calls[0][0] <= self.seconds():
                     self._reactor.callFromThread(heapq.heappop(self._calls)[2].make)
-                wait_s = self._calls[0][0] - self.seconds() if self._calls else None
-                self._changed.wait(wait_s)
+                wait_s = self._calls[0][0] - self.seconds() if self._calls else LONGEST_WAIT_S
+                self._changed.wait(min(wait_s, LONGEST_WAIT_S))
