@@ -7,6 +7,7 @@ applied only in part is reported.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import MasterConfig
@@ -18,6 +19,9 @@ from litebot.master.configuration.reconfig import check_changes
 from litebot.master.runtime import memory
 from litebot.master.runtime.error_log import logged_errors
 from litebot.settings import Settings
+
+# How often it is looked whether builds of an old configuration still run.
+SETTLE_EVERY_S = 30.0
 
 
 class Reconfiguration:
@@ -62,8 +66,21 @@ class Reconfiguration:
             await master.change_delivery.resume()
 
     def _settle(self) -> None:
+        """Free what the old configuration needed, and again when its last build has ended."""
+        old = self._running()
+        memory.settle_reconfigured(builds_run=bool(old))
+        if old:
+            self._master.reactor.callLater(SETTLE_EVERY_S, self._settle_later, old)
+
+    def _settle_later(self, old: WeakSet[Any]) -> None:
+        if set(old) & set(self._running()):
+            self._master.reactor.callLater(SETTLE_EVERY_S, self._settle_later, old)
+        else:
+            memory.settle_reconfigured(builds_run=False)
+
+    def _running(self) -> WeakSet[Any]:
         builders = self._master.botmaster.builders.values()
-        memory.settle_reconfigured(builds_run=any(each.building for each in builders))
+        return WeakSet(build for each in builders for build in each.building)
 
     def refuse(self, settings: Settings, config: MasterConfig) -> None:
         """Raise Unchangeable if a started master can get this configuration only by a restart."""

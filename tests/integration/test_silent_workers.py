@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,11 @@ STUCK = {
 }
 for name, step in STUCK.items():
     builder(f"stuck-{name}", step, workernames=["local"])
+lock = util.MasterLock("one")
+locks = [lock.access("exclusive")]
+builder("holds", Never(locks=locks), workernames=["local"])
+builder("waits", steps.FileUpload("x", "x", locks=locks), workernames=["local"])
+builder("follows", Step(locks=locks), workernames=["local"])
 names = [b.name for b in c["builders"] if b.name != "hello"]
 c["schedulers"].append(schedulers.ForceScheduler("all", builderNames=names))
 """
@@ -244,3 +250,18 @@ def test_a_step_that_waits_for_nothing_is_stopped(remote: Remote) -> None:
     assert remote.master.rows("SELECT 1 FROM steps WHERE complete_at IS NULL") == []
     stopped = remote.master.rows("SELECT count(*) FROM logs WHERE name = 'stopped'")
     assert stopped[0][0] >= len(STUCK) - 2
+
+
+def test_a_step_that_is_stopped_while_it_waits_for_a_lock_holds_up_nobody(remote: Remote) -> None:
+    remote.start(60)
+    visitor = remote.master.login()
+    for name in ("holds", "waits"):
+        remote.master.force(name, "--no-wait")
+        wait_for(partial(remote.master.builds, name), f"{name} to begin", 30)
+    wait_for(lambda: "waiting for lock" in remote.master.log, "one to wait", 30)
+    for name in ("waits", "holds"):
+        (build,) = remote.master.builds(name)
+        visitor.control(f"builds/{build['buildid']}", "stop", reason="a click")
+        assert remote.master.finished_build(name)["results"] == CANCELLED
+    remote.master.force("follows", "--no-wait")
+    assert remote.master.finished_build("follows")["results"] == SUCCESS

@@ -11,6 +11,8 @@ Steps are adopted where they are made, as a build may add some that no configura
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from buildbot.process import build
@@ -36,10 +38,14 @@ from litebot.master.runtime.subclasses import put_before
 class BuildProperties:
     """Put before the class of the properties of a build.
 
-    `stored` is what was stored last: {name: (JSON, source)}.
+    `stored` is what was stored last: {name: (JSON, source)}.  `checked` has the properties that can
+    be stored and can't change in place: {name: (value, source)};
+    `checked_masked` has them without secrets.
     """
 
     stored: dict[str, tuple[str, str]] | None = None
+    checked: Mapping[str, tuple[Any, str]] = MappingProxyType({})
+    checked_masked: Mapping[str, tuple[Any, str]] = MappingProxyType({})
 
     def setProperty(self, name: Any, value: Any, source: Any, runtime: bool = False) -> None:
         """Do as Buildbot does, but an error says which property it is about."""
@@ -212,6 +218,8 @@ class Build(build.Build):
             self.subs = None
         self.lostRemote()
         self.text = [f"the worker {self.workername} did not answer"]
+        if self.asked_results is not None:  # Buildbot sets RETRY
+            self.results = RETRY if self.retries_when_stopped else self.asked_results
         step = self.currentStep
         if step is not None:
             step.give_up(self.text[0])
@@ -224,6 +232,8 @@ class Build(build.Build):
         for step in (self._preparation_step, self._locks_acquire_step, self.currentStep):
             if (yield self._is_open(step)):
                 yield self.master.data.updates.finishStep(step.stepid, results, False)
+        if self.currentStep is not None:
+            self.currentStep.let_go()
         if self.finished or self.buildid is None:
             return
         self.results = results

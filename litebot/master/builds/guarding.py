@@ -59,8 +59,32 @@ class GuardedStep:
         self._given_up = self._given_up or reason
 
     def cancel(self) -> None:
-        """Raise CancelledError where the step waits, whatever it waits for."""
-        self._started.cancel()
+        """Raise CancelledError where the step waits, or have it not wait for a lock any more."""
+        if not self._stop_waiting():
+            self._started.cancel()
+
+    def _stop_waiting(self) -> bool:
+        """Leave the queues of locks, where others wait behind the step; return whether it waited.
+
+        The step then goes on, and ends as one that was stopped.
+        """
+        step: Any = self
+        step.stopped = True
+        waiting, step._acquiringLocks = step._acquiringLocks, []
+        has_waited = False
+        for lock, access, event in waiting:
+            if (place := lock._find_waiting(step)) is not None:
+                has_waited = True
+                lock.stopWaitingUntilAvailable(step, access, lock.waiting[place][2] or event)
+        return has_waited
+
+    def let_go(self) -> None:
+        """Release the locks of a step that does not do so itself."""
+        step: Any = self
+        self._stop_waiting()
+        for lock, access in step._locks_to_acquire:
+            if lock.isOwner(step, access):
+                lock.release(step, access)
 
     def _results_of_stop(self) -> int:
         asked = self.build.asked_results  # type: ignore[attr-defined]
@@ -129,12 +153,13 @@ class GuardedStep:
     def _check_results(self) -> None:
         step: Any = self
         results = step.results
-        if type(results) is not int or results not in ALL_RESULTS:
+        if not isinstance(results, int) or results not in ALL_RESULTS:
             step.results = EXCEPTION
             raise WrongBookkeeping(
                 f"run() of the step {type(self).__name__} returned {results!r:.200}, which is no"
                 " result; return SUCCESS, FAILURE or another one of util's"
             )
+        step.results = int(results)  # it may be a bool, or of an Enum
 
     def _store_properties(self) -> Any:
         build = self.build  # type: ignore[attr-defined]
@@ -155,9 +180,7 @@ class GuardedStep:
         yield step.addLogWithFailure(failure)
         for each in [each for each in step.logs.values() if not each.finished]:
             yield self._attempt(each.finish)
-        for lock, access in step._locks_to_acquire:
-            if lock.isOwner(step, access):
-                yield self._attempt(lock.release, step, access)
+        yield self._attempt(self.let_go)
         yield self._attempt(updates.setStepStateString, step.stepid, brief(failure.value))
         yield updates.finishStep(step.stepid, results, False)
         return results
@@ -219,6 +242,9 @@ class GuardedStep:
             return self._replaced_summary(Failure())
 
     def _check_summary(self, summary: Any) -> Any:
+        if isinstance(summary, dict) and not isinstance(summary.get("step", ""), str):
+            # Buildbot only logs that; such a list is often `descriptionDone`.
+            summary = {**summary, "step": _as_text(summary["step"])}
         is_right = (
             isinstance(summary, dict)
             and isinstance(summary.get("step", ""), str)
@@ -243,3 +269,11 @@ class GuardedStep:
 def brief(error: BaseException | None) -> str:
     """Return what went wrong as a line for a state string."""
     return printable(f"{type(error).__name__}: {error}", LONGEST_REASON)
+
+
+def _as_text(words: Any) -> Any:
+    """Return texts of a list in one, none for None, and anything else as it is."""
+    if words is None:
+        return ""
+    is_list = isinstance(words, (list, tuple)) and all(isinstance(word, str) for word in words)
+    return " ".join(words) if is_list else words

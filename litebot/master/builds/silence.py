@@ -25,6 +25,9 @@ LOOKS = 6
 # From so many looks without an answer on, the worker gets no builds.
 SILENT_LOOKS = 2
 INTERRUPT_ANSWERED_WITHIN_S = 5.0
+# A worker answers nothing while it makes the archive of this command, which may take long; but no
+# longer than so many times `[workers] silence`.
+ARCHIVES, ARCHIVING_LOOKS = "uploadDirectory", 60 * LOOKS
 
 
 class AnsweringConnection:
@@ -37,6 +40,7 @@ class AnsweringConnection:
     worker: Any
     lost_because: str | None = None
     _looks = 0  # how many there were since the worker was heard
+    _archiving = 0  # how many archives it is told to make, and has not begun to send
     _heard: Any = None
     _question: defer.Deferred[None] | None = None
 
@@ -48,7 +52,7 @@ class AnsweringConnection:
     @property
     def is_silent(self) -> bool:
         """Whether the worker has not answered for a while."""
-        return self._looks >= SILENT_LOOKS
+        return self._looks >= SILENT_LOOKS and not self._archiving
 
     def ask(self) -> Any:
         """Ask the worker for an answer, of which its log says nothing; returns a Deferred."""
@@ -68,7 +72,7 @@ class AnsweringConnection:
             self._is_heard()
         elif self._question is not None:
             self._looks += 1
-        if self._looks >= LOOKS:
+        if self._looks >= (ARCHIVING_LOOKS if self._archiving else LOOKS):
             self._give_up()
         elif self._question is None:
             self._ask()
@@ -101,14 +105,33 @@ class AnsweringConnection:
 
     async def answers_within(self, timeout_s: float) -> bool:
         """Return whether the worker answers in time; one that does not counts as silent."""
+        heard = self.worker.lastMessageReceived
         answered: defer.Deferred[None] = defer.Deferred()
         defer.maybeDeferred(self.ask).addBoth(lambda _: answered.callback(None))
         try:
             await answered.addTimeout(timeout_s, self.master.reactor)
         except defer.TimeoutError:
+            if self._archiving or self.worker.lastMessageReceived != heard:
+                return True  # what it has to send comes before its answer
             self._looks = max(self._looks, SILENT_LOOKS)
             return False
         return True
+
+    def remoteStartCommand(
+        self, remoteCommand: Any, builderName: Any, commandId: Any, commandName: str, args: Any
+    ) -> Any:
+        """Do as Buildbot does, and note that a worker makes an archive."""
+        arguments = (remoteCommand, builderName, commandId, commandName, args)
+        d = super().remoteStartCommand(*arguments)  # type: ignore[misc]
+        if commandName == ARCHIVES:
+            self._archiving += 1
+            d.addBoth(self._has_archived)
+        return d
+
+    def _has_archived(self, result: Any) -> Any:
+        self._archiving -= 1
+        self._looks = 0
+        return result
 
     def remoteInterruptCommand(self, *args: Any) -> Any:
         """Do as Buildbot does, but do not wait for a worker that does not answer."""

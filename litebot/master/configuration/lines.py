@@ -106,7 +106,9 @@ class Lines:
 def _modules_beside(filename: Path) -> Iterator[Path]:
     folder = filename.resolve().parent
     for module in list(sys.modules.values()):
-        path = Path(getattr(module, "__file__", None) or "/")
+        path = Path("/")
+        with suppress(Exception):  # a module may be anything
+            path = Path(module.__file__ or "/")
         if path.suffix == ".py" and folder in path.parents and "site-packages" not in path.parts:
             yield path
 

@@ -49,6 +49,8 @@ from litebot.settings import load
 
 # Modules in these folders do not belong to a configuration.
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+# Modules of Buildbot with change sources and schedulers that listen on a port of their own.
+LISTENING = ("buildbot.changes.pb", "buildbot.schedulers.trysched")
 VIEWS = ("waterfall_view", "console_view", "grid_view")
 
 
@@ -255,6 +257,9 @@ def _user_of_port(number: int, config: dict[str, Any], ports: list[Any]) -> str 
     for key in ("change_source", "schedulers"):
         parts = config.get(key) or []
         for part in parts if isinstance(parts, list | tuple) else [parts]:
+            modules = {base.__module__ for base in type(part).__mro__}
+            if modules.isdisjoint(LISTENING):
+                continue  # its port is that of a server which it asks
             arguments = getattr(part, "_config_kwargs", {})
             used.append(getattr(part, "port", None) or arguments.get("port"))
     for port in used:

@@ -51,19 +51,29 @@ class Properties(properties.Properties):
                 values[name] = (rendered, source)
             except Exception as error:
                 faults[name] = f"its value can't be rendered: {type(error).__name__}: {error}"
-        for name, (value, source) in values.items():
+        checked = getattr(real, "checked", {})
+        rest = {k: entry for k, entry in values.items() if not _is_same(checked.get(k), entry)}
+        for name, (value, source) in rest.items():
             fault = faults.get(name) or fault_of_property(self.master.db, name, value, source)
             if fault is not None:
                 faults[name] = fault
         for name in faults:
             del values[name]
             real.properties.pop(name, None)
-        masked = masker.mask_properties(values)
-        texts = {name: (json.dumps(value), source) for name, (value, source) in masked.items()}
-        if getattr(real, "stored", None) != texts:
+        masked, stored = masker.mask_properties(values), getattr(real, "stored", None)
+        was_masked = getattr(real, "checked_masked", {})
+        texts = {
+            name: stored[name]
+            if stored and name in stored and _is_same(was_masked.get(name), entry)
+            else (json.dumps(entry[0]), entry[1])
+            for name, entry in masked.items()
+        }
+        if stored != texts:
             changed = yield self.master.db.builds.set_properties(buildid, masked)
             if hasattr(real, "stored"):
                 real.stored = texts
+                real.checked = _unchangeable(values)
+                real.checked_masked = _unchangeable(masked)
             if changed:
                 yield self.generateUpdateEvent(buildid, changed)
         if faults:
@@ -81,6 +91,19 @@ class Properties(properties.Properties):
         value, source = masker.mask_properties({name: (value, source)})[name]
         yield self.master.db.builds.setBuildProperty(buildid, name, value, source)
         yield self.generateUpdateEvent(buildid, {name: (value, source)})
+
+
+SCALARS = (str, int, float, bool, type(None))
+
+
+def _unchangeable(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries whose values can't change in place."""
+    return {name: entry for name, entry in values.items() if type(entry[0]) in SCALARS}
+
+
+def _is_same(known: Any, entry: Any) -> bool:
+    """Return whether two entries of a value and its source are the same; True is not 1."""
+    return known is not None and type(known[0]) is type(entry[0]) and bool(known == entry)
 
 
 def _is_plain(value: Any) -> bool:
