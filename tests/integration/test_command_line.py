@@ -166,6 +166,7 @@ def are_documented(command: str, value: Any, *, but: set[str] | None = None) -> 
 def test_the_json_of_status(running: Master) -> None:
     # What a server's database has, and what others do to it.
     of_others = {"database.url", "masters[]", "outage.since", "outage.words", "without_builder{}"}
+    of_others |= {"lost_workers{}", "lost_workers{}.since", "lost_workers{}.words"}
     never_started = {"last_start"}
     assert running.visitor().request("GET", "/change_hook/nothing").status == 400  # is refused
     are_documented("status", read(running, "status"), but=of_others | never_started)

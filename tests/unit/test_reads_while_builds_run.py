@@ -325,6 +325,17 @@ def test_many_requests_to_an_idle_master_begin_at_once(store: Store, crowd: Crow
     assert len(crowd.seen) == 3 * CROWD_REQUESTS
 
 
+def test_what_visitors_read_is_no_build(store: Store) -> None:
+    asked = store.read_inline(read_at_once)
+    assert not store.queue.is_busy
+    store.wait(asked)
+    assert not store.queue.is_busy
+    store.queue._group_commit_s = GROUP_COMMIT_S
+    store.do(keep, "a")
+    store.reactor.turn()
+    assert store.queue.is_busy
+
+
 def test_many_requests_beside_builds_begin_together(store: Store, crowd: Crowd) -> None:
     crowd.gather()
     crowd.hold("a")

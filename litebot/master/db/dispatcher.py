@@ -76,8 +76,8 @@ class Dispatcher:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
-            _address, (run, _snapshot) = self._next()
-            run()
+            address, (run, _snapshot) = self._next()
+            self._run(run, address)
 
     def _run(self, run: Run, address: str) -> None:
         began_at = time.monotonic()

@@ -17,6 +17,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
 from twisted.cred.portal import Portal
 from twisted.internet import defer
+from twisted.internet import task
 from twisted.internet import threads
 from twisted.web.guard import HTTPAuthSessionWrapper
 from twisted.web.iweb import ICredentialFactory
@@ -38,8 +39,8 @@ LONGEST_PAUSE_S = 60.0
 # How many passwords wait to be checked, of names that exist and of others.  A check takes 50 ms.
 MOST_WAITING = 100
 MOST_WAITING_UNKNOWN = 20
-# A check takes a core and memory from builds, too: one of a name that does not exist is followed
-# by a pause of so many times as long, before the next such check.
+# A check takes a core and memory from builds, too: one that was wrong is followed by a pause of so
+# many times as long, before the next one of a name that does not exist.
 PAUSE_FACTOR = 4.0
 
 
@@ -96,6 +97,7 @@ class PasswordQueue:
         self._reactor = reactor
         self._is_checking = False
         self._pause: Any = None
+        self._pause_ends_at = 0.0
         self._waiting: deque[defer.Deferred[None]] = deque()
         self._waiting_unknown: deque[defer.Deferred[None]] = deque()
 
@@ -105,6 +107,7 @@ class PasswordQueue:
         Raises UnauthorizedLogin if the visitor has gone, and for an unknown name where too many
         wait, and TooMany for a known one.
         """
+        came_at = time.monotonic()
         waiting = self._waiting if is_known else self._waiting_unknown
         if not is_known and getattr(credentials, "is_one_of_many", False):
             raise UnauthorizedLogin
@@ -120,15 +123,25 @@ class PasswordQueue:
         except defer.CancelledError:
             waiting.remove(turn)
             raise UnauthorizedLogin from None
-        began_at = time.monotonic()
+        began_at, is_right = time.monotonic(), False
+        owed_s = self._pause_ends_at - came_at
         try:
-            return await threads.deferToThread(verify)
+            is_right = await threads.deferToThread(verify)
         finally:
             self._is_checking = False
-            if not is_known:
-                pause_s = PAUSE_FACTOR * (time.monotonic() - began_at)
-                self._pause = self._reactor().callLater(pause_s, self._end_pause)
+            if not is_right:
+                self._begin_pause(PAUSE_FACTOR * (time.monotonic() - began_at))
             self._check_next()
+        if is_known and not is_right and owed_s > 0:
+            # A name that does not exist would have waited for the pause.
+            await task.deferLater(self._reactor(), owed_s)
+        return is_right
+
+    def _begin_pause(self, seconds: float) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        self._pause = self._reactor().callLater(seconds, self._end_pause)
+        self._pause_ends_at = time.monotonic() + seconds
 
     def _end_pause(self) -> None:
         self._pause = None

@@ -76,7 +76,7 @@ class PostgresPool(Pool):
 
     @property
     def _works(self) -> bool:
-        return bool(self._queue or self._running)
+        return any(not work.for_reader for work in (*self._queue, *(self._running or ())))
 
     # settings that change while it runs
 
@@ -196,6 +196,8 @@ class PostgresPool(Pool):
 
     def _deliver(self, failure: Failure | None) -> None:
         batch, self._running = self._running or [], None
+        if not all(work.for_reader for work in batch):
+            self._worked_at = time.monotonic()
         self._watch.end()
         if failure is not None:
             error = failure.value

@@ -162,7 +162,7 @@ class TurnQueue(Pool):
 
     @property
     def _works(self) -> bool:
-        return bool(self._queue) or self._group_commit is not None
+        return self._group_commit is not None
 
     def _commit_all(self) -> bool:
         """Commit, and return whether no work is left in the queue."""
@@ -264,8 +264,10 @@ class TurnQueue(Pool):
                     self._watermark.record(content)
         self._committed_at = self.reactor.seconds()
         self._changes_at_commit = self._handle.total_changes()
-        if self._syncer is not None and wrote:
-            self._syncer.committed()
+        if wrote:
+            self._worked_at = time.monotonic()
+            if self._syncer is not None:
+                self._syncer.committed()
 
     def _fire_committed(self) -> None:
         """Fire the Deferreds that wait for a commit.  If it failed, fail() has emptied the list."""
