@@ -29,8 +29,8 @@ ROUNDS = 3
 SECONDS = float(os.environ.get("LITEBOT_SIEGE_SECONDS", "5"))
 ATTACKS = os.environ.get("LITEBOT_SIEGE_ATTACKS", "").split()  # all, if it names none
 SETTLING_S = 1.0
-# Of what it builds alone in a second of the reactor.  The attackers, and other tests, take some of a
-# small machine: the test alone finds 0.7.
+# Of what it builds alone in a second of the reactor; the attackers and other tests take some of a
+# small machine, and the test alone finds 0.7.
 LEAST_SHARE = 0.3
 MOST_MB = 150
 
