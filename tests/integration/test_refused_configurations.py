@@ -220,7 +220,9 @@ def test_the_same_database_twice_is_none_of_them(master: Master, line: str) -> N
 def test_what_buildbot_would_answer_with_a_traceback(master: Master, line: str, said: str) -> None:
     master.configure(line)
     done = master.run("check-config")
-    refused(done, f"{master.basedir}/master.cfg: {said}", code=3)
+    path = master.basedir / "master.cfg"
+    number = path.read_text(encoding="utf-8").splitlines().index(line) + 1
+    refused(done, f"{path}:{number}: {said}", code=3)
     assert "secret" not in done.stderr
 
 
