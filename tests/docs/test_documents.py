@@ -132,6 +132,7 @@ def make_a_report(basedir: Path) -> None:
     run("litebot reconfig ci && litebot build hello ci", basedir.parent)
 
 
+@pytest.mark.timeout(300)
 def test_every_help_texts_example_runs(tmp_path: Path) -> None:
     shown = examples()
     groups = {"report", "user"}

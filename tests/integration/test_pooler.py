@@ -136,7 +136,7 @@ def test_it_may_keep_connections_for_sessions(
     here.await_quiet()
     assert here.rows("SELECT results FROM builds") == [(SUCCESS,)]
     os.kill(two.pids[-1], signal.SIGKILL)
-    wait_for(lambda: "its work is taken over" in one.log, "the dead one to be found", 10)
+    wait_for(lambda: "its work is taken over" in one.log, "the dead one to be found", 30)
 
 
 def test_it_is_refused_where_it_gives_them_away(

@@ -83,7 +83,8 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
         if self.lastRev is None:
             self.lastRev = await self.getState(LAST_REV, {})
         self._unread = await self.getState(UNREAD, {})
-        unseen, is_first = set(await self.getState(UNSEEN, [])), not self.lastRev
+        was_unseen = set(await self.getState(UNSEEN, []))
+        unseen, is_first = set(was_unseen), not self.lastRev
         log.msg(f'gitpoller: processing changes from "{self.repourl}"')
         done: dict[str, str] = {}
         branches = []
@@ -106,7 +107,7 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
             else:
                 done[branch] = revision
         await self._record(branches, done)
-        if (left := unseen.intersection(branches).difference(done)) != unseen or is_first:
+        if (left := unseen.intersection(branches).difference(done)) != was_unseen:
             await self.setState(UNSEEN, sorted(left))
 
     async def _record(self, branches: list[str], done: dict[str, str]) -> None:
