@@ -260,7 +260,8 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
 
     async def _add_unread(self, objectid: int, new: str, branch: str) -> None:
         """Try again to add the commits that could not be read, unless they are gone."""
-        unread = self._unread.get(branch, [])
+        if not (unread := self._unread.get(branch)):
+            return
         failed = []
         for revision in unread[:MOST_ATTEMPTS]:
             origin = UnreadCommit(objectid, UNREAD, branch, revision)
