@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -24,6 +23,7 @@ from support.sources import PEOPLE
 from support.sources import changes
 from support.sources import die
 from support.sources import reached
+from support.sources import serving
 
 HG_POLLER = """
 from buildbot.plugins import changes
@@ -154,12 +154,8 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def github() -> Iterator[GitHub]:
-    with GitHub() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(server := GitHub()):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @on_both

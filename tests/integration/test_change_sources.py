@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC
@@ -25,6 +24,7 @@ from support.commands import wait_for
 from support.master import Master
 from support.master import on_both
 from support.sources import Repository
+from support.sources import serving
 
 POLLERS = """
 import os
@@ -515,12 +515,8 @@ class GerritAnswer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def gerrit() -> Iterator[Gerrit]:
-    with Gerrit() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(server := Gerrit()):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @on_both

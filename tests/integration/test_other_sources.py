@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
@@ -19,6 +18,7 @@ from support.commands import run
 from support.commands import succeeded
 from support.commands import wait_for
 from support.master import Master
+from support.sources import serving
 
 
 def problems(master: Master) -> dict[str, str]:
@@ -157,12 +157,8 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def github() -> Iterator[GitHub]:
-    with GitHub() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(server := GitHub()):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_pull_requests(master: Master, github: GitHub) -> None:

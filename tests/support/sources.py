@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import HTTPServer
 
 from support.commands import run
 from support.commands import succeeded
@@ -72,6 +76,19 @@ class Repository:
             self.git("commit", "--quiet", "--allow-empty", "-m", name)
             revisions.append(self.git("rev-parse", "HEAD"))
         return revisions
+
+
+@contextmanager
+def serving(server: HTTPServer) -> Iterator[None]:
+    """Have a server answer in a thread; it is closed at the end."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def die(victim: Victim, point: str) -> None:
