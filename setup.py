@@ -45,6 +45,7 @@ setup(
         "test": [
             POSTGRES,
             "pytest>=8",
+            "pytest-rerunfailures>=16.1",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.8",
             "hypothesis>=6.100",

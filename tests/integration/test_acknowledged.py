@@ -21,6 +21,7 @@ from support.commands import litebot
 from support.commands import wait_for
 from support.master import Master
 from support.ports import free_ports
+from support.timing import require_less
 from support.visitor import Reply
 
 SLOW_DISK = """
@@ -209,7 +210,7 @@ def test_an_answer_waits_for_a_sync_that_began_after_it(
     assert second.answer is None
     began = time.monotonic()
     assert running.rest("builders")  # the master goes on meanwhile
-    assert time.monotonic() - began < AT_ONCE_S
+    require_less(time.monotonic() - began, AT_ONCE_S)
     disk.heal()
     assert first.wait() == 200
     assert second.wait() == expected
@@ -222,7 +223,7 @@ def test_reading_waits_for_no_disk(running: Master, disk: Disk) -> None:
     for path in ("builds", "buildrequests", "changes"):
         began = time.monotonic()
         running.rest(path)
-        assert time.monotonic() - began < AT_ONCE_S
+        require_less(time.monotonic() - began, AT_ONCE_S)
     assert running.visitor().request("GET", "/").status == 200
     assert asking.answer is None
     disk.heal()

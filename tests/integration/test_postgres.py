@@ -23,6 +23,7 @@ from support.master import SUCCESS
 from support.master import Master
 from support.postgres import Postgres
 from support.proxy import Proxy
+from support.timing import require_less
 from support.visitor import Reply
 
 BUILDS = 16
@@ -200,7 +201,7 @@ def test_the_server_is_out_of_reach_for_half_a_minute(
         asked.append((visitor.control("forceschedulers/force-b", "force"), time.monotonic()))
 
     wait_for(lambda: master.status()["outage"], "status to tell of it")
-    assert time.monotonic() - cut_at < 10
+    require_less(time.monotonic() - cut_at, 10)
     status = master.status()
     assert status["running"]
     assert "refused" in status["outage"]["words"] or "closed" in status["outage"]["words"]
@@ -211,7 +212,7 @@ def test_the_server_is_out_of_reach_for_half_a_minute(
     assert "Traceback" not in shown.stderr
     began_at = time.monotonic()
     reply: Reply = master.visitor().request("GET", "/api/v2/builders/b/builds")
-    assert time.monotonic() - began_at < SOON_S
+    require_less(time.monotonic() - began_at, SOON_S)
     assert (reply.status, "is away" in reply.json["error"]) == (503, True)
     checked = master.run("check")
     assert checked.returncode == 1
@@ -240,7 +241,7 @@ def test_a_stop_while_the_server_is_away(master: Master, proxy: Proxy) -> None:
     proxy.cut()
     began_at = time.monotonic()
     stopped = master.run("stop")
-    assert time.monotonic() - began_at < 25
+    require_less(time.monotonic() - began_at, 25)
     assert not is_running(master.pid)
     assert "has been away for" in master.log
     assert "Traceback" not in stopped.stderr
@@ -258,7 +259,7 @@ def test_a_start_without_a_server(master: Master, proxy: Proxy) -> None:
     began_at = time.monotonic()
     refused = master.run("start")
     assert refused.returncode == 1
-    assert time.monotonic() - began_at < 20
+    require_less(time.monotonic() - began_at, 20)
     assert f"litebot: {proxy.url(USER, '')[:30]}" in refused.stderr
     assert "Traceback" not in refused.stderr
     status = master.run("status")

@@ -20,6 +20,7 @@ from support.attacks import honest_visitor
 from support.commands import succeeded
 from support.commands import wait_for
 from support.master import Master
+from support.timing import require_less
 
 Answer = tuple[int, int | None, float]
 
@@ -88,11 +89,11 @@ def test_wrong_logins_keep_nobody_waiting(running: Master, name: str) -> None:
         for source in ("127.0.0.1", "127.0.0.3"):
             status, _, took = login(running, "ada", "correct horse", source)
             assert status == 302
-            assert took < 3  # it is 0.2 s on a machine that does nothing else
+            require_less(took, 3)  # it is 0.2 s on a machine that does nothing else
         done.set()
         statuses = Counter(attacker.result() for attacker in attackers)
     assert statuses.keys() <= {0, 401, 429}
-    assert max(waited) < 2
+    require_less(max(waited), 2)
     assert len(running.log) - before < 5000
 
 
@@ -107,7 +108,7 @@ def test_who_has_gone_is_not_checked(running: Master) -> None:
         connection.close()
     status, _, took = login(running, "ada", "correct horse", "127.0.2.1")
     assert status == 302
-    assert took < 3
+    require_less(took, 3)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,6 @@ def test_codes_of_oauth_leave_threads_to_others(master: Master) -> None:
             # a list without a limit is read in a thread
             began = time.monotonic()
             assert master.rest("builds") is not None
-            assert time.monotonic() - began < 1
-    assert max(waited) < 2
+            require_less(time.monotonic() - began, 1)
+    require_less(max(waited), 2)
     assert master.status()["refused"]["too many logins by OAuth"] > 0

@@ -22,6 +22,7 @@ from support.pool import Store
 from support.pool import add
 from support.pool import add_sql
 from support.stand_in import Log
+from support.timing import require_less
 
 
 def test_work_waits_for_a_server_that_is_cut_off(store: Store, logged: Log) -> None:
@@ -182,7 +183,7 @@ def test_what_is_left_of_a_lost_connection_holds_no_locks(store: Store) -> None:
 
     began_at = time.monotonic()
     store.wait(store.do(work))
-    assert time.monotonic() - began_at < 5
+    require_less(time.monotonic() - began_at, 5)
     assert store.content() == ["a+"]
 
 
@@ -192,7 +193,7 @@ def test_a_connection_that_says_nothing_is_noticed(store: Store) -> None:
     began_at = time.monotonic()
     asked = store.do(add, "b")
     store.reactor.run_until(lambda: store.pool.outage is not None)
-    assert time.monotonic() - began_at < 10
+    require_less(time.monotonic() - began_at, 10)
     store.proxy.mend()
     store.wait(asked)
     assert store.content() == ["a", "b"]
@@ -223,7 +224,7 @@ def test_a_connection_that_was_forgotten_is_made_anew(store: Store) -> None:
     began_at = time.monotonic()
     asked = store.do(add, "b")
     store.wait(asked)
-    assert time.monotonic() - began_at < 12
+    require_less(time.monotonic() - began_at, 12)
     assert store.content() == ["a", "b"]
 
 
