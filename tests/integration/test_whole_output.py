@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from support.commands import succeeded
 from support.master import Master
 from support.master import on_both
+from support.remote import remote_worker
 
 NUMBERS = json.dumps(list(range(6000)), separators=(",", ":"))
 LONG = "import json; print(json.dumps(list(range(6000)), separators=(',',':')))"
@@ -66,3 +69,43 @@ def test_on_a_local_worker(running: Master, name: str) -> None:
     assert said == shown.splitlines()
     props = running.rest(f"builds/{buildid}/properties")["properties"][0]
     assert props["said"][0].splitlines() == shown.splitlines()
+
+
+MSGPACK = "msgpack_experimental_v7"
+FAR_LONGER = 900_000
+ON_SEPARATE = f"{LONG}; print('x' * {FAR_LONGER}); print('short')"
+
+
+def lines_of_a_separate_worker(master: Master, folder: Path, *options: str) -> list[str]:
+    """Return the lines of the log of ON_SEPARATE, each with the letter of its stream."""
+    command = [sys.executable, "-c", ON_SEPARATE]
+    master.configure(
+        f"""
+        c["workers"] = [worker.Worker("remote", "workerpw")]
+        c["builders"] = [util.BuilderConfig(
+            name="b", workernames=["remote"], factory=util.BuildFactory([
+                steps.ShellCommand(name="shell", command={command!r}, logEnviron=False)]))]
+        c["schedulers"] = [schedulers.ForceScheduler(name="force-b", builderNames=["b"])]
+        """
+    )
+    master.start()
+    with remote_worker(folder / "remote", f"127.0.0.1:{master.ports[1]}", *options):
+        succeeded(master.force("b"))
+    return master.log_text(master.finished_build("b")["buildid"], "shell").splitlines()
+
+
+def test_on_a_separate_worker_over_websocket(master: Master, tmp_path: Path) -> None:
+    master.configure(f"c['protocols'] = {{{MSGPACK!r}: {{'port': {master.ports[1]}}}}}")
+    lines = lines_of_a_separate_worker(master, tmp_path, f"--protocol={MSGPACK}")
+    said = [line[1:] for line in lines if line.startswith("o")]
+    assert said == [NUMBERS, "x" * FAR_LONGER, "short"]
+
+
+def test_what_a_worker_over_pb_cuts_is_said(master: Master, tmp_path: Path) -> None:
+    lines = lines_of_a_separate_worker(master, tmp_path)
+    kept = sum(len(line) - 1 for line in lines if line.startswith("o"))
+    lost = len(NUMBERS) + FAR_LONGER + len("short") - kept
+    (note,) = [line for line in lines if line.startswith("hlitebot: the worker cut long lines")]
+    (about,) = re.findall(r"lost about (\d+) in all", note)
+    assert lost > 100_000  # else nothing has to be said
+    assert abs(int(about) - lost) < 0.01 * lost

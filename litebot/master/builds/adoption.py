@@ -34,7 +34,7 @@ def adopt(step: Any) -> None:
     elif WARNINGS in names:
         from litebot.master.builds import warnings
 
-        ours = warnings.LinearWarnings
+        ours = warnings.BoundedWarnings
     if ours is not None:
         configured = dict(vars(step))
         put_before(step, ours)

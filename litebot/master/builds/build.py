@@ -193,6 +193,12 @@ class Build(build.Build):
             self.results = RETRY
         return terminate
 
+    @property
+    def results_of_stop(self) -> int | None:
+        """What a build that was stopped ends as; None if it was not."""
+        is_asked = self.asked_results is not None
+        return RETRY if is_asked and self.retries_when_stopped else self.asked_results
+
     @defer.inlineCallbacks
     def stopBuild(self, reason: str = "<no reason given>", results: int = CANCELLED) -> Any:
         """Stop as Buildbot does, and see to it that the build ends soon: see stopping."""
@@ -218,8 +224,8 @@ class Build(build.Build):
             self.subs = None
         self.lostRemote()
         self.text = [f"the worker {self.workername} did not answer"]
-        if self.asked_results is not None:  # Buildbot sets RETRY
-            self.results = RETRY if self.retries_when_stopped else self.asked_results
+        if self.results_of_stop is not None:  # Buildbot sets RETRY
+            self.results = self.results_of_stop
         step = self.currentStep
         if step is not None:
             step.give_up(self.text[0])
@@ -227,8 +233,8 @@ class Build(build.Build):
     @defer.inlineCallbacks
     def end_as_asked(self) -> Any:
         """End the build as its stop has asked, without waiting for its step."""
-        assert self.asked_results is not None
-        results = RETRY if self.retries_when_stopped else self.asked_results
+        results = self.results_of_stop
+        assert results is not None
         for step in (self._preparation_step, self._locks_acquire_step, self.currentStep):
             if (yield self._is_open(step)):
                 yield self.master.data.updates.finishStep(step.stepid, results, False)

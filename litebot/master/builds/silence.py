@@ -12,13 +12,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from buildbot.util.lineboundaries import LineBoundaryFinder
 from buildbot.worker import manager
 from buildbot.worker.protocols import msgpack
 from buildbot.worker.protocols import pb
 from twisted.internet import defer
 from twisted.python import log
 
+from litebot.master.builds.whole_lines import LONGEST_OVER_WEBSOCKET
+from litebot.master.builds.whole_lines import CutLines
 from litebot.master.runtime.services import Following
+from litebot.master.runtime.subclasses import put_before
 
 # How many looks, each of which would see an answer, make up `[workers] silence`.
 LOOKS = 6
@@ -142,6 +146,11 @@ class AnsweringConnection:
 class PBConnection(AnsweringConnection, pb.Connection):
     """A connection over PB.  A worker that loses it ends its commands by itself."""
 
+    def remoteStartCommand(self, remoteCommand: Any, *args: Any) -> Any:
+        """Do as Buildbot does; the log says what the worker cuts of long lines."""
+        put_before(remoteCommand, CutLines)
+        return super().remoteStartCommand(remoteCommand, *args)
+
     def ask(self) -> Any:
         return self.mind.callRemote("getVersion")
 
@@ -158,6 +167,20 @@ class MsgpackConnection(AnsweringConnection, msgpack.Connection):
 
     def abort(self) -> None:
         self.loseConnection()
+
+    def _set_worker_settings(self) -> Any:
+        """Have the worker cut only very long lines; the other settings are Buildbot's."""
+        return self.protocol.get_message_result(
+            {
+                "op": "set_worker_settings",
+                "args": {
+                    "newline_re": LineBoundaryFinder.newline_re.pattern,
+                    "max_line_length": LONGEST_OVER_WEBSOCKET,
+                    "buffer_timeout": 5,
+                    "buffer_size": 64 * 1024,
+                },
+            }
+        )
 
     @defer.inlineCallbacks
     def attached(self, protocol: Any) -> Any:

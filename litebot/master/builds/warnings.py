@@ -1,18 +1,25 @@
-"""Has steps that count warnings take linear time, whatever a repository or a compiler says.
+"""Has steps that count warnings keep nothing waiting, whatever a repository or compiler says.
 
 Some of Buildbot's patterns take quadratic or cubic time, on the thread that all builds share: a
-line of 2500 spaces in a suppression file takes 12 s.
+line of 2500 spaces in a suppression file takes 12 s.  The patterns in such a file are those of a
+repository, and may take for ever: what they suppress is decided in a process of its own, within a
+limit of time.
 Source: buildbot/steps/shell.py
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from typing import Any
 from typing import NamedTuple
 
 from buildbot.steps.shell import WarningCountingShellCommand
+from buildbot.util import runprocess
 from twisted.internet import defer
+
+from litebot.master.builds import suppressing
 
 NUMBERS = re.compile(r"\s*([0-9]+)(?:-([0-9]+))?")
 QUOTES = "\u2019\"`'"
@@ -82,8 +89,12 @@ LINEAR: dict[str, Any] = {
 }
 
 
-class LinearWarnings(WarningCountingShellCommand):
-    """A step that counts warnings, with patterns of linear time in the place of Buildbot's own."""
+# For all suppressions and warnings of a step: a thousand of each take a second or two.
+SUPPRESSING_S = 20.0
+
+
+class BoundedWarnings(WarningCountingShellCommand):
+    """A step that counts warnings in linear time, and gives its suppressions a limit of time."""
 
     @defer.inlineCallbacks
     def run(self) -> Any:
@@ -91,4 +102,80 @@ class LinearWarnings(WarningCountingShellCommand):
         for name, linear in LINEAR.items():
             if getattr(self, name) == getattr(WarningCountingShellCommand, name):
                 setattr(self, name, linear)
+        self._undecided: list[str] = []  # lines with warnings that may be suppressed
+        self._asked: list[str] = []  # what another process is asked about them
         return (yield super().run())
+
+    @property
+    def _decides_itself(self) -> bool:
+        """Whether the class of the step has a way of its own to decide about a warning."""
+        theirs: Any = super().maybeAddWarning
+        return theirs.__func__ is not WarningCountingShellCommand.maybeAddWarning
+
+    def addSuppression(self, suppressionList: Any) -> None:
+        """Add suppressions as Buildbot does, but compile none here."""
+        if self._decides_itself:
+            super().addSuppression(suppressionList)
+        else:
+            self.suppressions.extend(suppressionList)
+
+    def maybeAddWarning(self, warnings: list[str], line: str, match: Any) -> None:
+        """Add a warning as Buildbot does, or later if it may be suppressed."""
+        if self._decides_itself or not self.suppressions:
+            super().maybeAddWarning(warnings, line, match)
+            return
+        file, number, text = self.warningExtractor(self, line, match)
+        if file and self.directoryStack:
+            file = "/".join([*self.directoryStack, file])
+        self._undecided.append(line)
+        self._asked.append(json.dumps([file, number and int(number), text]))
+
+    @defer.inlineCallbacks
+    def createSummary(self) -> Any:
+        """Do as Buildbot does, when it is decided which warnings are suppressed."""
+        if self._undecided:
+            yield defer.ensureDeferred(self._decide())
+        yield super().createSummary()
+
+    async def _decide(self) -> None:
+        suppressions = [
+            [_pattern(file), _pattern(text), start, end]
+            for file, text, start, end in self.suppressions
+        ]
+        code, decided, said = await runprocess.run_process(
+            self.master.reactor,
+            [sys.executable, "-I", "-S", suppressing.__file__],
+            initial_stdin="\n".join([json.dumps(suppressions), *self._asked, ""]).encode(),
+            runtime_timeout=SUPPRESSING_S,
+            sigterm_timeout=None,
+        )
+        is_suppressed = [each == b"1" for each in decided.split()]
+        late = len(self._undecided) - len(is_suppressed)
+        is_suppressed += [False] * late
+        for line, is_out in zip(self._undecided, is_suppressed, strict=True):
+            if not is_out:
+                self.loggedWarnings.append(line)
+                self.warnCount += 1
+        if code or late:
+            await self.addCompleteLog(
+                "suppressions",
+                f"{late} of {len(self._undecided)} warnings are counted as if there were no"
+                f" suppressions: {_reason(code, said)}\n",
+            )
+
+
+def _pattern(pattern: Any) -> tuple[str, int] | None:
+    """Return the text and the flags of a suppression's part; None if it fits everything."""
+    if pattern is None:
+        return None
+    return (pattern, 0) if isinstance(pattern, str) else (pattern.pattern, pattern.flags)
+
+
+def _reason(code: int, said: bytes) -> str:
+    """Return why the process has not decided all, in words."""
+    if code < 0:
+        return (
+            f"they took more than {SUPPRESSING_S:.0f} s. Look for a pattern with one repetition in"
+            " another, such as (a+)+"
+        )
+    return said.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {code}"

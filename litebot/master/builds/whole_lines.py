@@ -1,17 +1,28 @@
-"""Finds the lines of what a command prints, and keeps long ones whole.
+"""Keeps long lines of what a command prints whole, or says in the log how much is lost.
 
-The finder of buildbot_worker loses most of a line from 4096 characters on, and each piece of a line
-costs as much as all that came before it.
+The finder of lines in buildbot_worker cuts a line into pieces, of which it sends the first, and for
+the others empty lines.  Each piece of a line costs it as much as all that came before.  So a
+LocalWorker has a finder of litebot's; a worker over WebSocket is told to cut late; of one over PB,
+which can't be told, the log says what it has cut.
 Source: buildbot_worker/util/lineboundaries.py
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from typing import Any
 
+from buildbot.process.remotecommand import RemoteCommand
+from buildbot.util.twisted import async_to_deferred
 from buildbot_worker.pb import ProtocolCommandPb
 
 LONGEST_CHARS = 64 * 1024 * 1024
+# A worker reads 8192 bytes at a time, and so takes a second for a line that is as long as this.
+LONGEST_OVER_WEBSOCKET = 1024 * 1024
+# What a worker over PB sends of a line that it cuts: as many characters, and an empty line for each
+# further piece of this size.
+KEPT_OVER_PB = 4095
 
 # What ends a line beside "\n": as in Buildbot, also sequences that move the cursor.
 ENDS = re.compile(r"\r\n|\r|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+")
@@ -77,3 +88,32 @@ class ProtocolCommand(ProtocolCommandPb):
             self._lbfs[stream] = LineFinder()
         found: LineInfo | None = self._lbfs[stream].append(text, text_time)
         return found
+
+
+CUT_LINES = re.compile(rf"(?:^|(?<=\n))[^\n]{{{KEPT_OVER_PB}}}\n(\n*)")
+
+
+class CutLines(RemoteCommand):
+    """Put before the class of a command on a worker over PB, to say what the worker has cut."""
+
+    _cut: Counter[str] | None = None  # by stream, in pieces
+
+    def split_line(self, stream: str, text: str) -> str | None:
+        """Do as Buildbot does, and note which lines were cut."""
+        if len(text) > KEPT_OVER_PB and (found := CUT_LINES.findall(text)):
+            self._cut = self._cut or Counter()
+            self._cut[stream] += sum(map(len, found))
+        return super().split_line(stream, text)
+
+    @async_to_deferred
+    async def remoteComplete(self, maybeFailure: Any) -> None:
+        """Do as Buildbot does, and say first what was cut."""
+        for stream, pieces in (self._cut or {}).items():
+            await self.remoteUpdate(
+                "header",
+                f"litebot: the worker cut long lines of {stream}: of each it kept"
+                f" {KEPT_OVER_PB} characters, and lost about {pieces * KEPT_OVER_PB} in all; a"
+                " worker over WebSocket keeps longer ones (docs/guide/workers.md)\n",
+                False,
+            )
+        await super().remoteComplete(maybeFailure)
