@@ -107,6 +107,7 @@ def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
 
     Raises LitebotError if the master reports an error.
     """
+    text = _Text(headers)
     for event in events:
         kind = event["event"]
         if kind == "waiting":
@@ -116,7 +117,7 @@ def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
         elif kind == "step":
             say(f"--- {event['name']}")
         elif kind == "log":
-            print(_plain(event["text"], event["type"], headers), end="", flush=True)
+            print(text.plain(event["text"], event["type"]), end="", flush=True)
         elif kind == "step-finished" and event["results"] != SUCCESS:
             say(f"--- {event['name']}: {event['text'].upper()} ({event['state']})")
         elif kind == "build-finished":
@@ -129,14 +130,32 @@ def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
     return None
 
 
-def _plain(text: str, log_type: str, headers: bool) -> str:
-    """Return a log's text without the letter at the start of each line, which names its stream.
+class _Text:
+    """The text of logs without the letter at the start of each line, which names its stream.
 
     The stream h holds headers: how the command was run and how it ended.  They are left out unless
     `headers`.
     """
-    if log_type != "s":
-        return text
-    # Only \n ends a line here; \r and other control characters are the program's own.
-    lines = text.removesuffix("\n").split("\n")
-    return "".join(f"{line[1:]}\n" for line in lines if headers or not line.startswith("h"))
+
+    def __init__(self, headers: bool) -> None:
+        self._headers = headers
+        self._is_within_line = False
+        self._is_shown = True
+
+    def plain(self, text: str, log_type: str) -> str:
+        """Return what is to be printed of a piece of a log; it may end within a long line."""
+        if log_type != "s":
+            return text
+        # Only \n ends a line here; \r and other control characters are the program's own.
+        *lines, rest = text.split("\n")
+        shown = [self._line(line, "\n") for line in lines]
+        if rest:
+            shown.append(self._line(rest, ""))
+        return "".join(shown)
+
+    def _line(self, line: str, end: str) -> str:
+        if not self._is_within_line:
+            self._is_shown = self._headers or not line.startswith("h")
+            line = line[1:]
+        self._is_within_line = not end
+        return f"{line}{end}" if self._is_shown else ""

@@ -191,7 +191,7 @@ def test_what_was_not_sent_is_sent_by_the_next_connection(connect: Connect) -> N
 
 @pytest.fixture
 def proxy(postgres: Postgres) -> Iterator[Proxy]:
-    proxy = Proxy(postgres.folder, postgres.port)
+    proxy = Proxy(postgres.socket)
     yield proxy
     proxy.close()
 

@@ -82,7 +82,7 @@ def join(watch: Callable[[Master], Master], tmp_path: Path, postgres: Postgres, 
 
 @pytest.fixture
 def proxy(postgres: Postgres) -> Iterator[Proxy]:
-    proxy = Proxy(postgres.folder, postgres.port)
+    proxy = Proxy(postgres.socket)
     yield proxy
     proxy.close()
 

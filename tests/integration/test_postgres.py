@@ -48,7 +48,7 @@ def name(master: Master) -> str:
 @pytest.fixture
 def proxy(postgres: Postgres, name: str, master: Master) -> Iterator[Proxy]:
     """The network between the master and its server."""
-    proxy = Proxy(postgres.folder, postgres.port)
+    proxy = Proxy(postgres.socket)
     set_value(master.basedir / "litebot.toml", "database.url", proxy.url(USER, name))
     yield proxy
     proxy.close()

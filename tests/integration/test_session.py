@@ -101,7 +101,7 @@ def sites(postgres: Postgres, name: str, logged: Log) -> Iterator[Callable[..., 
 
 @pytest.fixture
 def proxy(postgres: Postgres) -> Iterator[Proxy]:
-    proxy = Proxy(postgres.folder, postgres.port)
+    proxy = Proxy(postgres.socket)
     yield proxy
     proxy.close()
 
@@ -328,7 +328,7 @@ def test_nobody_is_judged_who_has_to_try_several_hosts(
     sites: Any, postgres: Postgres, name: str
 ) -> None:
     """As after a fail-over, of which those hear last who try the lost hosts first."""
-    lost = [Proxy(postgres.folder, postgres.port) for _ in range(2)]
+    lost = [Proxy(postgres.socket) for _ in range(2)]
     there = f"{postgres.folder}:{postgres.port}"
 
     def url(*hosts: str) -> str:

@@ -19,6 +19,7 @@ from support.master import EXCEPTION
 from support.master import RETRY
 from support.master import SUCCESS
 from support.master import Master
+from support.proxy import Proxy
 from support.remote import remote_worker
 from support.timing import require_less
 
@@ -124,12 +125,15 @@ class Remote:
         self.folder = folder
         self.stack = ExitStack()
 
-    def start(self, silence_s: int, *, msgpack: bool = False) -> None:
+    def start(self, silence_s: int, *, msgpack: bool = False, proxied: bool = False) -> None:
         self.master.set("workers", "silence", silence_s)
         self.master.configure(CONFIG)
-        where, options = f"127.0.0.1:{self.master.ports[1]}", []
+        port = self.master.ports[1]
+        if proxied:
+            self.network = Proxy(port)
+            self.stack.callback(self.network.close)
+        where, options = f"127.0.0.1:{self.network.port if proxied else port}", []
         if msgpack:
-            port = self.master.ports[1]
             self.master.configure(
                 f"c['protocols'] = {{'msgpack_experimental_v7': {{'port': {port}}}}}"
             )
@@ -182,7 +186,7 @@ def test_a_stop_does_not_wait_for_a_worker_that_stands_still(remote: Remote, bui
     remote.start(60)
     pid = remote.begin(builder)
     remote.freeze()
-    assert remote.stop(builder) < 15
+    require_less(remote.stop(builder), 15)
     build = remote.master.finished_build(builder)
     assert build["results"] == CANCELLED
     assert "the worker remote did not answer" in build["state_string"]
@@ -210,6 +214,26 @@ def test_a_silent_worker_is_taken_for_lost(remote: Remote, msgpack: bool) -> Non
     wait_for(lambda: remote.master.status()["lost_workers"] == {}, "the worker to be back")
     remote.master.force("quick", "--no-wait")
     assert remote.master.finished_build("quick")["results"] == SUCCESS
+
+
+@pytest.mark.parametrize("msgpack", [False, True], ids=["pb", "msgpack"])
+def test_a_dead_network_is_noticed(remote: Remote, msgpack: bool) -> None:
+    """Nothing arrives any more, in either direction, and no end says so."""
+    remote.start(3, msgpack=msgpack, proxied=True)
+    remote.begin("either")
+    remote.network.freeze()
+    build = remote.master.finished_build("either")
+    assert build["results"] == RETRY
+    assert "the worker remote did not answer for 3 s" in build["state_string"]
+    assert remote.master.finished_build("either", 2)["results"] == SUCCESS
+
+
+def test_a_stop_does_not_wait_for_a_dead_network(remote: Remote) -> None:
+    remote.start(60, proxied=True)
+    remote.begin("sleeps")
+    remote.network.freeze()
+    require_less(remote.stop("sleeps"), 15)
+    assert remote.master.finished_build("sleeps")["results"] == CANCELLED
 
 
 def test_a_worker_that_prints_nothing_and_a_master_that_stood_still(remote: Remote) -> None:

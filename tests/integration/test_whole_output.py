@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from support.attacks import visits
 from support.commands import succeeded
 from support.master import Master
 from support.master import on_both
 from support.remote import remote_worker
+from support.timing import require_less
 
 NUMBERS = json.dumps(list(range(6000)), separators=(",", ":"))
 LONG = "import json; print(json.dumps(list(range(6000)), separators=(',',':')))"
@@ -109,3 +111,27 @@ def test_what_a_worker_over_pb_cuts_is_said(master: Master, tmp_path: Path) -> N
     (about,) = re.findall(r"lost about (\d+) in all", note)
     assert lost > 100_000  # else nothing has to be said
     assert abs(int(about) - lost) < 0.01 * lost
+
+
+LONGEST = 64 * 1024 * 1024 - 1
+
+
+def test_a_line_of_64_mb_keeps_nobody_waiting(master: Master) -> None:
+    """It takes the reactor half a second at once, where it took five."""
+    command = [sys.executable, "-c", f"print('x' * {LONGEST}); print('short')"]
+    (master.basedir / "secrets" / "token").write_text("a-token-that-is-masked")
+    master.configure(
+        f"""
+        c["builders"].append(util.BuilderConfig(
+            name="b", workernames=["local"], factory=util.BuildFactory([
+                steps.ShellCommand(
+                    name="shell", command={command!r}, env={{"T": util.Secret("token")}})])))
+        c["schedulers"].append(schedulers.ForceScheduler(name="force-b", builderNames=["b"]))
+        """
+    )
+    master.start()
+    with visits(master) as waits:
+        printed = succeeded(master.force("b")).stdout.splitlines()
+    require_less(max(waits), 3)
+    assert ("x" * LONGEST) in printed
+    assert "short" in printed

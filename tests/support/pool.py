@@ -55,7 +55,7 @@ class Store(Asks):
         table = "t (id serial PRIMARY KEY, x text UNIQUE, number xid8 DEFAULT pg_current_xact_id())"
         postgres.execute(self.name, f"CREATE TABLE {table}")
         postgres.execute(self.name, str(CreateTable(tables.writers)))
-        self.proxy = Proxy(postgres.folder, postgres.port)
+        self.proxy = Proxy(postgres.socket)
         self.reactor = RealTime()
         self.failures: list[StoreFailed] = []
         self.pool: PostgresPool = self._pool(self.proxy.url(USER, self.name))

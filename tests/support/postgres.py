@@ -32,6 +32,11 @@ class Postgres:
     folder: Path
     port: int
 
+    @property
+    def socket(self) -> Path:
+        """Where the server listens."""
+        return self.folder / f".s.PGSQL.{self.port}"
+
     def url(self, name: str, user: str = USER) -> str:
         """Return the URL of a database on the socket, for litebot.toml."""
         return f"postgresql://{user}@/{name}?host={self.folder}&port={self.port}"

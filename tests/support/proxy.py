@@ -1,4 +1,4 @@
-"""A proxy between a master and its Postgres server, by which a test makes the network fail."""
+"""A proxy between a master and its Postgres server or a worker, to make the network fail."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ MADE_UP = b"K\0\0\0\x0c\x7f\0\0\1"
 
 
 class Proxy:
-    """Listens on `port` of 127.0.0.1 and forwards to the server's socket in a folder.
+    """Listens on `port` of 127.0.0.1 and forwards to a server.
+
+    `target` is the path of the server's socket, or a port of 127.0.0.1.
 
     `connections` counts those accepted.  With `makes_up_pids`, the pids of the server's processes
     are replaced, as PgBouncer does.  `bytes_a_second` limits the speed of each direction.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._target = str(folder / f".s.PGSQL.{port}")
+    def __init__(self, target: Path | int) -> None:
+        self._target = target
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.connections = 0
@@ -110,12 +112,10 @@ class Proxy:
                 client.close()
                 continue
             self.connections += 1
-            server = socket.socket(socket.AF_UNIX)
             try:
-                server.connect(self._target)
+                server = self._connect()
             except OSError:
                 client.close()
-                server.close()
                 continue
             pair = (client, server)
             with self._lock:
@@ -123,6 +123,17 @@ class Proxy:
             for source, sink in (pair, pair[::-1]):
                 arguments = (pair, source, sink)
                 threading.Thread(target=self._pump, args=arguments, daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self._target, int):
+            return socket.create_connection(("127.0.0.1", self._target))
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(str(self._target))
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def _pump(
         self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket

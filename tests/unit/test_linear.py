@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 
 import pytest
+from buildbot.process.log import StreamLog
 from buildbot.steps.shell import WarningCountingShellCommand as Stock
 from buildbot_worker.util.lineboundaries import LineBoundaryFinder
 
 from litebot.master.builds.warnings import LINEAR
+from litebot.master.builds.whole_lines import LINE_STARTS
 from litebot.master.builds.whole_lines import LineFinder
 from support.timing import require_less
 
@@ -77,3 +79,9 @@ def test_a_line_of_64_mb_in_small_pieces_takes_linear_time() -> None:
     assert info is not None
     assert (len(info[0]), info[1], info[2]) == (8000 * 8192 + 1, [8000 * 8192], [0.0])
     require_less(time.perf_counter() - started, 5)
+
+
+def test_letters_are_put_before_lines_as_buildbot_does() -> None:
+    for pieces in itertools.product(["a", "\n", "\r", "é"], repeat=5):
+        lines = "".join(pieces) + "\n"
+        assert LINE_STARTS.sub("o", lines) == StreamLog.pat.sub("o", lines)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from buildbot.interfaces import WorkerSetupError
+from buildbot.process.log import StreamLog
 from buildbot.process.remotecommand import RemoteException
 from buildbot.process.results import ALL_RESULTS
 from buildbot.process.results import EXCEPTION
@@ -22,6 +23,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import accumulateClassList
 
 from litebot.errors import StoreFailed
+from litebot.master.builds.whole_lines import LINE_STARTS
 from litebot.master.limits.refusals import printable
 
 # A summary that is still not made by then counts as one that can't be made.
@@ -53,6 +55,14 @@ class GuardedStep:
             raise  # the master stops
         except Exception:
             return (yield self._end(Failure()))
+
+    @defer.inlineCallbacks
+    def addLog(self, *args: Any, **kwargs: Any) -> Any:
+        """Do as Buildbot does; what is added to the log takes little time, whatever its size."""
+        added: Any = yield super().addLog(*args, **kwargs)  # type: ignore[misc]
+        if isinstance(added, StreamLog):
+            added.pat = LINE_STARTS
+        return added
 
     def give_up(self, reason: str) -> None:
         """Have the step end as a stop of its build has asked, and its log say why."""

@@ -9,7 +9,9 @@ from buildbot_worker import null
 from buildbot_worker.base import WorkerBase
 
 from litebot.master.builds.environment import StepEnvironment
+from litebot.master.builds.whole_lines import FoundLines
 from litebot.master.builds.whole_lines import ProtocolCommand
+from litebot.master.runtime.subclasses import put_before
 from litebot.master.secrets.masker import masker
 
 
@@ -21,6 +23,7 @@ class WorkerForBuilder(null.WorkerForBuilderNull):
     def remote_startCommand(
         self, command_ref: Any, command_id: Any, command: Any, args: Any
     ) -> Any:
+        put_before(command_ref.impl, FoundLines)
         if command == "shell":
             words = args.get("command")
             for word in words if isinstance(words, list) else ():

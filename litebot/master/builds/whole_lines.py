@@ -90,6 +90,28 @@ class ProtocolCommand(ProtocolCommandPb):
         return found
 
 
+class LineStarts:
+    """Does what Buildbot's pattern `^` does, by which each line gets the letter of its stream."""
+
+    def sub(self, letter: str, lines: str) -> str:
+        """Return lines with a letter at the start of each, and one more at the end."""
+        return letter + lines.replace("\n", f"\n{letter}")
+
+
+LINE_STARTS = LineStarts()
+
+
+class FoundLines(RemoteCommand):
+    """Put before the class of a command on a LocalWorker, whose lines need not be found again.
+
+    Buildbot's pattern takes a second for 12 MB.
+    """
+
+    def split_line(self, stream: str, text: str) -> str | None:
+        """Return the lines, as they were found by a LineFinder."""
+        return text
+
+
 CUT_LINES = re.compile(rf"(?:^|(?<=\n))[^\n]{{{KEPT_OVER_PB}}}\n(\n*)")
 
 

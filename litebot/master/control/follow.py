@@ -11,7 +11,6 @@ from twisted.internet import task
 
 from litebot.errors import ServerAway
 
-LINES_PER_READ = 2000
 # The pause between two reads of the database.  Without it, a step that prints much would cause a
 # read for every line.
 PAUSE_S = 0.05
@@ -26,7 +25,8 @@ class Follower:
 
     Messages of the message queue only say when to read; what is emitted comes from the database, so
     nothing that happened before, or between two reads, is missed.  An event is a dict whose key
-    "event" is waiting, build, step, log, step-finished, build-finished or finished.
+    "event" is waiting, build, step, log, step-finished, build-finished or finished.  The "text" of
+    a log may end within a long line, which then goes on in the next event.
     """
 
     def __init__(self, master: Any, brid: int, emit: Emit) -> None:
@@ -167,8 +167,10 @@ class Follower:
             return  # HTML is for the web page, not for a terminal
         logid, last = entry["logid"], entry["num_lines"]
         first = self._lines_emitted.get(logid, 0)
-        while first < last and not self._stopped:
-            end = min(first + LINES_PER_READ, last)
-            text = await self.master.db.logs.getLogLines(logid, first, end - 1)
-            first = self._lines_emitted[logid] = end
-            self._emit({"event": "log", "log": entry["name"], "type": entry["type"], "text": text})
+        if first < last:
+            event = {"event": "log", "log": entry["name"], "type": entry["type"]}
+            async for text in self.master.db.logs.iter_texts(logid, first, last - 1):
+                if self._stopped:
+                    return
+                self._emit({**event, "text": text})
+                first = self._lines_emitted[logid] = first + text.count("\n")

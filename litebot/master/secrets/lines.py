@@ -36,6 +36,8 @@ def mask_lines(masker: Masker, content: str, *, has_streams: bool) -> tuple[str,
 
 
 def _joined(content: str, has_streams: bool) -> str:
+    if content.find("\n") == len(content) - 1:
+        return content
     if not has_streams:
         return content.replace("\n", "")
     for stream in STREAMS:

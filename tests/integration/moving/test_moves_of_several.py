@@ -262,7 +262,7 @@ main()
 def test_a_master_that_was_cut_off_meanwhile_stops(
     site: Site, one: Master, two: Master, postgres: Postgres, database: str
 ) -> None:
-    proxy = Proxy(postgres.folder, postgres.port)
+    proxy = Proxy(postgres.socket)
     name = name_of(site.url)
     two.set("database", "url", proxy.url(USER, name))
     try:

@@ -143,7 +143,7 @@ def test_it_is_left_alone_behind_a_pooler(store: Store) -> None:
 def test_it_is_left_alone_where_a_standby_is_named_first(store: Store) -> None:
     standing_by = sa.text("SELECT pg_is_in_recovery()")
     with store.postgres.standby() as standby:
-        before = Proxy(standby.folder, standby.port)
+        before = Proxy(standby.socket)
         hosts = f"host=127.0.0.1:{before.port}&host=127.0.0.1:{store.proxy.port}"
         store.use(f"postgresql://{USER}@/{store.name}?sslmode=disable&{hosts}")
         assert tries(store) == 1
