@@ -95,6 +95,8 @@ class LineStarts:
 
     def sub(self, letter: str, lines: str) -> str:
         """Return lines with a letter at the start of each, and one more at the end."""
+        if lines.find("\n") == len(lines) - 1:  # a copy of a line of 64 MB takes 70 ms
+            return f"{letter}{lines}{letter}"
         return letter + lines.replace("\n", f"\n{letter}")
 
 
