@@ -110,6 +110,7 @@ def test_what_is_not(running: Master, name: str) -> None:
 PATHS = (
     *(b"/", b"/api", b"/api/v2/", b"/api/v2/builders", b"/api/v2/builders/1", b"/config"),
     *(b"/sse/", b"/sse/add/x/y", b"/sse/remove/x", b"/avatar", b"/auth/login", b"/auth/logout"),
+    *(b"/auth", b"/change_hook"),
     *(b"/ws", b"/assets/x.js", b"/plugins/waterfall_view", b"/change_hook/base", b"/nope", b"/*"),
 )
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"get", b"X")

@@ -97,6 +97,7 @@ ANSWERS = [
     *(("GET", "/nothing", 404), ("GET", "/plugins/nothing", 404), ("GET", "/plugins/", 404)),
     *(("GET", "/plugins/waterfall_view/scripts.js", 200), ("GET", "/assets", 302)),
     *(("GET", "/avatar?email=a@b", 302), ("GET", "/auth/login", 401), ("GET", "/auth", 405)),
+    ("HEAD", "/auth", 405),
     *(("GET", "/auth/logout", 302), ("GET", "/change_hook/nothing", 400), ("GET", "/config", 200)),
     *(("GET", "/api/v2/logs/1/raw", 200), ("GET", "/api/v2/logs/1/raw_inline", 200)),
     *(("GET", "/ws", 426), ("GET", "/api", 200)),

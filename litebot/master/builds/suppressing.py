@@ -1,8 +1,8 @@
 """Decides which warnings of a step are suppressed.
 
 This is run as a process of its own, by its path and without anything else of litebot: the patterns
-come from a file in a repository, and one may take for ever.  Its memory is limited; who starts it
-limits its time.
+come from a file in a repository, and one may take for ever.  Its memory and its processor time are
+limited; who starts it limits its time further.
 
 Reads JSON from stdin, one value a line.  First the suppressions, a list of
 [file, text, start, end], where the first two are null or [pattern, flags], and the others null or
@@ -22,6 +22,7 @@ import resource
 import sys
 
 MOST_BYTES = 1 << 30
+MOST_CPU_S = 60  # if who started it is gone
 
 Suppression = tuple[re.Pattern[str] | None, re.Pattern[str] | None, int | None, int | None]
 
@@ -53,6 +54,7 @@ def is_suppressed(
 def main() -> None:
     """Read, and write, what is said above."""
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
     suppressions = [
         (compiled(file), compiled(text), start, end)
         for file, text, start, end in json.loads(sys.stdin.readline())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from itertools import zip_longest
 from typing import Any
 from typing import NamedTuple
 
@@ -89,6 +90,8 @@ LINEAR: dict[str, Any] = {
 }
 
 
+# What a class may replace to decide by itself.
+DECIDING = ("run", "addSuppression", "warningLogConsumer", "maybeAddWarning")
 # For all suppressions and warnings of a step: a thousand of each take a second or two.
 SUPPRESSING_S = 20.0
 
@@ -108,9 +111,12 @@ class BoundedWarnings(WarningCountingShellCommand):
 
     @property
     def _decides_itself(self) -> bool:
-        """Whether the class of the step has a way of its own to decide about a warning."""
-        theirs: Any = super().maybeAddWarning
-        return theirs.__func__ is not WarningCountingShellCommand.maybeAddWarning
+        """Whether the class of the step has a way of its own to find and count warnings."""
+        theirs: Any = super()
+        return any(
+            getattr(theirs, name).__func__ is not getattr(WarningCountingShellCommand, name)
+            for name in DECIDING
+        )
 
     def addSuppression(self, suppressionList: Any) -> None:
         """Add suppressions as Buildbot does, but compile none here."""
@@ -142,25 +148,29 @@ class BoundedWarnings(WarningCountingShellCommand):
             [_pattern(file), _pattern(text), start, end]
             for file, text, start, end in self.suppressions
         ]
-        code, decided, said = await runprocess.run_process(
-            self.master.reactor,
-            [sys.executable, "-I", "-S", suppressing.__file__],
-            initial_stdin="\n".join([json.dumps(suppressions), *self._asked, ""]).encode(),
-            runtime_timeout=SUPPRESSING_S,
-            sigterm_timeout=None,
-        )
+        lines, asked = self._undecided, self._asked
+        self._undecided, self._asked = [], []
+        try:
+            code, decided, said = await runprocess.run_process(
+                self.master.reactor,
+                [sys.executable, "-I", "-S", suppressing.__file__],
+                initial_stdin="\n".join([json.dumps(suppressions), *asked, ""]).encode(),
+                runtime_timeout=SUPPRESSING_S,
+                sigterm_timeout=None,
+            )
+        except OSError as error:  # no process can be started
+            code, decided, said = 1, b"", str(error).encode()
         is_suppressed = [each == b"1" for each in decided.split()]
-        late = len(self._undecided) - len(is_suppressed)
-        is_suppressed += [False] * late
-        for line, is_out in zip(self._undecided, is_suppressed, strict=True):
+        for line, is_out in zip_longest(lines, is_suppressed, fillvalue=False):
             if not is_out:
                 self.loggedWarnings.append(line)
                 self.warnCount += 1
+        late = len(lines) - len(is_suppressed)
         if code or late:
             await self.addCompleteLog(
                 "suppressions",
-                f"{late} of {len(self._undecided)} warnings are counted as if there were no"
-                f" suppressions: {_reason(code, said)}\n",
+                f"{late} of {len(lines)} warnings are counted as if there were no suppressions:"
+                f" {_reason(code, said)}\n",
             )
 
 
@@ -168,14 +178,16 @@ def _pattern(pattern: Any) -> tuple[str, int] | None:
     """Return the text and the flags of a suppression's part; None if it fits everything."""
     if pattern is None:
         return None
-    return (pattern, 0) if isinstance(pattern, str) else (pattern.pattern, pattern.flags)
+    if isinstance(pattern, str):
+        return pattern, 0
+    return pattern.pattern, pattern.flags & ~re.DEBUG  # which prints something
 
 
 def _reason(code: int, said: bytes) -> str:
     """Return why the process has not decided all, in words."""
     if code < 0:
         return (
-            f"they took more than {SUPPRESSING_S:.0f} s. Look for a pattern with one repetition in"
-            " another, such as (a+)+"
+            f"they took more than {SUPPRESSING_S:.0f} s, or their process was killed. Look for a"
+            " pattern with one repetition in another, such as (a+)+"
         )
     return said.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {code}"

@@ -1,9 +1,9 @@
 """Keeps long lines of what a command prints whole, or says in the log how much is lost.
 
-The finder of lines in buildbot_worker cuts a line into pieces, of which it sends the first, and for
-the others empty lines.  Each piece of a line costs it as much as all that came before.  So a
-LocalWorker has a finder of litebot's; a worker over WebSocket is told to cut late; of one over PB,
-which can't be told, the log says what it has cut.
+The finder of lines in buildbot_worker cuts a line that is too long, and sends empty lines for most
+of it.  Each piece of a line costs it as much as all that came before.  So a LocalWorker has a
+finder of litebot's; a worker over WebSocket is told to cut late; of one over PB, which can't be
+told, the log says how much it has lost at least.
 Source: buildbot_worker/util/lineboundaries.py
 """
 
@@ -18,10 +18,11 @@ from buildbot.util.twisted import async_to_deferred
 from buildbot_worker.pb import ProtocolCommandPb
 
 LONGEST_CHARS = 64 * 1024 * 1024
-# A worker reads 8192 bytes at a time, and so takes a second for a line that is as long as this.
-LONGEST_OVER_WEBSOCKET = 1024 * 1024
-# What a worker over PB sends of a line that it cuts: as many characters, and an empty line for each
-# further piece of this size.
+# A worker reads 8192 bytes at a time, and looks each time through all of a line that has not ended:
+# that is a third of a second of its processor for a line that is as long as this.
+LONGEST_OVER_WEBSOCKET = 256 * 1024
+# A worker over PB sends so many characters of a line that it cuts, if the line begins what it has
+# read, and an empty line for each further piece of this size.
 KEPT_OVER_PB = 4095
 
 # What ends a line beside "\n": as in Buildbot, also sequences that move the cursor.
@@ -133,11 +134,13 @@ class CutLines(RemoteCommand):
     async def remoteComplete(self, maybeFailure: Any) -> None:
         """Do as Buildbot does, and say first what was cut."""
         for stream, pieces in (self._cut or {}).items():
+            if not pieces:
+                continue
             await self.remoteUpdate(
                 "header",
-                f"litebot: the worker cut long lines of {stream}: of each it kept"
-                f" {KEPT_OVER_PB} characters, and lost about {pieces * KEPT_OVER_PB} in all; a"
-                " worker over WebSocket keeps longer ones (docs/guide/workers.md)\n",
+                f"litebot: the worker has cut lines of {stream} that are longer than"
+                f" {KEPT_OVER_PB} characters, and lost at least {pieces * KEPT_OVER_PB}; a worker"
+                " over WebSocket keeps longer ones (docs/guide/workers.md)\n",
                 False,
             )
         await super().remoteComplete(maybeFailure)

@@ -17,6 +17,7 @@ from twisted.internet import threads
 
 from litebot.master.data.events import UncopiedMessages
 from litebot.master.db.components.values import fit_text
+from litebot.master.runtime.deferreds import when_fired
 from litebot.master.secrets.lines import mask_lines
 from litebot.master.secrets.masker import masker
 
@@ -30,6 +31,7 @@ class Log(UncopiedMessages, data_logs.Log):
     def __init__(self, master: Any) -> None:
         super().__init__(master)
         self._held: dict[int, str] = {}  # by the id of a log, a line that may go on in the next
+        self._masking: dict[int, defer.Deferred[Any]] = {}  # by the id of a log, for a large text
         master.db.logs.on_append = self._on_append
 
     def _on_append(self, model: logs.LogModel) -> None:
@@ -74,6 +76,8 @@ class Log(UncopiedMessages, data_logs.Log):
         """
         if not content.endswith("\n"):
             return self._append(logid, content)  # it will be refused
+        if (masking := self._masking.get(logid)) is not None:
+            return when_fired(masking).addCallback(lambda _: self.appendLog(logid, content))
         before = self._held.pop(logid, "")
         has_streams = self.master.db.logs.type_of(logid) == "s"
 
@@ -82,9 +86,16 @@ class Log(UncopiedMessages, data_logs.Log):
 
         if len(before) + len(content) < LARGE_CHARS:
             return self._append_masked(logid, *mask())
-        # The log lets nothing else be appended, and does not finish, before this is done.
-        d = threads.deferToThread(mask)
-        return d.addCallback(lambda found: self._append_masked(logid, *found))
+        # The cancellation of `done`, with that of a step, loses nothing.
+        done: defer.Deferred[Any] = defer.Deferred()
+        self._masking[logid] = d = threads.deferToThread(mask)
+        d.addCallback(lambda found: self._append_masked(logid, *found))
+        d.addBoth(self._has_masked, logid, done)
+        return done
+
+    def _has_masked(self, result: Any, logid: int, done: defer.Deferred[Any]) -> None:
+        del self._masking[logid]
+        done.callback(result)
 
     def _append_masked(self, logid: int, content: str, held: str) -> Any:
         if held and self.master.db.logs.is_open(logid):
@@ -102,6 +113,8 @@ class Log(UncopiedMessages, data_logs.Log):
     @defer.inlineCallbacks
     def finishLog(self, logid: int) -> Any:
         """Store the lines that wait, and mark the log as complete."""
+        while (masking := self._masking.get(logid)) is not None:
+            yield when_fired(masking)
         held = self._held.pop(logid, "")
         if held:
             yield self._append(logid, held)

@@ -141,5 +141,5 @@ class WatchedGerritStream(gerrit.GerritChangeSource):
         if self._lasts is not None:
             self._lasts.cancel()
             self._lasts = None
-        await super().deactivate()
+        await defer.maybeDeferred(super().deactivate)
         self.master.source_problems.forget(self.name or "")

@@ -163,5 +163,6 @@ class WatchedSource:
     @async_to_deferred
     async def deactivate(self) -> None:
         """Do as Buildbot does; another master may have the source next."""
-        await super().deactivate()  # type: ignore[misc]
+        parents: Any = super()
+        await defer.maybeDeferred(parents.deactivate)
         self.master.source_problems.forget(self.name or "")

@@ -137,7 +137,7 @@ class Masker:
 
     def has_label(self, text: str) -> bool:
         """Return whether a text has something that stands for a value."""
-        return any(label in text for label in self._labels.values())
+        return any(label in text for label in list(self._labels.values()))
 
     def find_across(self, text: str, at: int) -> tuple[int, int, str] | None:
         """Return where a value begins before `at` and ends after it, and its label; or None."""
@@ -187,9 +187,9 @@ class _Spelled:
         if not self.finds(text):
             return text
         for pattern, needles, label in self._broken:
-            if any(map(text.__contains__, needles)):
+            if any(needle in text for needle in needles):
                 text = _compiled(pattern).sub(lambda _, label=label: label, text)  # type: ignore[misc]
-        for way in filter(text.__contains__, self._longest_first):
+        for way in [way for way in self._longest_first if way in text]:
             label = self._labels[way]
             if way in self._in_base64:
                 text = re.sub(re.escape(way) + spellings.BASE64_END, label, text)

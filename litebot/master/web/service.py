@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from buildbot.www import service
@@ -18,6 +19,8 @@ from twisted.internet import defer
 from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.web import server
+from twisted.web.error import UnsupportedMethod
+from twisted.web.resource import Resource
 
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.limits.addresses import address_of
@@ -103,6 +106,23 @@ class WsResource(events.WsResource):
         return super().render(request) if allowed_origin(request, self.master) else _refuse(request)
 
 
+class _Unreadable(Resource):
+    """Answers 405."""
+
+    def render(self, request: server.Request) -> NoReturn:
+        raise UnsupportedMethod([])
+
+
+def _lacks_get(resource: Any) -> bool:
+    """Return whether Twisted would look for a render_GET that a resource does not have."""
+    kind = type(resource)
+    return (
+        getattr(kind, "render", None) is Resource.render
+        and kind.render_HEAD is Resource.render_HEAD
+        and not hasattr(resource, "render_GET")
+    )
+
+
 class Request(server.Request):
     """A request whose answer, if it may change something, is sent once the change is on disk.
 
@@ -175,6 +195,12 @@ class Request(server.Request):
                 return
         master.www.sessions.admit(self)
         super().process()
+
+    def render(self, resrc: Any) -> None:
+        """Do as Twisted does; what can't be read with GET can't be with HEAD either."""
+        if self.method == b"HEAD" and _lacks_get(resrc):
+            resrc = _Unreadable()
+        super().render(resrc)
 
     def _refuse(self, code: int, message: bytes, reason: str) -> None:
         self.setResponseCode(code, message)
