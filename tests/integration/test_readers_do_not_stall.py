@@ -15,6 +15,7 @@ import pytest
 from litebot.basedir import Basedir
 from litebot.cli.client import UnixConnection
 from support.master import Master
+from support.timing import require_less
 
 MEASURE_S = 3.0
 BUILDS, LOG_CHUNKS = 200_000, 20
@@ -154,8 +155,8 @@ def test_long_reads_do_not_stall_the_reactor(with_history: Master) -> None:
     print("on the reactor:", instead)
 
     # Measured on two busy cores: 20 to 30, 30 to 50 and 470 to 740 ms.
-    assert beside.p95_s < 0.25
-    assert log.p95_s < 0.25
+    require_less(beside.p95_s, 0.25)
+    require_less(log.p95_s, 0.25)
     assert instead.p95_s > 2 * beside.p95_s
 
 
@@ -165,4 +166,4 @@ def test_who_follows_a_build_reads_in_threads_too(master: Master) -> None:
     assert "in the read pool:" not in master.log
     assert master.force("hello").returncode == 0
     read = set(re.findall(r"in the read pool: (\S+)", master.log))
-    assert {"BuildersConnectorComponent.getBuilders.<locals>.thd", "_thd_chunks"} <= read
+    assert {"BuildersConnectorComponent.getBuilders.<locals>.thd", "_thd_some_chunks"} <= read

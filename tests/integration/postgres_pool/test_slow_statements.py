@@ -17,6 +17,7 @@ from support.pool import Store
 from support.pool import add
 from support.pool import contents
 from support.proxy import Proxy
+from support.timing import TookTooLong
 
 LARGE = 3_000_000
 CHECK_AFTER_S = 1.5
@@ -100,8 +101,10 @@ def test_what_takes_long_where_nobody_counts_gets_through_in_the_end(
         return length
 
     assert slow.wait(slow.do(work)) == LARGE
-    assert 1 < len(runs) < 5
     assert slow.content() == ["a"]
+    assert len(runs) > 1
+    if len(runs) >= 5:
+        raise TookTooLong(f"it took {len(runs)} tries")
 
 
 def test_it_is_left_alone_where_the_server_does_not_say_what_it_does(store: Store) -> None:
