@@ -19,8 +19,25 @@ SPACES = 20_000
 SHORT_S = 2
 
 
-def run_while_looking(master: Master) -> int:
-    """Run a build of "b", and have a visitor look meanwhile; return its id."""
+def compile_while_looking(master: Master, make: str, says: str) -> int:
+    """Run a build that makes a file `suppressions`, and whose compiler says something.
+
+    A visitor looks meanwhile.  Returns the build's id.
+    """
+    master.configure(
+        f"""
+        c["builders"].append(util.BuilderConfig(
+            name="b", workernames=["local"], factory=util.BuildFactory([
+                steps.ShellCommand(command={make!r}),
+                steps.Compile(
+                    name="compile", command={says!r}, suppressionFile="suppressions",
+                    warningPattern=r"^(\\S+):(\\d+): warning: (.*)$",
+                    warningExtractor=steps.WarningCountingShellCommand.warnExtractFromRegexpGroups,
+                ),
+            ])))
+        c["schedulers"].append(schedulers.ForceScheduler(name="fb", builderNames=["b"]))
+        """
+    )
     master.start()
     succeeded(master.force("b", "--no-wait"))
     longest = 0.0
@@ -48,21 +65,7 @@ def test_a_line_of_spaces_in_a_file_of_suppressions(master: Master) -> None:
         "echo \"make[1]: Entering directory 'src'\"; echo 'a.c:4: warning: known';"
         " echo 'a.c:9: warning: known'; python3 -c \"print('make' * 4000)\""
     )
-    master.configure(
-        f"""
-        c["builders"].append(util.BuilderConfig(
-            name="b", workernames=["local"], factory=util.BuildFactory([
-                steps.ShellCommand(command={make!r}),
-                steps.Compile(
-                    name="compile", command={says!r}, suppressionFile="suppressions",
-                    warningPattern=r"^(\\S+):(\\d+): warning: (.*)$",
-                    warningExtractor=steps.WarningCountingShellCommand.warnExtractFromRegexpGroups,
-                ),
-            ])))
-        c["schedulers"].append(schedulers.ForceScheduler(name="fb", builderNames=["b"]))
-        """
-    )
-    buildid = run_while_looking(master)
+    buildid = compile_while_looking(master, make, says)
     # The first is suppressed only in src/a.c, which the file does not name.
     props = master.rest(f"builds/{buildid}/properties")["properties"][0]
     assert props["warnings-count"][0] == 2
@@ -76,19 +79,9 @@ def test_a_suppression_that_takes_for_ever(master: Master) -> None:
         f"""
         from litebot.master.builds import warnings
         warnings.SUPPRESSING_S = {SHORT_S}
-        c["builders"].append(util.BuilderConfig(
-            name="b", workernames=["local"], factory=util.BuildFactory([
-                steps.ShellCommand(command={make!r}),
-                steps.Compile(
-                    name="compile", command={says!r}, suppressionFile="suppressions",
-                    warningPattern=r"^(\\S+):(\\d+): warning: (.*)$",
-                    warningExtractor=steps.WarningCountingShellCommand.warnExtractFromRegexpGroups,
-                ),
-            ])))
-        c["schedulers"].append(schedulers.ForceScheduler(name="fb", builderNames=["b"]))
         """
     )
-    buildid = run_while_looking(master)
+    buildid = compile_while_looking(master, make, says)
     props = master.rest(f"builds/{buildid}/properties")["properties"][0]
     assert props["warnings-count"][0] == 1
     logs = {log["name"]: log for log in master.rest(f"builds/{buildid}/steps/2/logs")["logs"]}

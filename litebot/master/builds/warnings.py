@@ -9,6 +9,7 @@ Source: buildbot/steps/shell.py
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -109,7 +110,7 @@ class BoundedWarnings(WarningCountingShellCommand):
         self._asked: list[str] = []  # what another process is asked about them
         return (yield super().run())
 
-    @property
+    @functools.cached_property
     def _decides_itself(self) -> bool:
         """Whether the class of the step has a way of its own to find and count warnings."""
         theirs: Any = super()

@@ -125,17 +125,15 @@ class CutLines(RemoteCommand):
 
     def split_line(self, stream: str, text: str) -> str | None:
         """Do as Buildbot does, and note which lines were cut."""
-        if len(text) > KEPT_OVER_PB and (found := CUT_LINES.findall(text)):
+        if len(text) > KEPT_OVER_PB and (pieces := sum(map(len, CUT_LINES.findall(text)))):
             self._cut = self._cut or Counter()
-            self._cut[stream] += sum(map(len, found))
+            self._cut[stream] += pieces
         return super().split_line(stream, text)
 
     @async_to_deferred
     async def remoteComplete(self, maybeFailure: Any) -> None:
         """Do as Buildbot does, and say first what was cut."""
         for stream, pieces in (self._cut or {}).items():
-            if not pieces:
-                continue
             await self.remoteUpdate(
                 "header",
                 f"litebot: the worker has cut lines of {stream} that are longer than"
