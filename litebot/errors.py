@@ -55,3 +55,7 @@ class TakenOver(StoreFailed):
 
 class ConfigError(LitebotError):
     """master.cfg has errors; `what` lists them with their line numbers."""
+
+
+class BuildFileError(LitebotError):
+    """A .litebot.toml has errors; `what` lists them with their line numbers."""

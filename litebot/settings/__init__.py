@@ -8,9 +8,7 @@ there.
 from __future__ import annotations
 
 import ipaddress
-import re
 import shlex
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from typing import TypeVar
 
+from litebot import toml_lines
 from litebot.errors import SettingsError
 from litebot.files import PRIVATE
 from litebot.files import locked
@@ -318,15 +317,10 @@ def _read(path: Path) -> str | None:
 
 def _load_toml(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except ValueError as error:
-        # Before Python 3.14 the position is only in the message.  An error without a position is at
-        # the end of the text.
-        message, _, place = str(error).partition(" (at ")
-        found = re.match(r"line (\d+)", place)
-        line = int(found[1]) if found else text.rstrip().count("\n") + 1
+        return toml_lines.load(text)
+    except toml_lines.TomlError as error:
         raise SettingsError(
-            f"{path}:{line}: not TOML: {message}",
+            f"{path}:{error.line}: {error.message}",
             'a string needs quotes, listen = "127.0.0.1"; a number has none, port = 8010',
         ) from error
 
@@ -352,7 +346,7 @@ def _parse(text: str, path: Path) -> Settings:
     if not faults:
         made: dict[str, Any] = {n: SECTIONS[n](**table) for n, table in sections.items()}
         return Settings(**made)
-    lines = _find_lines(text)
+    lines = toml_lines.find_lines(text)
     found = sorted(((lines[place], fault) for place, fault in faults.items()), key=lambda f: f[0])
     hints = [
         fault.hint if len(found) == 1 else f"line {line}: {fault.hint}"
@@ -363,31 +357,6 @@ def _parse(text: str, path: Path) -> Settings:
         "\n".join(f"{path}:{line}: {fault.what}" for line, fault in found),
         "\n".join(hints) or None,
     )
-
-
-def _find_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Return the line where each section and each key of a valid TOML text begins.
-
-    Parses the first line of the text, then the first two lines, and so on.  If a part does not
-    parse, it ends inside a value.  A key that is new in a part that does parse begins on the line
-    after the previous one that did.  So only the TOML parser decides what is a key, with dotted
-    keys, inline tables and quotes.  This takes quadratic time, but is done only for a file with
-    errors.
-    """
-    found: dict[tuple[str, ...], int] = {}
-    lines = text.split("\n")
-    begin = 1
-    for end in range(1, len(lines) + 1):
-        try:
-            tables = tomllib.loads("\n".join([*lines[:end], ""]))
-        except tomllib.TOMLDecodeError:
-            continue
-        for name, table in tables.items():
-            found.setdefault((name,), begin)
-            for key in table if isinstance(table, dict) else ():
-                found.setdefault((name, key), begin)
-        begin = end + 1
-    return found
 
 
 def _checked(section: str, key: str, value: object) -> object:

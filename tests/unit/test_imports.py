@@ -15,7 +15,7 @@ SOURCES = sorted(path for path in ROOT.rglob("*.py") if "template" not in path.p
 
 # Whose modules those of each part of litebot may import, besides their own part's.
 BASE = {"errors", "files", "process", "version"}
-FILES = {"basedir", "permissions", "settings", "users"}
+FILES = {"basedir", "permissions", "projects", "settings", "users"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
@@ -23,7 +23,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors", "process"},
     "basedir": BASE,
     "permissions": BASE | {"basedir"},
-    "settings": BASE,
+    "toml_lines": set(),
+    "settings": BASE | {"toml_lines"},
+    "projects": {"errors", "files", "toml_lines"},
     "users": BASE,
     "store": {"errors"},
     "master": BASE | FILES | {"store"},

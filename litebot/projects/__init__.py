@@ -1,0 +1,1 @@
+"""What a project of the page is made of: no Twisted, no Buildbot, no database."""
