@@ -8,7 +8,7 @@ JOBS ?= 4
 
 .DEFAULT_GOAL = help
 .PHONY: help run stop test test-unit lint types format docs site conformance crash fuzz
-.PHONY: bench bench-short bench-history bench-move package clean
+.PHONY: bench bench-short bench-history bench-move bench-projects package clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,7 @@ run: $(VENV)/.run ## make a master in ./ci, start it, run one build and show its
 	@test -e $(MASTER)/buildbot.tac || $(BIN)/litebot create-master $(MASTER)
 	@$(BIN)/litebot status $(MASTER) >/dev/null 2>&1 || $(BIN)/litebot start $(MASTER)
 	@$(BIN)/litebot build hello $(MASTER)
+	@$(BIN)/litebot status $(MASTER) | sed -n 's|^page *\(.*\)|\nall projects: \1litebot/|p'
 
 stop: $(VENV)/.run ## stop what `make run` left running
 	@$(BIN)/litebot stop $(MASTER)
@@ -75,6 +76,9 @@ bench-history: $(VENV)/.test ## measure litebot with a million builds of history
 
 bench-move: $(VENV)/.test ## measure how fast a database is moved to Postgres and back
 	$(BIN)/python -m bench.moved $(BENCH)
+
+bench-projects: $(VENV)/.test ## measure a master with 50 and with 500 projects
+	$(BIN)/python -m bench.projects $(BENCH)
 
 crash: $(VENV)/.test ## kill masters 600 times, lose power and fail a disk everywhere (hours)
 	LITEBOT_CRASH_KILLS=$${LITEBOT_CRASH_KILLS:-200} $(BIN)/python -m pytest -s tests/crash/test_random_kills.py

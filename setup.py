@@ -21,7 +21,11 @@ setup(
     license_files=["LICENSE"],
     # Twisted looks for plugins in the folder twisted/plugins of each place on sys.path.
     packages=[*find_packages(include=["litebot", "litebot.*"]), "twisted.plugins"],
-    package_data={"litebot": ["template/**", "template/project/**", "py.typed"]},
+    package_data={
+        "litebot": ["template/**", "template/project/**", "py.typed"],
+        "litebot.master.projects.web": ["templates/projects/*"],
+        "litebot.master.pages": ["templates/*", "plugin/VERSION", "plugin/static/*"],
+    },
     python_requires=">=3.11",
     # The upper bounds are what the conformance run passes with: Buildbot warns of newer ones.
     install_requires=[
@@ -36,6 +40,8 @@ setup(
         "SQLAlchemy>=2.0.36,<2.1",
         "alembic>=1.13,<1.16",
         "orjson>=3.10",
+        "jinja2>=3.1",
+        "markupsafe>=2.1",
         "click>=8.1,<9",
         "rich>=13",
         "tomlkit>=0.12",
@@ -63,6 +69,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["litebot = litebot.cli.main:main"],
+        "buildbot.www": ["litebot = litebot.master.pages.plugin:ep"],
         "sqlalchemy.dialects": ["sqlite.apsw = litebot.store.dialect:ApswDialect"],
     },
     classifiers=[

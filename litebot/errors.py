@@ -59,3 +59,7 @@ class ConfigError(LitebotError):
 
 class BuildFileError(LitebotError):
     """A .litebot.toml has errors; `what` lists them with their line numbers."""
+
+
+class ProjectError(LitebotError):
+    """The name or the repository of a project can't be used."""

@@ -122,6 +122,8 @@ def show(events: Iterator[dict[str, Any]], headers: bool = False) -> int | None:
             say(f"--- {event['name']}: {event['text'].upper()} ({event['state']})")
         elif kind == "build-finished":
             say(f"{event['text'].upper()}: {event['state']}")
+        elif kind == "cell":
+            say(f"=== build {event['number']} of the {event['cells']} of its matrix")
         elif kind == "finished":
             results: int = event["results"]
             return results

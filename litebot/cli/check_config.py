@@ -23,6 +23,9 @@ from litebot.cli.common import tell
 from litebot.cli.progress import working
 from litebot.errors import BasedirError
 from litebot.errors import LitebotError
+from litebot.errors import StoreError
+from litebot.projects.definition import Project
+from litebot.settings import Settings
 
 
 class ConfigFaulty(LitebotError):
@@ -52,12 +55,23 @@ def check_config(basedir: Basedir, as_json: bool) -> None:
         from buildbot.config.errors import ConfigErrors
 
         from litebot.master.configuration.loader import ConfigLoader
+        from litebot.master.projects.kept.store import projects_in
 
         discard_log()
         # As a start does: the configuration may read files beside it, and import modules.
         os.chdir(folder)
         sys.path.insert(0, str(folder))
-        loader = ConfigLoader(str(folder), str(config))
+        unread: list[str] = []
+
+        def projects(settings: Settings) -> list[Project]:
+            try:
+                return projects_in(Basedir(folder), settings)
+            except StoreError as error:
+                unread.append(f"the projects of the page are not checked: {error.what}")
+                return []
+
+        is_basedir = not basedir.path.is_file()
+        loader = ConfigLoader(str(folder), str(config), projects=projects if is_basedir else None)
         found: list[str] = []
         try:
             loader.loadConfig()
@@ -69,13 +83,13 @@ def check_config(basedir: Basedir, as_json: bool) -> None:
                 "config": str(config),
                 "good": not found,
                 "errors": [_placed(error) for error in found],
-                "notes": list(loader.notes),
+                "notes": [*loader.notes, *unread],
             }
         )
         sys.exit(Exit.FOUND if found else Exit.DONE)
     if found:
         raise ConfigFaulty("the configuration has errors:\n" + "\n".join(found))
-    for note in loader.notes:
+    for note in (*loader.notes, *unread):
         say(f"note: {note}")
     tell(f"{config} is good")
 

@@ -93,6 +93,7 @@ def create_master(
     url = created.settings.web.public_url
     if url:
         tell(f"  page      {url}")
+        tell(f"  projects  {url}litebot/")
     if created.password:
         tell("  login     admin")
         anew = f"litebot user passwd admin {basedir.quoted}"

@@ -6,6 +6,8 @@ keeps its name and its meaning; new fields may be added.
 
 from __future__ import annotations
 
+from litebot.projects.definition import KEYS
+
 # For each command, this maps paths to meanings.  A path names a field as in jq, without the first
 # dot; "[]" stands for each item of a list, "{}" for each key of an object whose keys are data.
 REPORT = {
@@ -24,6 +26,19 @@ SOURCES = (
     "what change sources can't do at present: of each thing the `source`, `what` it is, such as"
     ' "poll", `since` when, and the `error` of the last attempt'
 )
+
+PROJECT = {
+    "name": "",
+    "version": "its number, from 1",
+    "saved_at": "",
+    "saved_by": "",
+    "saved_on": '"page" or "command"',
+    "comment": "",
+    "definition": "its keys and their values; null where it was removed",
+    **{f"definition.{key}": "" for key, field in KEYS.items() if field.default != ()},
+    **{f"definition.{key}[]": "" for key, field in KEYS.items() if field.default == ()},
+}
+PROJECTS = {f"[].{path}": meaning for path, meaning in PROJECT.items()}
 
 FIELDS: dict[str, dict[str, str]] = {
     "check-config": {
@@ -92,12 +107,54 @@ FIELDS: dict[str, dict[str, str]] = {
         "sources": SOURCES,
     },
     "report list": {f"[].{name}": meaning for name, meaning in REPORT.items()},
+    "project pulls": {"[].ref": "to build it by", "[].revision": "of its last commit"},
+    "project hook": {
+        "name": "",
+        "address": "for a forge",
+        "secret": "with which it signs",
+        "whole": "the address with the secret in it, for what signs nothing",
+    },
+    "project tell": {
+        "[].tell": "the line that says whom",
+        "[].sent": "whether a test message was taken; false without --test",
+        "[].error": "why it was not, or null",
+        "[].answers[].where": "the server",
+        "[].answers[].code": "its answer, as a code of HTTP or SMTP",
+        "[].answers[].text": "its words",
+    },
+    "project check": {
+        "file": "the .litebot.toml that was read; null without one",
+        "good": "whether it has no errors; without one, whether litebot can propose one",
+        "errors[].line": "",
+        "errors[].message": "what is wrong",
+        "steps[].name": "this and all below: what a good file says",
+        "steps[].run": "the command",
+        "steps[].timeout_s": "how many seconds it may take, or null",
+        "steps[].env{}": "the environment of this step, besides `env`",
+        "steps[].directory": 'where it runs in the checkout; "" for its top',
+        "env{}": "the environment of all steps",
+        "shell[]": "what runs a command, its last argument",
+        "matrix{}": "the values of each variable of the matrix",
+        "workers[]": "patterns of names of workers; empty: any may build it",
+        "branches[]": "patterns of branches; empty: all are built",
+        "paths[]": "patterns of files; empty: each change is built",
+        "nightly": 'a time of day such as "03:00", or null',
+        "secrets[]": "the secrets that it asks for",
+        "proposed": "without a file, the text of the one that litebot proposes, or null",
+        "reasons[]": "why it proposes this one",
+    },
     "user list": {"[].name": "", "[].role": '"admin" or "viewer"'},
     "check": {
         "[].kind": "what is half done or damaged",
         "[].id": "of what it is about, 0 where that has none",
         "[].message": "the same in words",
         "[].buildid": "the build that it is about, or null",
+    },
+    "project key": {
+        "name": "of the project",
+        "key": "the secret with the private half: a file in the folder secrets",
+        "public": "the public half, for the repository",
+        "made": "whether it was made now",
     },
     "version": {
         "litebot": "",
@@ -108,4 +165,14 @@ FIELDS: dict[str, dict[str, str]] = {
         "sqlite": "the one that litebot uses",
         "python": "",
     },
+    **dict.fromkeys(
+        (f"project {verb}" for verb in ("list", "history", "export", "import")), PROJECTS
+    ),
+    **dict.fromkeys(
+        (
+            f"project {verb}"
+            for verb in ("add", "show", "edit", "enable", "disable", "remove", "undo")
+        ),
+        PROJECT,
+    ),
 }

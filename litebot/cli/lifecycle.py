@@ -85,8 +85,9 @@ def start(basedir: Basedir, foreground: bool, timeout_s: float) -> None:
         facts = _launch(basedir, timeout_s)
     tell(f"the master answers after {time.monotonic() - began_at:.1f} s, pid {facts['pid']}")
     if facts.get("url"):
-        tell(f"  page  {facts['url']}")
-    tell(f"  log   {basedir.log_file}")
+        tell(f"  page      {facts['url']}")
+        tell(f"  projects  {facts['url']}litebot/")
+    tell(f"  log       {basedir.log_file}")
     for note in facts["notes"]:
         say(f"note: {note}")
 

@@ -42,6 +42,9 @@ GROUPS: dict[str, dict[str, Lazy]] = {
             "reconfig", "reconfig", "Make a running master load its configuration anew."
         ),
     },
+    "Say what is built": {
+        "project": Lazy("project", "project", "Add, change and remove projects, without Python."),
+    },
     "Build": {
         "build": Lazy("build", "build", "Force a build and follow its log to the end."),
         "try": Lazy("buildbot", "try_", "Buildbot's: build your uncommitted changes."),

@@ -77,6 +77,7 @@ def _rows(found: Status) -> list[tuple[str, str]]:
         rows = [("stopped", ended)]
     if found.url:
         rows.append(("page", found.url))
+        rows.append(("projects", f"{found.url}litebot/"))
     rows.append(("database", _database(found.database)))
     if found.outage:
         rows.append(("away", f"since {_time(found.outage['since'])}: {found.outage['words']}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from litebot.basedir import Basedir
@@ -12,6 +14,9 @@ from litebot.cli.common import json_option
 from litebot.cli.common import print_json
 from litebot.cli.common import quiet_option
 from litebot.cli.status import source_problem
+
+# What is said of each scheduler but one where a change is of a project.
+OTHERS = "ignored: it is of project "
 
 
 @example("litebot why 1 ci")
@@ -31,8 +36,13 @@ def why(change: str, basedir: Basedir, as_json: bool) -> None:
     if as_json:
         print_json(reply)
         return
-    width = max([len(outcome["scheduler"]) for outcome in reply["schedulers"]], default=0)
-    for outcome in reply["schedulers"]:
-        print(f"{outcome['scheduler']:<{width}}  {outcome['what']}")
+    alike = Counter(each["what"] for each in reply["schedulers"] if each["what"].startswith(OTHERS))
+    folded = {what: count for what, count in alike.items() if count > 1}
+    shown = [each for each in reply["schedulers"] if each["what"] not in folded]
+    width = max([len(each["scheduler"]) for each in shown], default=0)
+    for each in shown:
+        print(f"{each['scheduler']:<{width}}  {each['what']}")
+    for what, count in folded.items():
+        print(f"{count} others  {what}")
     for problem in reply["sources"]:
         print(f"{problem['source']}  {source_problem(problem)}")

@@ -6,18 +6,27 @@ applied only in part is reported.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import AsyncIterator
+from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakSet
 
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import MasterConfig
 from twisted.internet import defer
+from twisted.internet.threads import deferToThreadPool
+from twisted.python import log
 
 from litebot.errors import LitebotError
 from litebot.master.configuration.reconfig import Unchangeable
 from litebot.master.configuration.reconfig import check_changes
 from litebot.master.runtime import memory
 from litebot.master.runtime.error_log import logged_errors
+from litebot.master.runtime.error_log import store_failed
+from litebot.projects.definition import Project
 from litebot.settings import Settings
 
 # How often it is looked whether builds of an old configuration still run.
@@ -38,8 +47,7 @@ class Reconfiguration:
         Returns an error if it was not applied or only in part, and None if all went well.
         """
         master = self._master
-        await self._lock.acquire()
-        try:
+        async with self.turn():
             self._unapplied = None
             with logged_errors() as failures:
                 await reconfig()
@@ -49,8 +57,48 @@ class Reconfiguration:
             # By then the caller has let go of the old configuration, too.
             master.reactor.callLater(0, self._settle)
             return self._error_of(failures)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the reconfig that runs, if one does; no other begins meanwhile."""
+        await self._lock.acquire()
+        try:
+            yield
         finally:
             self._lock.release()
+
+    async def load(self, projects: Callable[[Settings], Sequence[Project]]) -> MasterConfig:
+        """Load the configuration that there would be with these projects, in a thread.
+
+        Raises ConfigErrors if it is faulty.
+        """
+        master = self._master
+        load = functools.partial(master.config_loader.load_with, projects)
+        config: MasterConfig = await deferToThreadPool(
+            master.reactor, master.reactor.getThreadPool(), load
+        )
+        return config
+
+    async def use(self, config: MasterConfig) -> None:
+        """Apply a configuration that was loaded.  Raises LitebotError if all of it can't be.
+
+        Source: buildbot/master.py, doReconfig
+        """
+        master = self._master
+        await master.initLock.acquire()
+        try:
+            master.config_version += 1
+            master.config = config
+            await master.reconfigServiceWithBuildbotConfig(config)
+        except Exception as error:
+            if store_failed(error) is not None:
+                raise
+            log.err(error, "while a configuration was applied")
+            raise LitebotError(f"it can't be applied: {error}") from error
+        finally:
+            master.initLock.release()
+        master.botmaster.maybeStartBuildsForAllBuilders()
+        master.reactor.callLater(0, self._settle)
 
     async def apply(self, apply: Any, new_config: MasterConfig) -> None:
         """Apply a configuration as Buildbot does, with change delivery paused meanwhile."""

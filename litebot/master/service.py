@@ -50,6 +50,10 @@ from litebot.master.limits.pb import PBManager
 from litebot.master.limits.reads import Reads
 from litebot.master.limits.refusals import Refusals
 from litebot.master.limits.worker_logins import WorkerLogins
+from litebot.master.pages.frame import Pages
+from litebot.master.projects.running import RunningProjects
+from litebot.master.projects.web.hook import ProjectHook
+from litebot.master.projects.web.pages import ProjectPages
 from litebot.master.reconfiguration import Reconfiguration
 from litebot.master.runtime.error_log import drop_follow_up_errors
 from litebot.master.runtime.ownership import Ownership
@@ -95,10 +99,13 @@ class BuildMaster(master.BuildMaster):
         self.startup = Startup(self, unreadable)
         self.reconfiguration = Reconfiguration(self)
         self.shutdown = Shutdown(self)
+        self.projects = RunningProjects(self)
+        self.pages = Pages(self)
+        ProjectPages(self).add_to(self.pages)
         rest.register()
         if config_loader is None:
             name, refuse = configFileName or "master.cfg", self.reconfiguration.refuse
-            config_loader = ConfigLoader(basedir, name, refuse)
+            config_loader = ConfigLoader(basedir, name, refuse, self.projects.configured)
         super().__init__(basedir, umask=umask, reactor=reactor, config_loader=config_loader)
         self.refusals = Refusals(self.reactor)
         self.source_problems = SourceProblems(self.reactor)
@@ -171,7 +178,7 @@ class BuildMaster(master.BuildMaster):
         self.data = Data()
         yield self.data.setServiceParent(self)
 
-        self.www = WWWService()
+        self.www = WWWService({b"litebot": self.pages}, {b"project": ProjectHook(self)})
         yield self.www.setServiceParent(self)
 
         self.debug = debug.DebugServices()
@@ -197,7 +204,7 @@ class BuildMaster(master.BuildMaster):
         self.worker_controls = WorkerControls()
         for part in (
             *(self.change_delivery, self.outbox, self.attempts, self.worker_controls),
-            self.cluster,
+            *(self.projects, self.cluster),
         ):
             yield part.setServiceParent(self)
         self.control = Control(self.files.control_socket)  # it is started last of all

@@ -22,6 +22,7 @@ from litebot.projects.durations import EXAMPLES
 from litebot.projects.durations import format_duration
 from litebot.projects.durations import parse_duration
 from litebot.projects.faults import Faults
+from litebot.projects.faults import named
 from litebot.projects.faults import shown
 from litebot.projects.patterns import FORMS
 from litebot.projects.patterns import Patterns
@@ -100,9 +101,6 @@ class BuildFile:
         """Return the environment of each cell of the matrix; one empty one without a matrix."""
         values = itertools.product(*self.matrix.values())
         return [dict(zip(self.matrix, cell, strict=True)) for cell in values]
-
-    def cell_count(self) -> int:
-        return math.prod(map(len, self.matrix.values()))
 
     def may_use(self, worker: str) -> bool:
         """Return whether the file lets a worker of this name build it."""
@@ -252,7 +250,7 @@ class _Reader:
         for name, given in table.items():
             here = (*place, name)
             text = self.faults.text(
-                here, given, LONGEST_VALUE, f"{name} = {_quoted(given)}", lines=True
+                here, given, LONGEST_VALUE, f"{named((name,))} = {_quoted(given)}", lines=True
             )
             if self._variable(here, name, taken) and text is not None:
                 env[name] = text
@@ -348,12 +346,12 @@ def _with_names(steps: list[Step], faults: Faults) -> tuple[Step, ...]:
                 "choose another name",
             )
         taken |= {step.name} - {""}
-    named = []
+    complete = []
     for step in steps:
         name = step.name or derived_name(step.run, taken)
         taken.add(name)
-        named.append(replace(step, name=name))
-    return tuple(named)
+        complete.append(replace(step, name=name))
+    return tuple(complete)
 
 
 def derived_name(run: str, taken: Collection[str]) -> str:

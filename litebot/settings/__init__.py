@@ -214,6 +214,41 @@ class Limits(_Section):
 
 
 @dataclass(frozen=True)
+class Projects(_Section):
+    """Where the projects are that need no master.cfg."""
+
+    directory: str = _key(
+        "",
+        "A folder with a file NAME.toml for each, relative to this directory; what they say is\n"
+        "read at a start and at `litebot reconfig`.  Empty: the page and the commands decide, and\n"
+        "the database keeps them.",
+    )
+
+
+@dataclass(frozen=True)
+class Mail(_Section):
+    """Where the mails of projects go out."""
+
+    sender: str = _key(
+        "",
+        "The address that mails come from.  Empty: litebot@ and the name of this machine.",
+        checks.check_mail_address,
+    )
+    host: str = _key("localhost", "The mail server.", checks.check_host)
+    port: int = _key(25, "Its TCP port.", checks.check_mail_port)
+    tls: str = _key(
+        "none",
+        '"starttls": the connection must become encrypted (mostly port 587).  "tls": it is from\n'
+        'the start (465).  "none": it is not, which is for a server on this machine.',
+        checks.check_tls,
+    )
+    user: str = _key("", "Who logs in there.  Empty: nobody.")
+    password: str = _key(
+        "", "The name of the file in the folder secrets with the password.", checks.check_secret
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of litebot.toml; `settings.database.url` alone chooses the database."""
 
@@ -223,15 +258,19 @@ class Settings:
     recovery: Recovery = field(default_factory=Recovery)
     stop: Stop = field(default_factory=Stop)
     limits: Limits = field(default_factory=Limits)
+    projects: Projects = field(default_factory=Projects)
+    mail: Mail = field(default_factory=Mail)
 
 
-SECTIONS: dict[str, type[Database | Web | Workers | Recovery | Stop | Limits]] = {
+SECTIONS: dict[str, type[Database | Web | Workers | Recovery | Stop | Limits | Projects | Mail]] = {
     "database": Database,
     "web": Web,
     "workers": Workers,
     "recovery": Recovery,
     "stop": Stop,
     "limits": Limits,
+    "projects": Projects,
+    "mail": Mail,
 }
 
 HEADER = """\

@@ -14,6 +14,7 @@ DEFAULT_DATABASE = "sqlite:///state.sqlite"
 DATABASE_FORMS = "sqlite:///FILE, sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME"
 SQLITE_PREFIX = "sqlite:///"
 DURABILITIES = ("acknowledged", "commit", "process")
+TLS = ("none", "starttls", "tls")
 
 
 class CheckError(Exception):
@@ -150,3 +151,37 @@ def check_web_url(url: str) -> str:
             "it must have no user, '?' or '#', as links are made by appending to it", hint, shown
         )
     return url if url.endswith("/") else url + "/"
+
+
+def check_mail_address(address: str) -> str:
+    if address and not re.fullmatch(r"[!-~]+@[A-Za-z0-9.-]+", address):
+        raise CheckError("it must be a mail address", 'sender = "ci@example.org"')
+    return address
+
+
+def check_host(host: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+", host):
+        raise CheckError("it must be the name or the IP address of a host", 'host = "localhost"')
+    return host
+
+
+def check_mail_port(port: int) -> int:
+    if not 1 <= port <= 65535:
+        raise CheckError("it must be from 1 to 65535")
+    return port
+
+
+def check_tls(tls: str) -> str:
+    if tls not in TLS:
+        raise CheckError(f"it must be one of {', '.join(map(repr, TLS))}")
+    return tls
+
+
+def check_secret(name: str) -> str:
+    if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise CheckError(
+            "it must be the name of a file in the folder secrets",
+            "write the password into that file, not here",
+            "what is there",
+        )
+    return name

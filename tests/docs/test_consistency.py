@@ -16,6 +16,8 @@ import pytest
 from litebot import settings
 from litebot.cli.buildbot import HandedOn
 from litebot.cli.main import litebot
+from litebot.projects import build_file
+from litebot.projects.build_file import parse
 from support.documents import DOCS
 from support.documents import ROOT
 from support.documents import Page
@@ -147,9 +149,12 @@ def test_every_setting_is_described_with_its_default_and_an_example(tmp_path: Pa
             assert loaded != key.default, f"the example of {key.name} shows its default"
 
 
-def test_settings_that_guides_show_are_good(tmp_path: Path) -> None:
+def test_settings_and_build_files_that_guides_show_are_good(tmp_path: Path) -> None:
     shown = [b for page in PAGES.values() for b in page.blocks if b.language == "toml"]
     for number, block in enumerate(shown):
+        if block.text.startswith("steps ="):
+            parse(block.text)
+            continue
         file = tmp_path / f"{number}.toml"
         file.write_text(block.text, encoding="utf-8")
         settings.load(file)
@@ -162,6 +167,15 @@ def packages() -> set[str]:
         for path in (ROOT / "litebot").rglob("*.py")
         if "template" not in path.parts
     }
+
+
+def test_every_key_of_a_build_file_is_described_with_its_bounds() -> None:
+    page = PAGES["docs/reference/build-file.md"]
+    described = set(re.findall(r"^\| `([a-z.]+)` \|", page.text, re.MULTILINE))
+    keys = {*build_file.KEYS} - {"when"} | {f"when.{key}" for key in build_file.WHEN_KEYS}
+    assert described == keys | set(build_file.STEP_KEYS)
+    for bound in ("BYTES", "STEPS", "CELLS", "VARIABLES", "PATTERNS", "SECRETS"):
+        assert f" {getattr(build_file, f'MOST_{bound}'):,} " in page.text, bound
 
 
 def test_every_package_and_module_is_on_the_map() -> None:

@@ -17,6 +17,7 @@ from litebot.cli.main import litebot
 from support.commands import wait_for
 from support.documents import ROOT
 from support.documents import Page
+from support.repositories import Repository
 from support.typed import BIN
 from support.typed import run
 from support.typed import succeeds
@@ -49,7 +50,10 @@ def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
     finally:
         subprocess.run(["make", "stop"], cwd=first, capture_output=True, check=False)
     assert "Ran 3 tests" in said[0]
-    assert said[0].rstrip().splitlines()[-1].startswith("SUCCESS")
+    assert "\nSUCCESS: build successful" in said[0]
+    assert re.fullmatch(
+        r"all projects: http://127\.0\.0\.1:\d+/litebot/", said[0].rstrip().splitlines()[-1]
+    )
     assert re.search(r"http://127\.0\.0\.1:\d+/", said[0])
     assert "stopped the master" in said[1]
 
@@ -90,12 +94,28 @@ ORDER = [
     "version",
     "create-master",
     "check-config",
+    "project check",
     "user add",
     "user list",
     "user passwd",
     "user remove",
     "start",
     "status",
+    "project add",
+    "project list",
+    "project show",
+    "project edit",
+    "project disable",
+    "project enable",
+    "project history",
+    "project hook",
+    "project pulls",
+    "project key",
+    "project tell",
+    "project export",
+    "project import",
+    "project remove",
+    "project undo",
     "build",
     "check",
     "report list",
@@ -133,9 +153,14 @@ def make_a_report(basedir: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_every_help_texts_example_runs(tmp_path: Path) -> None:
+def test_every_help_texts_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = examples()
-    groups = {"report", "user"}
+    # Where the examples have an address of a repository, there is none; git takes this one for it.
+    repository = Repository(tmp_path / "tool")
+    config = tmp_path / "gitconfig"
+    config.write_text(f'[url "{repository.url}"]\ninsteadOf = https://example.org/team/tool.git\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    groups = {"project", "report", "user"}
     assert set(shown) - groups == set(ORDER)
     try:
         for title in ORDER:

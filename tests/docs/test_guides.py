@@ -21,7 +21,11 @@ from support.commands import require
 from support.commands import wait_for
 from support.documents import guide
 from support.documents import pages
+from support.forges import TOKEN
+from support.forges import forges
+from support.mailbox import mailbox
 from support.ports import free_ports
+from support.repositories import Repository
 from support.typed import page_of
 from support.typed import run
 from support.typed import run_all
@@ -103,6 +107,26 @@ def test_webhooks(created: Path) -> None:
     assert again.startswith("no change stored")
     assert again in page.text
     assert not succeeds(command.replace(":password", ":wrong"), created)
+
+
+def test_telling(created: Path) -> None:
+    page = guide("telling")
+    tool = Repository(created / "team/tool")
+    token = created / "ci/secrets/GITHUB_TOKEN"
+    token.touch(mode=0o600)
+    token.write_text(TOKEN)
+    with forges() as server, mailbox() as mails:
+        set_value(created / "ci/litebot.toml", "mail.host", "127.0.0.1")
+        set_value(created / "ci/litebot.toml", "mail.port", mails.port)
+        run("litebot start ci", created)
+        run(f"litebot project add --yes {tool.url} ci", created)
+        run("litebot build tool ci", created)
+        commands = page.commands("Telling others of results")
+        address = {"github GITHUB_TOKEN": f"github GITHUB_TOKEN {server.url}"}
+        run_all(commands, created, **address)
+        (posted,) = server.posted
+        assert posted.context == "litebot/tool (test)"
+        assert mails.received[0].recipients == ["team@example.org"]
 
 
 def test_workers(created: Path) -> None:
@@ -361,3 +385,23 @@ def test_proxy(created: Path) -> None:
         packed = nginx.get(script.decode(), Accept_Encoding="gzip")[1]
         assert packed["content-encoding"] == "gzip"
         assert "immutable" in packed["cache-control"]
+
+
+def test_projects(created: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = guide("projects")
+    (file,) = page.section("What a build does", "toml")
+    repository = Repository(created / "tool", file.text, Makefile="all:\ntest:\n\techo tested\n")
+    config = created / "gitconfig"
+    address = "https://example.org/team/tool.git"
+    config.write_text(f'[url "{repository.url}"]\ninsteadOf = {address}\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    set_value(created / "ci/litebot.toml", "workers.environment", "GIT_CONFIG_GLOBAL")
+    run("litebot start ci", created)
+    said = run_all(page.commands("Adding one"), created)
+    assert "tool" in said[-1]
+    for heading in ("What the settings decide", "Secrets", "In version control"):
+        run_all(page.commands(heading), created)
+    said = run_all(page.commands("When it is built"), created)
+    assert "change_hook/project/tool" in said[0]
+    (folder,) = page.section("In version control", "toml")
+    assert "projects" in folder.text

@@ -552,6 +552,7 @@ OLDER = (
     "DROP TABLE litebot_told",
     "DROP TABLE litebot_writers",
     "DROP TABLE litebot_collapsed",
+    "DROP TABLE litebot_projects",
     "DROP INDEX litebot_unfinished_builds",
     "UPDATE litebot_schema SET version = 6",
     "DROP TABLE codebase_branches",
@@ -571,7 +572,7 @@ def test_upgrade_master_names_the_tables_that_it_would_change(stopped: Master) -
         "run Buildbot's migrations 067",
         "bring litebot's tables from version 6 to",
         "make the tables codebase_branches, codebase_commits, codebases",
-        "make the tables litebot_collapsed, litebot_configured, litebot_events, litebot_told",
+        "make the tables litebot_collapsed, litebot_configured, litebot_events, litebot_projects",
         "make the index litebot_unfinished_builds",
     ):
         assert f"would {change}" in said

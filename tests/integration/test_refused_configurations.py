@@ -83,7 +83,6 @@ LATE_FAULTS = [
         "scheduler name 'f' used multiple times",
         "# the second",
     ),
-    ("c['builders'] = []", "no builders are configured", "c['builders'] = []"),
     ("c['workers'] = []", "no workers are configured", "c['workers'] = []"),
     ("c['builders'] = 1", "c['builders'] must be a list", "c['builders'] = 1"),
     ("c['www'] = {\n 'port': 1,\n 'prot': 2}", "unknown www configuration parameter", "'prot': 2"),

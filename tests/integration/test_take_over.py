@@ -195,10 +195,10 @@ class Mine(Shared):
 
 def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
     registry.write(tables.conn, MINE, [("reporter", "mail"), ("builds", "mail")])
-    outbox.add(tables.conn, ["mail", "chat"], "builds", 1, DEAD)
-    outbox.add(tables.conn, ["mail"], "builds", 2, LIVING)
-    outbox.add(tables.conn, [""], "builds", 3, DEAD)
-    wanting = {"builds": ["mail"]}
+    outbox.add(tables.conn, {"mail": None, "chat": None}, "builds", 1, DEAD)
+    outbox.add(tables.conn, {"mail": None}, "builds", 2, LIVING)
+    outbox.add(tables.conn, {"": None}, "builds", 3, DEAD)
+    wanting = {"builds": {"mail": None}}
     outbox._take_over(
         tables.conn,
         MINE,
@@ -221,7 +221,7 @@ def test_reports_go_to_who_has_the_reporter(tables: Tables) -> None:
 def test_a_reporter_that_only_another_master_has_is_told_by_that_one(tables: Tables) -> None:
     registry.write(tables.conn, LIVING, [("builds", "mail"), ("builds", "chat")])
     registry.write(tables.conn, DEAD, [("builds", "chat"), ("buildsets", "push")])
-    outbox.add(tables.conn, ["mail"], "builds", 1, MINE, cluster=Mine())
+    outbox.add(tables.conn, {"mail": None}, "builds", 1, MINE, cluster=Mine())
     rows = tables.conn.execute(sa.select(ours.outbox.c.reporter, ours.outbox.c.masterid))
     assert set(map(tuple, rows)) == {("mail", MINE), ("chat", DEAD)}
 
@@ -236,7 +236,7 @@ def test_who_may_be_dead(tables: Tables) -> None:
     tables.take_over()
     assert suspects(tables.conn, MINE) == []
     # Who has stopped and has reports that this master can make.
-    outbox.add(tables.conn, ["mail"], "builds", 1, LIVING)
+    outbox.add(tables.conn, {"mail": None}, "builds", 1, LIVING)
     assert suspects(tables.conn, MINE) == []
     registry.write(tables.conn, MINE, [("reporter", "mail")])
     assert suspects(tables.conn, MINE) == [LIVING]

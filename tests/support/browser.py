@@ -75,6 +75,34 @@ class Page:
     def shoot(self, name: str) -> None:
         self.driver.save_screenshot(str(self._shots / f"{name}.png"))
 
+    def press_until(self, element: Any, key: str) -> None:
+        """Press a key, such as Tab, until an element has the focus."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        for _ in range(100):
+            if self.driver.switch_to.active_element == element:
+                return
+            ActionChains(self.driver).send_keys(key).perform()
+        raise AssertionError(f"the focus does not get to {element.get_attribute('outerHTML')}")
+
+    def look_as(self, width: int, colors: str) -> None:
+        """Show pages as on a screen of this width, to somebody who prefers these colors."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [{"name": "prefers-color-scheme", "value": colors}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def run_scripts(self, may_run: bool) -> None:
+        """Have the browser run the scripts of pages that it loads from now on, or not."""
+        stop = {"value": not may_run}
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", stop)
+
+    def look_as_usual(self) -> None:
+        """Undo look_as() and run_scripts()."""
+        self.run_scripts(True)
+        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
     def requested_hosts(self) -> set[str]:
         """All that the page has asked for something since it was opened."""
         hosts = set()

@@ -158,7 +158,8 @@ class Master:
         ports = iter(free_ports(2))
         path = self.basedir / "litebot.toml"
         text = path.read_text(encoding="utf-8")
-        text = re.sub(r"^port = \d+$", lambda _: f"port = {next(ports)}", text, flags=re.MULTILINE)
+        pattern = re.compile(r"^port = \d+$", re.MULTILINE)
+        text = pattern.sub(lambda _: f"port = {next(ports)}", text, count=2)  # not that of [mail]
         path.write_text(text, encoding="utf-8")
 
     def use_database(self, server: Postgres, options: str = "") -> None:
@@ -181,7 +182,8 @@ class Master:
     def ports(self) -> list[int]:
         """Return the ports in litebot.toml: of the web page, and for workers."""
         text = (self.basedir / "litebot.toml").read_text(encoding="utf-8")
-        return [int(port) for port in re.findall(r"^port = (\d+)$", text, re.MULTILINE)]
+        found = re.findall(r"^port = (\d+)$", text, re.MULTILINE)
+        return [int(port) for port in found[:2]]  # not that of [mail]
 
     @contextmanager
     def connection(self) -> Iterator[sa.engine.Connection]:

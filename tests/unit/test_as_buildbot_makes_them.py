@@ -22,7 +22,9 @@ REPLACED = {
     "dbconnector.DBConnector": "Database",
     "mqconnector.MQConnector": "MQConnector",
     "dataconnector.DataConnector": "Data",
-    "wwwservice.WWWService": "WWWService",
+    "wwwservice.WWWService()": (
+        "WWWService({b'litebot': self.pages}, {b'project': ProjectHook(self)})"
+    ),
     "service.BuildbotServiceManager": "ServiceManager",
     "PBManager()": "PBManager(worker_logins)",
     "MsgManager()": "MsgManager(worker_logins)",

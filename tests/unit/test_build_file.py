@@ -49,8 +49,10 @@ def refused(text: str | bytes) -> BuildFileError:
         lines.append(int(found[1]))
     assert lines == sorted(lines)
     assert len(caught.value.what) < 20_000
-    assert caught.value.hint is None or len(caught.value.hint) < 20_000
-    assert caught.value.what.replace("\n", "").isprintable()
+    assert caught.value.hint
+    assert len(caught.value.hint) < 20_000
+    for text_shown in (caught.value.what, caught.value.hint):
+        assert text_shown.replace("\n", "").isprintable()
     return caught.value
 
 
@@ -186,6 +188,7 @@ def test_cells_of_the_matrix() -> None:
          "choose another name"),
         ("secrets = ['A']\nsteps = [\n{run='a', env.A=''}]",
          "3: 'A' is set by the matrix or a secret, too", "choose another name"),
+        (STEPS + 'env."\\u001b[2J" = 1', "2: env.\\x1b[2J is 1; it must be a string", None),
         (STEPS + "secrets = ['A', 'A']", "2: secrets has 'A' twice", "take one out"),
         (STEPS + "secrets = ['a-b']", "2: 'a-b' is not the name of an environment variable", None),
         (STEPS + "matrix.P = [3.1]", "2: matrix.P is 3.1; it must be a string in quotes", None),
@@ -304,7 +307,7 @@ def build_files(draw: st.DrawFn) -> BuildFile:
 def test_what_is_written_is_what_is_read(build_file: BuildFile) -> None:
     assert parse(to_toml(build_file)) == build_file
     assert parse(to_toml(build_file).replace("\n", "\r\n")).steps
-    assert 1 <= len(build_file.cells()) == build_file.cell_count() <= 64
+    assert 1 <= len(build_file.cells()) <= 64
 
 
 PIECES = st.sampled_from(
@@ -399,9 +402,9 @@ def test_a_line_that_is_wrong_is_the_one_that_is_named(
     ids=lambda text: text[:16],
 )
 def test_any_file_is_read_in_time(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     accepted_or_refused_once(text)
-    require_less(time.perf_counter() - begun, 0.15, "reading")
+    require_less(time.process_time() - begun, 0.15, "reading")
 
 
 def accepted_or_refused_once(text: str) -> None:
@@ -508,9 +511,9 @@ def test_patterns_are_matched_in_time(piece: str) -> None:
         (), paths=tuple(f"**/{pattern}{n}" for n in range(MOST_PATTERNS)) or tuple(patterns)
     )
     for text in ("a" * MOST_PATH_CHARS, "a/" * (MOST_PATH_CHARS // 2)):
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert read.reason_not_to_build("main", [text]) is not None
-        require_less(time.perf_counter() - begun, 0.5)
+        require_less(time.process_time() - begun, 0.5)
 
 
 # lengths of time

@@ -49,11 +49,14 @@ REWRITING = {
     "cleanupdb",
     "copy-db",
     "move-database",
+    "project import",
+    "project remove",
     "report drop",
     "upgrade-master",
     "user remove",
 }
-WITHOUT_BASEDIR = {"version"}
+# They are about what is installed, and about a checkout.
+WITHOUT_BASEDIR = {"project check", "version"}
 
 
 def options(command: click.Command) -> set[str]:

@@ -34,6 +34,7 @@ OURS = {
     "litebot_configured",
     "litebot_writers",
     "litebot_collapsed",
+    "litebot_projects",
 }
 
 
@@ -96,6 +97,7 @@ def test_tables_of_an_older_litebot_get_what_they_lack(
         "DROP TABLE litebot_configured",
         "DROP TABLE litebot_writers",
         "DROP TABLE litebot_collapsed",
+        "DROP TABLE litebot_projects",
         "ALTER TABLE litebot_starts DROP COLUMN taken_over_at",
         "ALTER TABLE litebot_starts DROP COLUMN taken_over_by",
         "ALTER TABLE litebot_outbox DROP COLUMN masterid",

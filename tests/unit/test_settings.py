@@ -129,12 +129,15 @@ def test_postgres_urls(toml: Path, url: str) -> None:
         (
             "\n[wbe]\nport = 1",
             "litebot.toml:2: unknown section [wbe]",
-            "did you mean 'web'? known sections: database, limits, recovery, stop, web, workers",
+            (
+                "did you mean 'web'? known sections: database, limits, mail, projects, recovery,"
+                " stop, web, workers"
+            ),
         ),
         (
             "port = 1",
             "litebot.toml:1: key 'port' is not in a [section]",
-            "put it under [web] or [workers]",
+            "put it under [web] or [workers] or [mail]",
         ),
         ("web = 3", "litebot.toml:1: web is 3; it must be a section", "put its keys under [web]"),
         (

@@ -173,10 +173,10 @@ def filled(piece: str, before: str = "", after: str = "") -> str:
     ids=lambda text: text[:12],
 )
 def test_what_would_take_long_is_refused_before(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(TomlError) as caught:
         find_lines(text)
-    require_less(time.perf_counter() - begun, 0.1)
+    require_less(time.process_time() - begun, 0.1)
     assert 1 <= caught.value.line <= text.count("\n") + 1
 
 
@@ -214,9 +214,9 @@ LIMIT = MOST_VALUES - 1
     ids=lambda text: text[:12],
 )
 def test_what_is_read_is_read_in_time(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     find_lines(text)
-    require_less(time.perf_counter() - begun, 0.1, "finding lines")
-    begun = time.perf_counter()
+    require_less(time.process_time() - begun, 0.1, "finding lines")
+    begun = time.process_time()
     line_of_error(text)
-    require_less(time.perf_counter() - begun, 0.1, "reading")
+    require_less(time.process_time() - begun, 0.1, "reading")

@@ -17,12 +17,11 @@ from litebot.errors import StoreError
 from litebot.master.database import Database
 from litebot.master.db import move_away
 from litebot.master.db import postgres
+from litebot.master.db.inspection import inspected
 from litebot.master.runtime.reactor import run
 from litebot.master.service import BuildMaster
 from litebot.settings import Database as DatabaseSettings
 from litebot.settings import load
-from litebot.store.connection import open_for_inspection
-from litebot.store.dialect import engine_on
 
 NEED = "this needs it stopped"
 T = TypeVar("T")
@@ -80,22 +79,8 @@ def inspected_database(
     files.refuse_owner(need)
     files.require_writable()
     _require_file(files, database)
-    url, path = database.url, database.sqlite_path(files.path)
-    if path is not None:
-        handle = open_for_inspection(path, stopped=True)
-        try:
-            with engine_on(handle).connect() as conn:
-                yield conn
-        finally:
-            handle.close()
-        return
-    engine = postgres.engine_for(url, files.path).execution_options(postgresql_readonly=True)
-    try:
-        with postgres.translated_errors(url), engine.connect() as conn:
-            move_away.refuse_others(conn, postgres.shown(url), files.master_name)
-            yield conn
-    finally:
-        engine.dispose()
+    with inspected(files, database, stopped=True) as conn:
+        yield conn
 
 
 def _require_file(files: Basedir, database: DatabaseSettings) -> None:

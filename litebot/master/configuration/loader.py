@@ -8,6 +8,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from buildbot.www.auth import NoAuth
 
 from litebot.basedir import Basedir
 from litebot.errors import ConfigError
+from litebot.errors import ProjectError
 from litebot.errors import SettingsError
 from litebot.master.builds.environment import StepEnvironment
 from litebot.master.configuration import step_classes
@@ -43,6 +45,7 @@ from litebot.master.web.auth import FileAuth
 from litebot.master.web.auth import RolesFromUserFile
 from litebot.master.web.auth import admins_act
 from litebot.master.web.auth import lists_its_users
+from litebot.projects.definition import Project
 from litebot.settings import Settings
 from litebot.settings import Web
 from litebot.settings import load
@@ -51,7 +54,17 @@ from litebot.settings import load
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 # Modules of Buildbot with change sources and schedulers that listen on a port of their own.
 LISTENING = ("buildbot.changes.pb", "buildbot.schedulers.trysched")
+PAGES = "litebot"
 VIEWS = ("waterfall_view", "console_view", "grid_view")
+
+
+class Configuration(MasterConfig):
+    """Buildbot's, but valid before the first builder is there: projects may come later."""
+
+    def check_single_master(self) -> None:
+        """Check as Buildbot does, except that there may be no builders."""
+        if self.builders:
+            super().check_single_master()
 
 
 class ConfigLoader(FileLoader):
@@ -59,7 +72,8 @@ class ConfigLoader(FileLoader):
 
     `configFileName` is relative to the basedir, as in buildbot.tac.  `errors` are those of the
     last load, or None; `notes` are messages about it for the user.  `check` is called with the
-    loaded settings and configuration, and may raise ConfigErrors.
+    loaded settings and configuration, and may raise ConfigErrors.  `projects` returns those that
+    are added to what master.cfg defines, and may raise LitebotError.
     """
 
     errors: ConfigErrors | None = None
@@ -70,10 +84,12 @@ class ConfigLoader(FileLoader):
         basedir: str,
         configFileName: str,
         check: Callable[[Settings, MasterConfig], None] | None = None,
+        projects: Callable[[Settings], Sequence[Project]] | None = None,
     ) -> None:
         super().__init__(basedir, configFileName)
         step_classes.hold_weakly()
         self._check = check
+        self._projects = projects
         self.files = Basedir(basedir)
         # All loads share one environment, since a LocalWorker outlives a reconfig.
         self._environment = StepEnvironment()
@@ -83,14 +99,18 @@ class ConfigLoader(FileLoader):
 
         Raises them also for litebot.toml.
         """
+        return self.load_with(self._projects)
+
+    def load_with(self, projects: Callable[[Settings], Sequence[Project]] | None) -> MasterConfig:
+        """Return the configuration that there would be with these projects; see loadConfig."""
         self.errors = None
         try:
-            return self._load()
+            return self._load(projects)
         except ConfigErrors as error:
             self.errors = error
             raise
 
-    def _load(self) -> MasterConfig:
+    def _load(self, projects: Callable[[Settings], Sequence[Project]] | None) -> MasterConfig:
         filename = self.files.path / self.configFileName
         # They may be in the errors of the file.
         too_short = tuple(learn_folder(self.files.secrets))
@@ -109,10 +129,15 @@ class ConfigLoader(FileLoader):
                 config_dict = dict(config_dict)  # a copy, as it may be an imported module's
                 filled = tuple(fill(config_dict, settings, self.files, filename))
                 self.notes = too_short + filled
+                if projects is not None and (found := _read(projects, settings)):
+                    # It takes memory, and a master may have none.
+                    from litebot.master.projects.building.configured import add_to
+
+                    errors.errors += add_to(config_dict, found, str(filename), settings.mail)
         except ConfigErrors as raised:
             raise ConfigErrors(_unique(raised.errors)) from raised
         try:
-            config = MasterConfig.loadFromDict(config_dict, str(filename))
+            config = Configuration.loadFromDict(config_dict, str(filename))
         except ConfigErrors as raised:
             lines = Lines(filename)
             raise ConfigErrors(_unique([lines.add_to(each) for each in raised.errors])) from raised
@@ -122,6 +147,15 @@ class ConfigLoader(FileLoader):
         specialize(config, self._environment)
         learn_plain_secrets(config)
         return config
+
+
+def _read(
+    projects: Callable[[Settings], Sequence[Project]], settings: Settings
+) -> Sequence[Project]:
+    try:
+        return projects(settings)
+    except ProjectError as error:
+        raise ConfigErrors(error.what.splitlines()) from error
 
 
 def execute(filename: Path, folder: Path) -> dict[str, Any]:
@@ -220,7 +254,9 @@ def fill(
         config.setdefault("titleURL", config["buildbotURL"])
         www.setdefault("allowed_origins", origins(str(config["buildbotURL"])))
     www.setdefault("avatar_methods", [])  # Buildbot's default sends browsers to gravatar.com
-    www.setdefault("plugins", {view: {} for view in VIEWS})
+    # The plugin of litebot's own pages comes beside what master.cfg lists, which may be older.
+    plugins = www.get("plugins", {view: {} for view in VIEWS})
+    www["plugins"] = {PAGES: {}, **plugins} if isinstance(plugins, dict) else plugins
     yield from _fill_auth(www, files, filename)
     if open_hooks := list(hook_secrets.require_secrets(www)):
         yield from map(Lines(filename).add_to, open_hooks)

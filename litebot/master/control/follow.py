@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from buildbot.process.results import Results
+from buildbot.process.results import worst_status
 from twisted.internet import defer
 from twisted.internet import task
 
 from litebot.errors import ServerAway
+from litebot.master.projects.building.cells import requests_of_others
 
 # The pause between two reads of the database.  Without it, a step that prints much would cause a
 # read for every line.
@@ -18,6 +21,51 @@ PAUSE_S = 0.05
 WAITING_AFTER_S = 1.0
 
 Emit = Callable[[dict[str, Any]], None]
+
+
+class FollowedMatrix:
+    """Follows a build request, then those of the other cells of its matrix, if it has one.
+
+    It emits what a Follower emits, "cell" before each further one, and "finished" once, with the
+    worst results.
+    """
+
+    def __init__(self, master: Any, brid: int, emit: Emit) -> None:
+        self._master = master
+        self._brid = brid
+        self._emit = emit
+        self._follower: Follower | None = None
+        self._stopped = False
+        self._results: list[int] = []
+
+    def stop(self) -> None:
+        """Have run() return; called when nobody listens any more."""
+        self._stopped = True
+        if self._follower is not None:
+            self._follower.stop()
+
+    async def run(self) -> None:
+        """Return when all are complete and all events are emitted, or after stop()."""
+        await self._follow(self._brid)
+        others = [] if self._stopped else await requests_of_others(self._master, self._brid)
+        for number, brid in enumerate(others, 2):
+            if self._stopped:
+                return
+            self._emit({"event": "cell", "number": number, "cells": len(others) + 1})
+            await self._follow(brid)
+        if not self._stopped:
+            worst = functools.reduce(worst_status, self._results)
+            self._emit({"event": "finished", "results": worst, "text": Results[worst]})
+
+    async def _follow(self, brid: int) -> None:
+        self._follower = Follower(self._master, brid, self._pass_on)
+        await self._follower.run()
+
+    def _pass_on(self, event: dict[str, Any]) -> None:
+        if event["event"] == "finished":
+            self._results.append(event["results"])
+        else:
+            self._emit(event)
 
 
 class Follower:

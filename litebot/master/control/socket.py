@@ -30,11 +30,12 @@ from twisted.web import resource
 from twisted.web import server
 
 from litebot.errors import LitebotError
-from litebot.master.control.follow import Follower
+from litebot.master.control.follow import FollowedMatrix
 from litebot.master.control.why import why
 from litebot.master.db.read_pool import ReadSnapshot
 from litebot.master.db.read_pool import read_snapshot
 from litebot.master.limits.words import RefusedWord
+from litebot.master.projects.verbs import do
 from litebot.master.runtime.error_log import store_failed
 from litebot.master.web.actions import check_values
 from litebot.master.web.payloads import OrNull
@@ -73,6 +74,7 @@ class Control(service.AsyncService):
         root.putChild(b"reconfig", ReconfigResource(self.master))
         root.putChild(b"refusals", RefusalsResource(self.master))
         root.putChild(b"sources", SourcesResource(self.master))
+        root.putChild(b"projects", ProjectsResource(self.master))
         # The path of a socket may have only 108 bytes, which a basedir's can exceed.  The master
         # runs in its basedir, so the name alone is enough.
         is_in_basedir = Path.cwd() == self._path.parent
@@ -245,7 +247,7 @@ def _parameter_names(fields: Iterable[Any]) -> Iterator[str]:
 class FollowResource(Resource):
     """GET /follow?buildrequestid=N: streams the events of a build request until it is complete.
 
-    Each line is a JSON object, an event of Follower.  If following fails, the last event is
+    Each line is a JSON object, an event of FollowedMatrix.  If following fails, the last event is
     "error", with "what" and "hint".
     """
 
@@ -256,7 +258,7 @@ class FollowResource(Resource):
         if await self.master.db.buildrequests.getBuildRequest(brid) is None:
             raise LitebotError(f"there is no build request {brid} in {self.master.basedir}")
         request.setHeader(b"content-type", b"application/x-ndjson")
-        follower = Follower(
+        follower = FollowedMatrix(
             self.master, brid, lambda event: request.write(json.dumps(event).encode() + b"\n")
         )
         request.notifyFinish().addErrback(lambda _: follower.stop())
@@ -325,3 +327,11 @@ class SourcesResource(Resource):
 
 def _source_problems(master: Any) -> list[dict[str, Any]]:
     return [asdict(problem) for problem in master.source_problems.all()]
+
+
+class ProjectsResource(Resource):
+    """POST /projects {"do": VERB, ...}: what `litebot project` asks for; see projects.verbs."""
+
+    async def answer(self, request: server.Request) -> dict[str, Any]:
+        body = _body_of(request, {"do": str})
+        return await do(self.master.projects, self.master.reactor, body)

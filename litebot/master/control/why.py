@@ -81,6 +81,9 @@ def _facts(conn: sa.engine.Connection, schedulerid: int, changeid: int) -> _Fact
 
 
 def _outcome(scheduler: Any, change: Change, facts: _Facts) -> Outcome:
+    owner = scheduler.master.projects.scheduler_of(vars(change))
+    if owner not in (None, scheduler.name):
+        return Outcome(scheduler.name, f"ignored: it is of project {change.project}")
     if facts.buildsetid is not None:
         return Outcome(scheduler.name, f"built in buildset {facts.buildsetid}", facts.buildsetid)
     return Outcome(scheduler.name, _why_not(scheduler, change, facts))

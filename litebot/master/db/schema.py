@@ -74,6 +74,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _creation_of(tables.configured, tables.outbox.c.masterid),
     _creation_of(tables.writers),
     _create_collapsed,
+    _creation_of(tables.projects),
 )
 
 # Small indexes on Buildbot's tables, of the few rows that are unfinished: {name: (table, columns

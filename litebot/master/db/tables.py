@@ -164,3 +164,22 @@ writers = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("begun_at", sa.Float, nullable=False),
 )
+
+# The versions of the projects that admins have defined, one row each; the newest counts.  See
+# projects.versions.
+projects = sa.Table(
+    "litebot_projects",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    # Counts the versions of a project, from 1.
+    sa.Column("version", sa.Integer, nullable=False),
+    # As TOML; NULL in the version that removes the project.
+    sa.Column("definition", sa.Text),
+    sa.Column("saved_at", sa.Float, nullable=False),
+    # Who saved it, where ("page" or "command"), and what for.
+    sa.Column("saved_by", sa.Text, nullable=False),
+    sa.Column("saved_on", sa.Text, nullable=False),
+    sa.Column("comment", sa.Text, nullable=False),
+    sa.UniqueConstraint("name", "version", name="litebot_projects_versions"),
+)

@@ -228,7 +228,8 @@ class ChangeDelivery(service.AsyncService):
         delivery = SchedulerDelivery(scheduler.serviceid, changeid, self.master.cluster)
         key = ("changes", str(changeid))
         change = await self.master.data.get(key)
-        if change is not None:  # it may have been pruned
+        owner = None if change is None else self.master.projects.scheduler_of(change)
+        if change is not None and owner in (None, scheduler.name):  # it may have been pruned
             while not delivery.done:
                 with logged_errors(of_all=True) as errors:
                     if not await self._invoke(scheduler, delivery, (*key, "new"), change):

@@ -52,6 +52,9 @@ class GitFailed(GitError):
         # There may be much more, such as the progress of a fetch, and advice.
         lines = [line for line in said.replace("\r", "\n").splitlines() if line.strip()]
         reasons = [line for line in lines if line.startswith(("error: ", "fatal: "))]
+        if command == "ls-remote" and reasons:
+            # It shows no progress, and ssh and servers say before it what they refuse.
+            reasons = lines[: lines.index(reasons[-1]) + 1]
         words = " ".join((reasons or lines)[-LINES_SHOWN:]) or "it said nothing"
         super().__init__(f"git {command} on {repository} failed with exit code {code}: {words}")
         self.was_killed = code < 0
@@ -66,6 +69,9 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
 
     _last_read: tuple[str, Commit] | None = None
     _unread: Mapping[str, list[str]] = MappingProxyType({})
+    git_environment: Mapping[str, str] = MappingProxyType({})
+    git_silence_s = 300  # after that long without a word a git is killed
+    _running: Any = None  # the git that runs
 
     def poll(self) -> Any:
         """Fetch, and add a change for each new commit; what can't be done is noted."""
@@ -361,6 +367,11 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
 
     # running git
 
+    def interrupt_git(self) -> None:
+        """Kill the git that runs, if one does: a server that doesn't answer holds up nothing."""
+        if self._running is not None:
+            self._running.kill("its poller is stopped")
+
     @async_to_deferred
     async def _dovccmd(
         self,
@@ -390,13 +401,19 @@ class ExactGitPoller(KeepsPlace, WatchedSource, GitPoller):
             self._git_auth.adjust_git_command_params_for_auth(
                 words, environment, auth_files_path, self
             )
-        code, printed, said = await runprocess.run_process(
+        running = runprocess.create_process(
             self.master.reactor,
             [self.gitbin, *words, command, *args],
             path,
-            env=environment,
+            env={**environment, **self.git_environment},
             initial_stdin=unicode2bytes(initial_stdin),
+            io_timeout=self.git_silence_s,
         )
+        self._running = running
+        try:
+            code, printed, said = await running.start()
+        finally:
+            self._running = None
         if code != 0:
             raise GitFailed(command, self.repourl, code, said.decode("utf-8", "replace"))
         return bytes(printed)

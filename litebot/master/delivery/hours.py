@@ -75,15 +75,19 @@ class WallClock(NightlyBase):
         inherited = super().getNextBuildTime
         if inherited.__func__ is not NightlyBase.getNextBuildTime:
             return inherited(lastActuated)  # a user's own
-        now = self.now()
-        after = lastActuated or now
-        if after > now + FUTURE_S:
-            after = now
         cron = self._times_to_cron_line(
             self.minute, self.hour, self.dayOfMonth, self.month, self.dayOfWeek
         )
+        return defer.succeed(self.next_due(cron, lastActuated))
+
+    def next_due(self, cron: str, last: float | None) -> float | None:
+        """Return when a line of cron comes due first after `last`, in epoch seconds; see above."""
+        now = self.now()
+        after = last or now
+        if after > now + FUTURE_S:
+            after = now
         is_hourly = croniter.croniter.expand(cron)[0][1] == ["*"]  # however it is written
-        return defer.succeed(next_time(cron, after, is_hourly=is_hourly))
+        return next_time(cron, after, is_hourly=is_hourly)
 
     def _actuate(self) -> Any:
         """Do as Buildbot does; what came due in hours that the clock was set over is one build."""

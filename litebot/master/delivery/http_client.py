@@ -11,11 +11,14 @@ from urllib.parse import urlsplit
 from buildbot.util import httpclientservice
 from twisted.internet import defer
 
+from litebot.master.delivery.outbox import Answer
 from litebot.master.delivery.outbox import current_attempt
+from litebot.master.secrets.masker import masker
 
 # Codes below 500 after which the same request may succeed: it was too slow, too early or one of too
 # many.
 PASSING = (408, 425, 429)
+LONGEST_ANSWER = 200
 
 
 class HTTPClientService(httpclientservice.HTTPClientService):
@@ -25,10 +28,20 @@ class HTTPClientService(httpclientservice.HTTPClientService):
     def _do_request(self, session: Any, method: str, ep: str, **kwargs: Any) -> Any:
         attempt = current_attempt.get()
         response = yield super()._do_request(session, method, ep, **kwargs)
-        if attempt is not None and response.code >= 400:
+        if attempt is not None:
             # The path and the user of the URL are left out, as they may contain a token.
             url = urlsplit(session.base_url + ep if ep.startswith("/") or not ep else ep)
-            where = f"{url.hostname}:{url.port}" if url.port else url.hostname
-            is_final = response.code < 500 and response.code not in PASSING
-            attempt.note_answer(f"{where} answered {response.code}", is_final=is_final)
+            where = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
+            words = _words((yield response.content()))
+            attempt.answers.append(Answer(where, response.code, words))
+            if response.code >= 300:
+                is_final = response.code < 500 and response.code not in PASSING
+                said = f"{where} answered {response.code}{': ' if words else ''}{words}"
+                attempt.note_answer(said, is_final=is_final)
         return response
+
+
+def _words(body: bytes) -> str:
+    """Return the beginning of an answer as one line, without secrets; "" of a page of HTML."""
+    text = " ".join(body[: 20 * LONGEST_ANSWER].decode("utf-8", "replace").split())
+    return "" if text.startswith("<") else masker.mask(text)[:LONGEST_ANSWER]

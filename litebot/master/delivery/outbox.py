@@ -21,6 +21,7 @@ from dataclasses import field
 from typing import Any
 
 import sqlalchemy as sa
+from buildbot.db.model import Model
 from buildbot.reporters.base import ReporterBase
 from buildbot.util import service
 from buildbot.util import tuplematch
@@ -55,16 +56,26 @@ class NotTaken(Exception):
     """A server has not accepted a report; the message has its answer."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a server, shown as `where`, has answered: a code of HTTP or SMTP, and its words."""
+
+    where: str
+    code: int
+    text: str
+
+
 @dataclass
 class ReportAttempt:
     """The delivery of one event to one reporter, and its errors so far.
 
-    `errors` are those that the reporter has logged, and error answers of servers.  `refused` counts
-    the answers after which a retry is pointless, and `failed` the other error answers.
-    `is_sending` is true once the reporter's generators have made a report.
+    `errors` are those that the reporter has logged, and error answers of servers.  `answers` are
+    all answers.  `refused` counts the answers after which a retry is pointless, and `failed` the
+    other error answers.  `is_sending` is true once the reporter's generators have made a report.
     """
 
     errors: list[BaseException] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     refused: int = 0
     failed: int = 0
     is_sending: bool = False
@@ -86,10 +97,15 @@ class ReportAttempt:
 
     @property
     def error(self) -> str | None:
-        """Return the text of the last error, without secrets, or None if there was none."""
+        """Return the text of an error, without secrets, or None if there was none.
+
+        It is the last answer of a server that was none of success, else the last other error:
+        reporters log errors about such an answer that say less.
+        """
         if not self.errors:
             return None
-        return mask_urls(masker.mask(reflect.safe_str(self.errors[-1])))
+        answers = [error for error in self.errors if isinstance(error, NotTaken)]
+        return mask_urls(masker.mask(reflect.safe_str((answers or self.errors)[-1])))
 
     @property
     def is_final(self) -> bool:
@@ -103,8 +119,11 @@ current_attempt: ContextVar[ReportAttempt | None] = ContextVar("current_attempt"
 class OutboxReporter(ReporterBase):
     """A reporter that notes in the current ReportAttempt when it begins to send.
 
-    When a configuration is loaded, this class is put before that of each reporter.
+    When a configuration is loaded, this class is put before that of each reporter.  One with
+    `only_builderid` gets the builds of this builder alone.
     """
+
+    only_builderid: int | None = None
 
     def sendMessage(self, reports: Any) -> Any:
         """Send as the reporter does, and note that in the current attempt."""
@@ -132,10 +151,14 @@ class Outbox(service.AsyncMultiService):
         # transaction.
         return [s for s in list(self.master.service_manager) if isinstance(s, ReporterBase)]
 
-    def wanting(self, kind: str, id: int) -> list[str]:
-        """Return the names of the reporters that want the end of this build or buildset."""
+    def wanting(self, kind: str, id: int) -> dict[str, int | None]:
+        """Return the names of the reporters that want the end of this build or buildset.
+
+        One that wants builds of one builder alone comes with the id of that.
+        """
         key = (kind, str(id), ENDS[kind])
-        return [r.name or "" for r in self._reporters() if self._consumers(r, key)]
+        wanting = [r for r in self._reporters() if self._consumers(r, key)]
+        return {r.name or "": getattr(r, "only_builderid", None) for r in wanting}
 
     def _consumers(self, reporter: ReporterBase, key: tuple[str, ...]) -> list[Any]:
         consumers = list(reporter._event_consumers.items())
@@ -143,10 +166,11 @@ class Outbox(service.AsyncMultiService):
 
     def owner(self, consumer: Any) -> ReporterBase | None:
         """Return the reporter that a consumer of events belongs to, or None."""
-        for reporter in self._reporters():
-            if any(own is consumer for own in reporter._event_consumers.values()):
-                return reporter
-        return None
+        reporter = getattr(getattr(consumer, "callback", None), "__self__", None)
+        if not isinstance(reporter, ReporterBase) or reporter.parent is None:
+            return None
+        is_own = any(own is consumer for own in reporter._event_consumers.values())
+        return reporter if is_own else None
 
     def configured(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the name of each reporter, with the kinds of ENDS that it wants."""
@@ -253,7 +277,7 @@ class Outbox(service.AsyncMultiService):
 
 def add(
     conn: sa.engine.Connection,
-    reporters: list[str],
+    reporters: dict[str, int | None],
     kind: str,
     about: int,
     masterid: int,
@@ -263,13 +287,20 @@ def add(
 ) -> None:
     """Add a row for each of these reporters of the master `masterid`; commits nothing.
 
+    `reporters` are as in `Outbox.wanting`, and those of other builders get no row.
     Each row is about the end of the build or buildset with the id `about`; `kind` says which.  With
     `cluster`, also adds rows for reporters that only other masters have; these masters find them
     soon.  A row with `retry_at` None is not due for a retry.
     """
-    rows = [(reporter, masterid, retry_at) for reporter in reporters]
+    builderid = None
+    if kind == "builds" and any(only is not None for only in reporters.values()):
+        builds = Model.builds
+        query = sa.select(builds.c.builderid).where(builds.c.id == about)
+        builderid = conn.execute(query).scalar()
+    names = [name for name, only in reporters.items() if only in (None, builderid)]
+    rows = [(reporter, masterid, retry_at) for reporter in names]
     if cluster is not None:
-        elsewhere = cluster.reporters_elsewhere(conn, kind, reporters)
+        elsewhere = cluster.reporters_elsewhere(conn, kind, list(reporters))
         rows += [(reporter, other, 0.0) for reporter, other in elsewhere]
     for reporter, whose, at in rows:
         row = {"masterid": whose, "reporter": reporter, "kind": kind, "about": about}

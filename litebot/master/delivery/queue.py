@@ -53,8 +53,11 @@ class DeliveryQueue(simple.SimpleMQ):
             qref
         ):
             return
-        reporter = self.master.outbox.owner(qref) if is_end(routingKey) else None
-        if reporter is None:
+        reporter = self.master.outbox.owner(qref) if routingKey[0] in ENDS else None
+        only = getattr(reporter, "only_builderid", None)
+        if only is not None and data.get("builderid") not in (None, only):
+            return
+        if reporter is None or not is_end(routingKey):
             super().invokeQref(qref, routingKey, data)
         else:
             delivered = self.master.outbox.deliver(reporter, qref, routingKey, data)

@@ -34,9 +34,13 @@ class Problem:
     since: float
     error: str
 
+    @property
+    def since_when(self) -> str:
+        """Since when, in local time."""
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+
     def __str__(self) -> str:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"{self.source} can't {self.what}, since {since}: {self.error}"
+        return f"{self.source} can't {self.what}, since {self.since_when}: {self.error}"
 
 
 class SourceProblems:

@@ -94,7 +94,7 @@ def end(scene: Scene, finding: Finding) -> None:
         .where(builds.c.id == finding.id)
         .values(results=results, complete_at=scene.now, state_string=state)
     )
-    outbox.add(conn, [EVERY_REPORTER], "builds", finding.id, scene.masterid or 0)
+    outbox.add(conn, {EVERY_REPORTER: None}, "builds", finding.id, scene.masterid or 0)
     if finding.kind == INTERRUPTED:
         claims = Model.buildrequest_claims
         held = sa.and_(claims.c.brid == brid, claims.c.masterid.in_(scene.dead))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from buildbot.secrets.providers.file import SecretInAFile
@@ -25,7 +26,17 @@ class FolderSecrets(SecretInAFile):
 
     def loadSecrets(self, dirname: str, suffixes: list[str], strip: bool) -> dict[str, str]:
         """Return the secrets that can be used, by their names, without newlines at their ends."""
+        self.folder = Path(dirname)
         return {path.name: text.rstrip("\r\n") for path, text in usable_files(Path(dirname))}
+
+    def get(self, entry: str) -> str | None:
+        """Return a secret as its file has it now: one that was added or changed counts at once."""
+        path = self.folder / entry
+        if Path(entry).name != entry or not path.is_file():
+            return None
+        with suppress(Unusable):
+            return secret_in(path)
+        return None
 
 
 def usable_files(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -44,6 +55,14 @@ def unusable_files(folder: Path) -> Iterator[str]:
 
 class Unusable(Exception):
     """Why a file can't be a secret, and what to do about it."""
+
+
+def secret_in(path: Path) -> str:
+    """Return the secret in a file, without newlines at its end.  Raises Unusable."""
+    found = _read(path)
+    if isinstance(found, Unusable):
+        raise found
+    return found.rstrip("\r\n")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -32,13 +32,21 @@ BUILDS = (
 )
 # The page's files, and those of plugins.
 PAGE = f"script-src 'self'; form-action 'self'; {COMMON}"
+# litebot's own pages, which have neither scripts nor styles in them.
+PAGES = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    f" connect-src 'self'; form-action 'self'; {COMMON}"
+)
 
 # By the first part of the path.
 BY_PATH = {
     b"api": BUILDS,
+    b"litebot": PAGES,
     **dict.fromkeys((b"", b"index.html", b"assets", b"plugins"), PAGE),
 }
 
+NOSCRIPT_END = b"</noscript>"
+WITHOUT_SCRIPTS = b' <a href="litebot/">The pages of projects</a> do without.'
 CONFIG_BEGIN = b'<script id="bb-config">'
 CONFIG_END = b"</script>"
 
@@ -67,6 +75,7 @@ class IndexResource(config.IndexResource):
         scripts of plugins.
         """
         page = yield super().renderIndex(request)
+        page = page.replace(NOSCRIPT_END, WITHOUT_SCRIPTS + NOSCRIPT_END, 1)
         page = yield with_notices(page, request, self.master)
         nonce = secrets.token_urlsafe(18)
         scripts = f"script-src 'nonce-{nonce}' 'strict-dynamic' 'self'"

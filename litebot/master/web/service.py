@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
@@ -221,6 +222,14 @@ class Request(server.Request):
         kwargs["secure"] = kwargs.get("secure") or sessions.is_secure(self, url)
         super().addCookie(k, v, *args, **kwargs)
 
+    def redirect(self, url: bytes) -> None:
+        """Redirect; a login or a logout that began at one of litebot's pages leads back there.
+
+        Buildbot takes all addresses that it leads back to for such as its page has after the #.
+        """
+        before, is_ours, path = url.partition(b"#/litebot/")
+        super().redirect(before + b"litebot/" + path if is_ours else url)
+
     def handleContentChunk(self, data: bytes) -> None:
         channel: Channel = self.channel  # type: ignore[assignment]
         if not channel.takes(len(data)):
@@ -302,8 +311,40 @@ class Request(server.Request):
         self._send()
 
 
+class Hooks(Resource):
+    """/change_hook: hooks of other parts, by the next part of the path, and Buildbot's.
+
+    The others check their senders themselves, whatever login Buildbot's ask for.
+    """
+
+    def __init__(self, buildbots: Any, others: Mapping[bytes, Any]) -> None:
+        super().__init__()
+        self._buildbots = buildbots
+        for name, hook in others.items():
+            self.putChild(name, hook)
+
+    def getChild(self, path: bytes, request: Any) -> Any:
+        return self._buildbots.getChildWithDefault(path, request)
+
+    def render(self, request: Any) -> Any:
+        return self._buildbots.render(request)
+
+
 class WWWService(service.WWWService):
-    """`master.www` of a litebot master."""
+    """`master.www` of a litebot master.
+
+    `children` are what other parts add to the root of the web port, by the first part of the path;
+    `hooks` the same for /change_hook, by the second part.
+    """
+
+    def __init__(
+        self,
+        children: Mapping[bytes, Resource] | None = None,
+        hooks: Mapping[bytes, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self._children = dict(children or {})
+        self._hooks = dict(hooks or {})
 
     def setupSite(self, new_config: Any) -> None:
         self.logins = Logins(self.master)
@@ -317,6 +358,8 @@ class WWWService(service.WWWService):
         subscriptions = Subscriptions(self.master)
         self.root.putChild(b"sse", EventResource(self.master, subscriptions))
         self.root.putChild(b"ws", WsResource(self.master, subscriptions))
+        for name, child in self._children.items():
+            self.root.putChild(name, child)
         self._hook = ChangeHookResource(self.master)
         resources: tuple[Any, ...] = self.reconfigurableResources  # type: ignore[has-type]
         self.reconfigurableResources = (*resources, self._hook, index, pictures)
@@ -331,7 +374,7 @@ class WWWService(service.WWWService):
         hook: Any = self._hook
         if checkers is not None:
             hook = self.setupProtectedResource(hook, checkers)
-        self.root.putChild(b"change_hook", hook)
+        self.root.putChild(b"change_hook", Hooks(hook, self._hooks))
 
     @defer.inlineCallbacks
     def makeSessionSecret(self) -> Any:

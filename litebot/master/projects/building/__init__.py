@@ -1,0 +1,1 @@
+"""What Buildbot runs for a project."""

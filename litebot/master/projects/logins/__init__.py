@@ -1,0 +1,1 @@
+"""Repositories that need a login: keys, passwords, and the keys of servers."""

@@ -1,0 +1,1 @@
+"""Tells forges, mailboxes and chats of the results of projects, through the outbox."""
